@@ -1,0 +1,151 @@
+//! Leases as the engine knows them, whatever store they come from.
+
+use std::{fmt, sync::Arc};
+
+use ipam_common::{Address, Mac};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// A lease store's name in reports: its kind and its network, `host-local:k8s-pod-network`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreName(pub Arc<str>);
+
+impl fmt::Display for StoreName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// That `store` gave `address` to `holder`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who gave it.
+    pub store: StoreName,
+    /// What was given.
+    pub address: Address,
+    /// To whom, as far as the store and the libcni caches know.
+    pub holder: Holder,
+    /// Which grant this is: compare-and-swap is on this.
+    pub generation: Generation,
+    /// What is wrong with the store's record of it, if anything.
+    pub damage: Option<Damage>,
+}
+
+/// To whom an address was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// The CRI sandbox id, or whatever the runtime called the attachment.
+    pub container_id: Option<Arc<str>>,
+    /// The interface inside the container: `eth0`.
+    pub interface: Option<Arc<str>>,
+    /// `namespace/name` of the pod, or the name that a lease file gives.
+    pub pod: Option<Arc<str>>,
+    /// The holder's MAC.
+    pub mac: Option<Mac>,
+    /// The host interface behind which the holder is: `veth1a2b`.
+    pub host_interface: Option<Arc<str>>,
+}
+
+/// What identifies one grant of one address for good: if any of it changes, it is another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// The file's inode number.
+    pub inode: u64,
+    /// The file's modification time, nanoseconds since 1970. Compared, never believed.
+    pub modified: i64,
+    /// The record's bytes.
+    pub content: Box<[u8]>,
+}
+
+/// What is wrong with a store's record of a lease. No DEL of the holder matches such a
+/// record any more, except [`Damage::IdOnly`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Damage {
+    /// Zero bytes.
+    Empty,
+    /// NUL bytes where the id was.
+    Nul,
+    /// Cut off, or not what the store writes.
+    Truncated,
+    /// The id without the interface: what host-local before 0.8 wrote, or a record cut off
+    /// at the line's end.
+    IdOnly,
+}
+
+/// What the daemon does unasked with a store's leases.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Nothing.
+    #[default]
+    Observe,
+    /// Release proven leases which the agent itself recorded in an earlier boot.
+    AfterReboot,
+    /// Release every proven lease.
+    Continuous,
+}
+
+/// The wire that a store's addresses live on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A bridge's ports; `vlan` is the access VLAN that the network's configuration names,
+    /// `None` the bridge's own.
+    Bridge {
+        /// The bridge's name.
+        bridge: Arc<str>,
+        /// The VLAN.
+        vlan: Option<u16>,
+    },
+    /// The segment of this name and VLAN: what a lease file says, and all there is in a
+    /// capture.
+    Segment {
+        /// Bridge, bond, uplink or capture.
+        name: Arc<str>,
+        /// The VLAN, `None` untagged.
+        vlan: Option<u16>,
+    },
+    /// The node's routed pod veths (calico, ptp).
+    Routed,
+    /// A wire that can't be watched from the host (macvlan, SR-IOV, …), with the plugin's
+    /// name.
+    Unwatchable(Arc<str>),
+    /// Nobody said.
+    Unknown,
+}
+
+/// Addresses that a store hands out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The first and last address handed out, where that is less than the prefix.
+    pub range: Option<(Address, Address)>,
+    /// The gateway, which is nobody's lease.
+    pub gateway: Option<Address>,
+    /// The gateway's MAC, where known.
+    pub gateway_mac: Option<Mac>,
+    /// First and last of what is inside the prefix and still not the store's to give.
+    pub exclude: Vec<(Address, Address)>,
+    /// The wire, where it isn't the store's.
+    pub place: Option<Place>,
+}
+
+/// One store, read completely: what was not in it is not leased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreView {
+    /// The store.
+    pub store: StoreName,
+    /// What may be done to it unasked.
+    pub mode: Mode,
+    /// Whether it can be written at all; if not, why.
+    pub writable: Result<(), String>,
+    /// The wire its addresses live on.
+    pub place: Place,
+    /// What it hands out, as far as known.
+    pub pools: Vec<Pool>,
+    /// What it has handed out, one entry an address.
+    pub leases: Vec<Lease>,
+}
