@@ -6,6 +6,7 @@
 
 pub mod evidence;
 pub mod lease;
+pub mod owner;
 pub mod plan;
 pub mod segment;
 pub mod time;

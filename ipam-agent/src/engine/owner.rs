@@ -1,0 +1,160 @@
+//! Which MACs are one machine, and which contest nobody.
+
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
+
+use ipam_common::{Address, Mac, address::ParseMacError};
+use ipnet::IpNet;
+
+/// A MAC, or all that begin alike: `00:00:5e:00:01:*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacPattern {
+    bytes: [u8; 6],
+    /// How many of them count, from the front.
+    length: usize,
+}
+
+impl MacPattern {
+    /// Whether the pattern names this MAC.
+    pub fn matches(&self, mac: Mac) -> bool {
+        mac.bytes()[..self.length] == self.bytes[..self.length]
+    }
+}
+
+impl From<Mac> for MacPattern {
+    fn from(mac: Mac) -> Self {
+        Self {
+            bytes: mac.bytes(),
+            length: 6,
+        }
+    }
+}
+
+impl FromStr for MacPattern {
+    type Err = ParseMacError;
+
+    /// A MAC whose last groups may be left out for one `*`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some(front) = text.strip_suffix('*') else {
+            return text.parse::<Mac>().map(Self::from);
+        };
+        let mut pattern = Self {
+            bytes: [0; 6],
+            length: 0,
+        };
+        if front.is_empty() {
+            return Ok(pattern);
+        }
+        let groups = front.strip_suffix([':', '-']).ok_or(ParseMacError)?;
+        for group in groups.split([':', '-']) {
+            if pattern.length == 5 || group.len() != 2 || !group.is_ascii() {
+                return Err(ParseMacError);
+            }
+            pattern.bytes[pattern.length] =
+                u8::from_str_radix(group, 16).map_err(|_| ParseMacError)?;
+            pattern.length += 1;
+        }
+        Ok(pattern)
+    }
+}
+
+impl fmt::Display for MacPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, byte) in self.bytes[..self.length].iter().enumerate() {
+            let colon = if i == 0 { "" } else { ":" };
+            write!(f, "{colon}{byte:02x}")?;
+        }
+        match self.length {
+            6 => Ok(()),
+            0 => f.write_str("*"),
+            _ => f.write_str(":*"),
+        }
+    }
+}
+
+/// Several MACs of one machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its MACs.
+    pub macs: Vec<MacPattern>,
+}
+
+/// MACs that contest nobody for some addresses. They still count as life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exemption {
+    /// The addresses.
+    pub addresses: Vec<IpNet>,
+    /// The MACs; none: any.
+    pub macs: Vec<MacPattern>,
+    /// Why, for people.
+    pub reason: Arc<str>,
+}
+
+/// Who a MAC belongs to: what is compared when two claims are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OwnerKey {
+    /// This host.
+    Host,
+    /// The owner of that place in the configuration.
+    Named(u16),
+    /// A machine known by this MAC alone.
+    Mac(Mac),
+}
+
+/// Every rule about owners.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Machines with several MACs.
+    pub owners: Vec<Owner>,
+    /// Who contests nobody.
+    pub exempt: Vec<Exemption>,
+}
+
+impl Owners {
+    /// Whose MAC it is.
+    pub fn of(&self, mac: Mac, own: &BTreeSet<Mac>) -> OwnerKey {
+        if own.contains(&mac) {
+            return OwnerKey::Host;
+        }
+        (0u16..)
+            .zip(&self.owners)
+            .find(|(_, owner)| owner.macs.iter().any(|known| known.matches(mac)))
+            .map_or(OwnerKey::Mac(mac), |(place, _)| OwnerKey::Named(place))
+    }
+
+    /// Whether this MAC contests nobody for this address.
+    pub fn is_exempt(&self, address: Address, mac: Mac) -> bool {
+        self.exempt.iter().any(|exemption| {
+            exemption
+                .addresses
+                .iter()
+                .any(|net| net.contains(&address.ip()))
+                && (exemption.macs.is_empty()
+                    || exemption.macs.iter().any(|known| known.matches(mac)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_reads_back_as_it_is_written() {
+        for text in ["*", "00:*", "00:00:5e:00:01:*", "52:54:00:00:00:0b"] {
+            let pattern: MacPattern = text.parse().expect(text);
+            assert_eq!(pattern.to_string(), text);
+        }
+        for text in ["", "00:00:5e:00:01:02:*", "0:*", "00*", "zz:*", "01:00:5e:00:00:01"] {
+            assert_eq!(text.parse::<MacPattern>(), Err(ParseMacError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_names_what_begins_like_it() {
+        let vrrp: MacPattern = "00:00:5e:00:01:*".parse().expect("pattern");
+        assert!(vrrp.matches("00:00:5e:00:01:fe".parse().expect("MAC")));
+        assert!(!vrrp.matches("00:00:5e:00:02:fe".parse().expect("MAC")));
+    }
+}
