@@ -3,4 +3,6 @@
 
 #![deny(unsafe_code)]
 
+pub mod config;
 pub mod engine;
+pub mod report;

@@ -59,7 +59,19 @@ pub struct Generation {
 
 /// What is wrong with a store's record of a lease. No DEL of the holder matches such a
 /// record any more, except [`Damage::IdOnly`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Damage {
     /// Zero bytes.

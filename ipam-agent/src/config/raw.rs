@@ -1,0 +1,115 @@
+//! The configuration file as written: every key optional, each value with its line.
+
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+/// A text and where it stands.
+pub(super) type Text = Spanned<String>;
+
+/// Reads a file's text. An empty file is a configuration too.
+pub(super) fn parse(text: &str) -> Result<Config, serde_saphyr::Error> {
+    Ok(serde_saphyr::from_str::<Option<Config>>(text)?.unwrap_or_default())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    #[serde(default)]
+    pub interfaces: Interfaces,
+    pub stores: Option<Vec<Store>>,
+    #[serde(default)]
+    pub holders: Holders,
+    #[serde(default)]
+    pub observe: Observe,
+    #[serde(default)]
+    pub owners: Vec<Owner>,
+    #[serde(default)]
+    pub exempt: Vec<Exemption>,
+    #[serde(default)]
+    pub keep: Vec<Text>,
+    #[serde(default)]
+    pub reclaim: Reclaim,
+    pub state_dir: Option<Text>,
+    pub socket: Option<Text>,
+    pub listen: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Interfaces {
+    pub include: Option<Vec<Text>>,
+    pub exclude: Option<Vec<Text>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    pub kind: Text,
+    pub dir: Option<Text>,
+    pub path: Option<Text>,
+    pub reclaim: Option<Text>,
+    pub fence: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub pools: Vec<Pool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    pub cidr: Text,
+    pub segment: Option<Text>,
+    pub vlan: Option<Spanned<u64>>,
+    pub gateway: Option<Text>,
+    pub gateway_mac: Option<Text>,
+    #[serde(default)]
+    pub exclude: Vec<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Holders {
+    pub cri: Option<Text>,
+    pub netns: Option<Spanned<bool>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Observe {
+    pub data_plane: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub confirm: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Owner {
+    pub name: String,
+    pub macs: Vec<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exemption {
+    pub addresses: Vec<Text>,
+    #[serde(default)]
+    pub macs: Vec<Text>,
+    #[serde(default)]
+    pub reason: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reclaim {
+    pub gate: Option<Text>,
+    pub damaged_gate: Option<Text>,
+    pub asked_gate: Option<Text>,
+    pub asked_damaged_gate: Option<Text>,
+    pub reboot_gate: Option<Text>,
+    pub pass_interval: Option<Text>,
+    pub max_per_pass: Option<Spanned<u64>>,
+    pub max_percent: Option<Spanned<u64>>,
+    #[serde(default)]
+    pub clean_caches: bool,
+    #[serde(default)]
+    pub lab: bool,
+}

@@ -1,0 +1,171 @@
+use std::{path::Path, time::Duration};
+
+use super::{Config, Cri, LeaseSource, Overrides, Reclaim};
+use crate::engine::lease::{Mode, Place};
+
+fn parse(text: &str) -> Result<Config, String> {
+    let file = Path::new("/etc/ipam-agent/config.yaml");
+    Config::parse(file, text, Overrides::default()).map_err(|error| error.to_string())
+}
+
+/// The configuration of the documentation, with what it says of each key's default.
+const DOCUMENTED: &str = r#"
+interfaces: { include: ["veth*", "cali*", "*-bo", "bond*"], exclude: [] }
+stores:
+  - { kind: host-local, dir: /var/lib/cni/networks, reclaim: observe, fence: false, pools: [] }
+holders: { cri: auto, netns: true }
+observe: { data_plane: true, confirm: [] }
+owners: []
+exempt: []
+keep: []
+reclaim: { gate: 15m, damaged_gate: 30m, asked_gate: 5m, asked_damaged_gate: 15m, reboot_gate: 60s, pass_interval: 60s,
+           max_per_pass: 64, max_percent: 10, clean_caches: false, lab: false }
+state_dir: /var/lib/ipam-agent
+socket: /run/ipam-agent/agent.sock
+listen: 127.0.0.1:9477
+"#;
+
+#[test]
+fn the_documented_configuration_is_the_default_one() {
+    let documented = parse(DOCUMENTED).expect("valid");
+    for nothing in ["", "# nothing but a comment\n", "---\n"] {
+        let default = parse(nothing).expect("valid");
+        assert_eq!(format!("{documented:?}"), format!("{default:?}"));
+    }
+    assert_eq!(documented.reclaim, Reclaim::default());
+    assert!(documented.interfaces.wants("veth1a2b"));
+    assert!(documented.interfaces.wants("mgmt-bo"));
+    assert!(!documented.interfaces.wants("mgmt-br"));
+}
+
+#[test]
+fn all_that_can_be_said_is_understood() {
+    let config = parse(
+        r#"
+interfaces: { include: ["eth*"], exclude: [eth9] }
+stores:
+  - kind: host-local
+    reclaim: after-reboot
+    fence: true
+    pools:
+      - cidr: 192.168.60.0/24
+        segment: mgmt-br
+        vlan: 10
+        gateway: 192.168.60.1
+        gateway_mac: "52:54:00:ff:ff:01"
+        exclude: [192.168.60.2-192.168.60.9, 192.168.60.20]
+  - { kind: file }
+holders: { cri: off }
+owners:
+  - { name: node2, macs: ["3c:ec:ef:00:01:a1", "3c:ec:ef:00:01:a2"] }
+exempt:
+  - { addresses: ["192.168.60.1/32"], macs: ["00:00:5E:00:01:*"], reason: VRRP }
+keep: [10.0.0.5, "fd00:52::/64"]
+reclaim: { gate: 1h30m }
+"#,
+    )
+    .expect("valid");
+    assert!(config.interfaces.wants("eth0") && !config.interfaces.wants("eth9"));
+    let [networks, file] = config.stores.as_slice() else {
+        panic!("two stores");
+    };
+    assert_eq!(networks.reclaim, Mode::AfterReboot);
+    let pool = &networks.pools[0];
+    let segment = Place::Segment {
+        name: "mgmt-br".into(),
+        vlan: Some(10),
+    };
+    assert_eq!(pool.place, Some(segment));
+    assert_eq!(pool.exclude.len(), 2);
+    assert_eq!(pool.exclude[0].1.to_string(), "192.168.60.9");
+    let lease_file = LeaseSource::File(LeaseSource::LEASE_FILE.into());
+    assert_eq!((&file.source, file.reclaim), (&lease_file, Mode::Observe));
+    assert_eq!(config.holders.cri, Cri::Off);
+    assert_eq!(config.exempt[0].macs, ["00:00:5e:00:01:*"]);
+    assert_eq!(config.keep[0].to_string(), "10.0.0.5/32");
+    assert_eq!(config.reclaim.gate, Duration::from_secs(90 * 60));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
+    let wrong = [
+        "interfaces:\n  includes: [a]\n",
+        "interfaces:\n  include: ['veth[']\n",
+        "stores: [{ kind: kea }]\n",
+        "stores: [{ kind: file, dir: /x }]\n",
+        "stores: [{ kind: file, path: leases.yaml }]\n",
+        "stores: [{ kind: file, reclaim: continuous }]\n",
+        "stores:\n  - kind: host-local\n    reclaim: always\n",
+        "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.1/24 }] }]\n",
+        "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, vlan: 10 }] }]\n",
+        "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, segment: b, vlan: 4095 }] }]\n",
+        "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, gateway: 10.0.1.1 }] }]\n",
+        "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, exclude: [10.0.0.9-10.0.0.2] }] }]\n",
+        "holders: { cri: docker }\n",
+        "holders:\n  cri: off\n  netns: false\nstores: [{ kind: host-local, reclaim: continuous }]\n",
+        "observe:\n  data_plane: false\nstores: [{ kind: host-local, reclaim: after-reboot }]\n",
+        "observe: { data_plane: perhaps }\n",
+        "owners: [{ name: n, macs: ['01:00:5e:00:00:01'] }]\n",
+        "exempt: [{ addresses: [10.0.0.0/33] }]\n",
+        "exempt: [{ addresses: [10.0.0.1], macs: ['00:00:5e:*'] }]\n",
+        "reclaim:\n  gate: 900\n",
+        "reclaim:\n  gate: soon\n",
+        "reclaim:\n  gate: -15m\n",
+        "reclaim:\n  gate: 299s\n",
+        "reclaim:\n  asked_damaged_gate: 5m\n",
+        "reclaim:\n  gate: 1000h\n",
+        "reclaim:\n  max_percent: 50\n",
+        "reclaim:\n  lab: true\n  pass_interval: 0s\n",
+        "state_dir: state\n",
+        "listen: 9477\n",
+        "listen: localhost\n",
+        "keep: [everything]\n",
+        "keep: [10.0.0.0/24\n",
+        "- a\n- b\n",
+    ];
+    let mut story = String::new();
+    for text in wrong {
+        let error = parse(text).expect_err(text);
+        story += &format!("{text}  => {error}\n\n");
+    }
+    insta::assert_snapshot!(story);
+}
+
+#[test]
+fn a_laboratory_may_go_below_the_floors() {
+    let text = "reclaim: { lab: true, gate: 2s, asked_gate: 0s, max_per_pass: 1000, \
+                max_percent: 100, pass_interval: 200ms }\n";
+    let reclaim = parse(text).expect("valid").reclaim;
+    assert_eq!(reclaim.gate, Duration::from_secs(2));
+    assert_eq!(reclaim.pass_interval, Duration::from_millis(200));
+    assert_eq!((reclaim.max_per_pass, reclaim.max_percent), (1000, 100));
+}
+
+#[test]
+fn flags_override_the_file() {
+    let overrides = Overrides {
+        file: None,
+        interfaces: vec!["eth0".to_owned()],
+        leases: vec!["host-local:/tmp/x".parse().expect("a source")],
+        state_dir: Some("/tmp/state".into()),
+        socket: Some("/tmp/agent.sock".into()),
+    };
+    let text =
+        "interfaces: { include: ['cali*'] }\nstores: [{ kind: host-local, reclaim: continuous }]\n";
+    let config = Config::parse(Path::new("/c.yaml"), text, overrides).expect("valid");
+    assert!(config.interfaces.wants("eth0") && !config.interfaces.wants("cali1"));
+    assert_eq!(config.stores.len(), 1);
+    assert_eq!(config.stores[0].reclaim, Mode::Observe);
+    assert_eq!(config.state_dir, Path::new("/tmp/state"));
+    assert_eq!(config.socket, Path::new("/tmp/agent.sock"));
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let overrides = Overrides {
+        file: Some("/nonexistent/config.yaml".into()),
+        ..Overrides::default()
+    };
+    let error = Config::load(overrides).expect_err("missing");
+    assert!(error.to_string().contains("/nonexistent/config.yaml"));
+}

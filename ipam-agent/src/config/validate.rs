@@ -1,0 +1,292 @@
+//! From what was written to what is meant: parses, fills in defaults, and refuses what is
+//! out of range or contradicts itself, saying where and what would be right.
+
+mod reclaim;
+mod stores;
+
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use ipam_common::Mac;
+use ipnet::IpNet;
+use serde_saphyr::Spanned;
+
+use super::{
+    Config, ConfigError, Cri, ExemptionConfig, Holders, Interfaces, Observe, Origin, Overrides,
+    OwnerConfig, StoreConfig,
+    raw::{self, Text},
+};
+use crate::engine::lease::Mode;
+
+type Result<T> = std::result::Result<T, ConfigError>;
+
+const INCLUDE: [&str; 4] = ["veth*", "cali*", "*-bo", "bond*"];
+const STATE_DIR: &str = "/var/lib/ipam-agent";
+const SOCKET: &str = "/run/ipam-agent/agent.sock";
+const LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9477);
+/// `sun_path` of `sockaddr_un`, with its closing NUL (unix(7)).
+const LONGEST_SOCKET_PATH: usize = 107;
+
+pub(super) fn config(
+    file: Option<&Path>,
+    raw: raw::Config,
+    overrides: Overrides,
+) -> Result<Config> {
+    let at = At { file };
+    let stores = stores::stores(at, raw.stores, overrides.leases)?;
+    let observe = observe(at, raw.observe, &stores)?;
+    Ok(Config {
+        file: file.map(Path::to_owned),
+        interfaces: interfaces(at, raw.interfaces, overrides.interfaces)?,
+        holders: holders(at, raw.holders, &stores)?,
+        observe,
+        owners: owners(at, raw.owners)?,
+        exempt: exempt(at, raw.exempt)?,
+        keep: list(at, "keep", &raw.keep, prefix)?,
+        reclaim: reclaim::reclaim(at, raw.reclaim)?,
+        state_dir: path(
+            at,
+            "state_dir",
+            raw.state_dir,
+            overrides.state_dir,
+            STATE_DIR,
+        )?,
+        socket: socket(at, raw.socket, overrides.socket)?,
+        listen: match raw.listen {
+            Some(text) => parsed(at, "listen", &text, "ADDRESS:PORT, such as 127.0.0.1:9477")?,
+            None => LISTEN,
+        },
+        stores,
+    })
+}
+
+/// Where values come from, to say so in errors.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    file: Option<&'a Path>,
+}
+
+impl At<'_> {
+    fn origin<T>(self, value: &Spanned<T>) -> Origin {
+        self.file.map_or(Origin::Flag, |path| Origin::File {
+            path: path.to_owned(),
+            line: value.referenced.line(),
+        })
+    }
+
+    /// The error for a value of the file.
+    fn wrong<T: Display>(
+        self,
+        key: impl Into<String>,
+        value: &Spanned<T>,
+        right: impl Display,
+    ) -> ConfigError {
+        wrong(self.origin(value), key, &value.value, right)
+    }
+}
+
+fn wrong(
+    origin: Origin,
+    key: impl Into<String>,
+    value: impl Display,
+    right: impl Display,
+) -> ConfigError {
+    ConfigError::Value {
+        origin,
+        key: key.into(),
+        value: value.to_string(),
+        right: right.to_string(),
+    }
+}
+
+fn parsed<T: FromStr>(at: At<'_>, key: &str, text: &Text, right: &str) -> Result<T> {
+    let value = text.value.parse();
+    value.map_err(|_| at.wrong(key, text, format_args!("not {right}")))
+}
+
+fn list<T>(
+    at: At<'_>,
+    key: &str,
+    texts: &[Text],
+    parse: impl Fn(At<'_>, &str, &Text) -> Result<T>,
+) -> Result<Vec<T>> {
+    texts.iter().map(|text| parse(at, key, text)).collect()
+}
+
+/// An address, or a prefix without host bits.
+fn prefix(at: At<'_>, key: &str, text: &Text) -> Result<IpNet> {
+    if let Ok(address) = text.value.parse::<std::net::IpAddr>() {
+        return Ok(address.into());
+    }
+    let right = "an address or prefix such as 10.0.0.5 or 10.0.0.0/24";
+    let prefix: IpNet = parsed(at, key, text, right)?;
+    if prefix != prefix.trunc() {
+        let right = format!(
+            "has bits beyond its length; did you mean {}?",
+            prefix.trunc()
+        );
+        return Err(at.wrong(key, text, right));
+    }
+    Ok(prefix)
+}
+
+fn mac(at: At<'_>, key: &str, text: &Text) -> Result<Mac> {
+    let value = text.value.parse::<Mac>();
+    value.map_err(|error| at.wrong(key, text, error))
+}
+
+/// Six groups of two hexadecimal digits or `*`.
+fn mac_pattern(at: At<'_>, key: &str, text: &Text) -> Result<String> {
+    let is_group = |group: &str| {
+        group == "*" || (group.len() == 2 && group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let groups: Vec<&str> = text.value.split([':', '-']).collect();
+    if groups.len() == 6 && groups.into_iter().all(is_group) {
+        return Ok(text.value.to_ascii_lowercase());
+    }
+    let right = "not a MAC pattern such as 00:00:5e:00:01:* (six groups: two digits or *)";
+    Err(at.wrong(key, text, right))
+}
+
+fn interfaces(at: At<'_>, raw: raw::Interfaces, flags: Vec<String>) -> Result<Interfaces> {
+    let written = |texts: Vec<Text>| -> Vec<(Origin, String)> {
+        let texts = texts.into_iter();
+        texts.map(|text| (at.origin(&text), text.value)).collect()
+    };
+    let said = |texts: Vec<String>| texts.into_iter().map(|text| (Origin::Flag, text)).collect();
+    let include = match raw.include {
+        _ if !flags.is_empty() => said(flags),
+        Some(include) => written(include),
+        None => said(INCLUDE.map(str::to_owned).to_vec()),
+    };
+    let exclude = written(raw.exclude.unwrap_or_default());
+    Ok(Interfaces {
+        included: globs("interfaces.include", &include)?,
+        excluded: globs("interfaces.exclude", &exclude)?,
+        include: include.into_iter().map(|(_, text)| text).collect(),
+        exclude: exclude.into_iter().map(|(_, text)| text).collect(),
+    })
+}
+
+fn globs(key: &str, patterns: &[(Origin, String)]) -> Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for (origin, pattern) in patterns {
+        let glob = Glob::new(pattern).map_err(|error| {
+            let right = format!("not a name pattern such as veth* ({})", error.kind());
+            wrong(origin.clone(), key, pattern, right)
+        })?;
+        set.add(glob);
+    }
+    set.build().map_err(|error| {
+        let origin = patterns
+            .first()
+            .map_or(Origin::Flag, |(origin, _)| origin.clone());
+        wrong(origin, key, "all patterns together", error)
+    })
+}
+
+fn holders(at: At<'_>, raw: raw::Holders, stores: &[StoreConfig]) -> Result<Holders> {
+    let cri = match &raw.cri {
+        None => Cri::Auto,
+        Some(text) => match text.value.as_str() {
+            "auto" => Cri::Auto,
+            "off" => Cri::Off,
+            value => match value.strip_prefix("unix://") {
+                Some(path) if path.starts_with('/') => Cri::Socket(path.into()),
+                _ => {
+                    let right = "should be auto, off, or unix:///path/of/the/socket";
+                    return Err(at.wrong("holders.cri", text, right));
+                }
+            },
+        },
+    };
+    let netns = raw.netns.as_ref().is_none_or(|netns| netns.value);
+    if let Some(written) = &raw.netns
+        && !netns
+        && cri == Cri::Off
+        && releasing(stores)
+    {
+        let right = "with cri: off nobody is left to ask who holds an address, \
+                     and a store's `reclaim` is not observe";
+        return Err(at.wrong("holders.netns", written, right));
+    }
+    Ok(Holders { cri, netns })
+}
+
+fn observe(at: At<'_>, raw: raw::Observe, stores: &[StoreConfig]) -> Result<Observe> {
+    if let Some(data_plane) = &raw.data_plane
+        && !data_plane.value
+        && releasing(stores)
+    {
+        let right = "a pod that talks without ARP would look silent: \
+                     releasing needs true, or `reclaim: observe` on every store";
+        return Err(at.wrong("observe.data_plane", data_plane, right));
+    }
+    Ok(Observe {
+        data_plane: raw.data_plane.is_none_or(|data_plane| data_plane.value),
+        confirm: raw.confirm,
+    })
+}
+
+/// Whether the daemon releases anything unasked.
+fn releasing(stores: &[StoreConfig]) -> bool {
+    stores.iter().any(|store| store.reclaim != Mode::Observe)
+}
+
+fn owners(at: At<'_>, raw: Vec<raw::Owner>) -> Result<Vec<OwnerConfig>> {
+    let owners = raw.into_iter().map(|owner| {
+        Ok(OwnerConfig {
+            macs: list(at, "owners.macs", &owner.macs, mac)?,
+            name: owner.name,
+        })
+    });
+    owners.collect()
+}
+
+fn exempt(at: At<'_>, raw: Vec<raw::Exemption>) -> Result<Vec<ExemptionConfig>> {
+    let exempt = raw.into_iter().map(|exemption| {
+        Ok(ExemptionConfig {
+            addresses: list(at, "exempt.addresses", &exemption.addresses, prefix)?,
+            macs: list(at, "exempt.macs", &exemption.macs, mac_pattern)?,
+            reason: exemption.reason,
+        })
+    });
+    exempt.collect()
+}
+
+fn path(
+    at: At<'_>,
+    key: &str,
+    raw: Option<Text>,
+    flag: Option<PathBuf>,
+    default: &str,
+) -> Result<PathBuf> {
+    if let Some(path) = flag {
+        let absolute = std::path::absolute(&path);
+        return absolute.map_err(|error| wrong(Origin::Flag, key, path.display(), error));
+    }
+    match raw {
+        Some(text) if text.value.starts_with('/') => Ok(text.value.into()),
+        Some(text) => Err(at.wrong(key, &text, "should be an absolute path")),
+        None => Ok(default.into()),
+    }
+}
+
+fn socket(at: At<'_>, raw: Option<Text>, flag: Option<PathBuf>) -> Result<PathBuf> {
+    let origin = match &raw {
+        Some(text) if flag.is_none() => at.origin(text),
+        _ => Origin::Flag,
+    };
+    let socket = path(at, "socket", raw, flag, SOCKET)?;
+    if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
+        let right = format!("a socket's path has at most {LONGEST_SOCKET_PATH} bytes");
+        return Err(wrong(origin, "socket", socket.display(), right));
+    }
+    Ok(socket)
+}

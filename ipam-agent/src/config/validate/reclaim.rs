@@ -1,0 +1,133 @@
+//! What a release needs, and the floors under it.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::{At, Result};
+use crate::config::{
+    Reclaim,
+    raw::{self, Text},
+};
+
+/// A sandbox is unknown to the runtime until its set-up is finished, up to 4 minutes: no
+/// lease is judged younger.
+const GATE_FLOOR: Duration = Duration::from_secs(5 * 60);
+/// Of a damaged lease the address is all there is to judge by.
+const DAMAGED_FLOOR: Duration = Duration::from_secs(15 * 60);
+/// What answered right after boot may not have started everything yet.
+const REBOOT_FLOOR: Duration = Duration::from_secs(60);
+/// Two passes must agree: not within one hiccup.
+const PASS_FLOOR: Duration = Duration::from_secs(10);
+/// Nobody means a day and a week by a gate; such a number is a slip of the unit.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
+    let default = Reclaim::default();
+    let lab = raw.lab;
+    let gate = |key, text: &Option<Text>, default, floor| match text {
+        Some(text) => duration(at, key, text, if lab { Duration::ZERO } else { floor }),
+        None => Ok(default),
+    };
+    let reclaim = Reclaim {
+        gate: gate("reclaim.gate", &raw.gate, default.gate, GATE_FLOOR)?,
+        damaged_gate: gate(
+            "reclaim.damaged_gate",
+            &raw.damaged_gate,
+            default.damaged_gate,
+            DAMAGED_FLOOR,
+        )?,
+        asked_gate: gate(
+            "reclaim.asked_gate",
+            &raw.asked_gate,
+            default.asked_gate,
+            GATE_FLOOR,
+        )?,
+        asked_damaged_gate: gate(
+            "reclaim.asked_damaged_gate",
+            &raw.asked_damaged_gate,
+            default.asked_damaged_gate,
+            DAMAGED_FLOOR,
+        )?,
+        reboot_gate: gate(
+            "reclaim.reboot_gate",
+            &raw.reboot_gate,
+            default.reboot_gate,
+            REBOOT_FLOOR,
+        )?,
+        pass_interval: gate(
+            "reclaim.pass_interval",
+            &raw.pass_interval,
+            default.pass_interval,
+            PASS_FLOOR,
+        )?,
+        max_per_pass: default.max_per_pass,
+        max_percent: default.max_percent,
+        clean_caches: raw.clean_caches,
+        lab,
+    };
+    // A pass that follows the last one at once would never let the wire be heard.
+    if let Some(text) = &raw.pass_interval
+        && reclaim.pass_interval.is_zero()
+    {
+        return Err(at.wrong("reclaim.pass_interval", text, "should be more than 0s"));
+    }
+    let at_most = |key: &str, written: Option<serde_saphyr::Spanned<u64>>, default, lab_limit| {
+        let Some(written) = written else {
+            return Ok(default);
+        };
+        let limit = if lab { lab_limit } else { default };
+        if (1..=limit).contains(&written.value) {
+            return Ok(written.value);
+        }
+        let right = format!("should be 1 to {limit}{}", hint(lab));
+        Err(at.wrong(key, &written, right))
+    };
+    let max_per_pass = at_most(
+        "reclaim.max_per_pass",
+        raw.max_per_pass,
+        u64::from(default.max_per_pass),
+        u64::from(u32::MAX),
+    )?;
+    let max_percent = at_most(
+        "reclaim.max_percent",
+        raw.max_percent,
+        u64::from(default.max_percent),
+        100,
+    )?;
+    Ok(Reclaim {
+        max_per_pass: u32::try_from(max_per_pass).unwrap_or(u32::MAX),
+        max_percent: u8::try_from(max_percent).unwrap_or(100),
+        ..reclaim
+    })
+}
+
+fn duration(at: At<'_>, key: &str, text: &Text, floor: Duration) -> Result<Duration> {
+    let written = text.value.trim();
+    if !written.is_empty() && written.bytes().all(|byte| byte.is_ascii_digit()) {
+        let right = format!("the unit is missing: {written}s or {written}m?");
+        return Err(at.wrong(key, text, right));
+    }
+    let duration = written.parse::<SignedDuration>().ok();
+    let Some(duration) = duration.and_then(|duration| Duration::try_from(duration).ok()) else {
+        let right = "not a duration such as 90s, 15m or 1h30m";
+        return Err(at.wrong(key, text, right));
+    };
+    if duration < floor {
+        let floor = SignedDuration::try_from(floor).unwrap_or_default();
+        let right = format!("should be {floor:#} or more{}", hint(false));
+        return Err(at.wrong(key, text, right));
+    }
+    if duration > LONGEST {
+        return Err(at.wrong(key, text, "should be a week (168h) or less"));
+    }
+    Ok(duration)
+}
+
+fn hint(lab: bool) -> &'static str {
+    if lab {
+        ""
+    } else {
+        " (only a laboratory may go beyond, with `reclaim.lab: true`)"
+    }
+}

@@ -1,0 +1,149 @@
+//! Leases, addresses, and all that is known of one address.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BlockerRecord, ClaimRecord, ConflictRecord, EventRecord, LeaseName, SegmentName, named, schema,
+};
+use crate::engine::lease::Damage;
+
+schema!(LeasesSchema, "ipam-agent/leases/v1");
+schema!(AddressesSchema, "ipam-agent/addresses/v1");
+schema!(ExplainSchema, "ipam-agent/explain/v1");
+
+/// Every lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Leases {
+    /// Which document this is.
+    pub schema: LeasesSchema,
+    /// When it was made.
+    pub generated_at: Timestamp,
+    /// The host's name.
+    pub host: String,
+    /// Which stores could not be read, and why; empty if all could.
+    pub blind: Vec<String>,
+    /// By store and address.
+    pub leases: Vec<LeaseRecord>,
+}
+
+/// One lease, and what the agent makes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseRecord {
+    /// Store, address, holder and state.
+    #[serde(flatten)]
+    pub lease: LeaseName,
+    /// The wire its address lives on; null if nobody knows, or nobody can watch it.
+    pub segment: Option<SegmentName>,
+    /// What is wrong with the store's record of it.
+    pub damage: Option<Damage>,
+    /// Why it is in this state: one sentence.
+    pub reason: String,
+    /// Since when the agent has seen it unchanged, in this boot.
+    pub since: Option<Timestamp>,
+    /// The last sign of life of its address.
+    pub last_heard: Option<Timestamp>,
+    /// What stands against its release, were a person to ask now; the weightiest first.
+    pub blockers: Vec<BlockerRecord>,
+}
+
+/// Who is on the wires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Addresses {
+    /// Which document this is.
+    pub schema: AddressesSchema,
+    /// When it was made.
+    pub generated_at: Timestamp,
+    /// The host's name.
+    pub host: String,
+    /// By segment, address and MAC.
+    pub addresses: Vec<AddressRecord>,
+}
+
+/// That somebody asserts an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AddressRecord {
+    /// The address.
+    pub address: IpAddr,
+    /// Where.
+    pub segment: SegmentName,
+    /// Who, and since when.
+    #[serde(flatten)]
+    pub claim: ClaimRecord,
+    /// Who leased the address, by store.
+    pub leases: Vec<LeaseName>,
+}
+
+/// All that is known of one address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Explain {
+    /// Which document this is.
+    pub schema: ExplainSchema,
+    /// When it was made.
+    pub generated_at: Timestamp,
+    /// The host's name.
+    pub host: String,
+    /// Which address.
+    pub address: IpAddr,
+    /// What the agent makes of it: one sentence.
+    pub verdict: String,
+    /// Who asserts it, by segment and MAC.
+    pub claims: Vec<SegmentClaim>,
+    /// Its last signs of life.
+    pub life: Life,
+    /// What each source of holders says of it.
+    pub holders: Vec<HolderAnswer>,
+    /// Its leases, by store, each with what stands against its release.
+    pub leases: Vec<LeaseRecord>,
+    /// Its conflicts, the newest first.
+    pub conflicts: Vec<ConflictRecord>,
+    /// What else happened to it, in order of time.
+    pub events: Vec<EventRecord>,
+}
+
+/// Who asserts an address, in which segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SegmentClaim {
+    /// Where.
+    pub segment: SegmentName,
+    /// Who.
+    #[serde(flatten)]
+    pub claim: ClaimRecord,
+}
+
+/// When an address was last heard, by the kind of sign.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Life {
+    /// Somebody asserted it.
+    pub assertion: Option<Timestamp>,
+    /// Somebody probed for it.
+    pub probe: Option<Timestamp>,
+    /// An IP packet came from it.
+    pub packet: Option<Timestamp>,
+}
+
+/// What a source of holders says of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HolderAnswer {
+    /// The source: `cri`, `namespaces`.
+    pub source: String,
+    /// Its answer.
+    pub answer: Held,
+    /// Who holds it, or why the source could not answer.
+    pub detail: Option<String>,
+}
+
+named! {
+    /// Whether somebody holds an address.
+    Held {
+        /// Somebody does.
+        Yes = "held",
+        /// Nobody the source knows of.
+        No = "free",
+        /// The source could not answer.
+        Unknown = "source-down",
+    }
+}
