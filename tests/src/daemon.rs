@@ -57,11 +57,11 @@ impl Daemon {
         let file = dir.join("config.yaml");
         let log = dir.join("daemon.log");
         let socket = dir.join("agent.sock");
-        fs::write(
-            &file,
-            format!("{config}\nsocket: {}\n", socket.display()),
-        )?;
-        let stderr = fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        fs::write(&file, format!("{config}\nsocket: {}\n", socket.display()))?;
+        let stderr = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)?;
         let child = Command::new(binary()?)
             .args(["run", "--config"])
             .arg(&file)

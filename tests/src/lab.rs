@@ -111,14 +111,8 @@ impl Lab {
     /// Starts the host: an empty `/run`, a new boot id, the loopback up.
     fn boot(&mut self) -> Result<()> {
         self.boots += 1;
-        mount::<str, str, str, str>(
-            Some("none"),
-            "/run",
-            Some("tmpfs"),
-            MsFlags::empty(),
-            None,
-        )
-        .context("can't mount a tmpfs on /run")?;
+        mount::<str, str, str, str>(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), None)
+            .context("can't mount a tmpfs on /run")?;
         fs::create_dir_all("/run/netns")?;
         let id = format!("00000000-0000-4000-8000-{:012x}", self.boots);
         fs::write("/run/boot_id", format!("{id}\n"))?;
@@ -188,7 +182,9 @@ impl Netns {
                 setns(file, CloneFlags::CLONE_NEWNET).context("can't enter the namespace")?;
                 act()
             });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 

@@ -92,8 +92,8 @@ impl Network {
         let netns = lab.pod(name)?;
         let container_id = container_id(name);
         let answer = self.call("ADD", name, &container_id, netns.path())?;
-        let result: Value = serde_json::from_slice(&answer)
-            .with_context(|| format!("ADD of {name}: no JSON"))?;
+        let result: Value =
+            serde_json::from_slice(&answer).with_context(|| format!("ADD of {name}: no JSON"))?;
         self.keep(name, &container_id, &netns, &result)?;
         let texts = |pointer: &str| {
             let list = result.pointer(pointer).and_then(Value::as_array);

@@ -109,7 +109,13 @@ impl Judge<'_> {
             contest.settled = now;
         }
 
-        let verdict = self.verdict(&records, claims, contest, managed.map(|pool| &pool.store), now);
+        let verdict = self.verdict(
+            &records,
+            claims,
+            contest,
+            managed.map(|pool| &pool.store),
+            now,
+        );
         contest.stranger_since = match &verdict {
             Some(Verdict::Mismatch { strangers, .. }) => contest
                 .stranger_since
@@ -117,7 +123,16 @@ impl Judge<'_> {
             _ => None,
         };
         let vital = ours.is_some() || self.scopes.is_gateway(segment, address);
-        update(segment, address, claims, contest, verdict, vital, now, &mut judged);
+        update(
+            segment,
+            address,
+            claims,
+            contest,
+            verdict,
+            vital,
+            now,
+            &mut judged,
+        );
         judged.deadline = next(claims, contest, duplicate_until, now);
         contest.deadline = judged.deadline;
         if judged.deadline.is_none() && contest.conflict.is_none() {
@@ -167,7 +182,9 @@ impl Judge<'_> {
     }
 
     fn is_present(&self, claim: &Claim, now: Timestamp) -> bool {
-        claim.last_strong.is_some_and(|last| now.since(last) < QUIET)
+        claim
+            .last_strong
+            .is_some_and(|last| now.since(last) < QUIET)
     }
 
     /// An address with an open unleased-address was leased: granted while in use, unless
@@ -257,7 +274,9 @@ impl Judge<'_> {
     ) {
         let latest = claims
             .iter()
-            .filter(|claim| self.is_present(claim, now) && claim.last_strong > Some(contest.settled))
+            .filter(|claim| {
+                self.is_present(claim, now) && claim.last_strong > Some(contest.settled)
+            })
             .max_by_key(|claim| claim.last_strong);
         if ours.is_some() && heard.is_some() && latest.is_some() {
             contest.ours_since.get_or_insert(now);
@@ -340,7 +359,10 @@ impl Judge<'_> {
         ours: Option<Mac>,
     ) -> Option<Timestamp> {
         let mut last: Vec<(OwnerKey, Timestamp)> = Vec::new();
-        for claim in claims.iter().filter(|claim| contest.rivals.contains(&claim.mac)) {
+        for claim in claims
+            .iter()
+            .filter(|claim| contest.rivals.contains(&claim.mac))
+        {
             let Some(at) = claim.last_strong else {
                 continue;
             };
@@ -447,7 +469,10 @@ fn first_as_stranger(
 }
 
 /// Bring the conflict in line with the verdict.
-#[expect(clippy::too_many_arguments, reason = "one step of `judge`, split off for its length")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of `judge`, split off for its length"
+)]
 fn update(
     segment: &Segment,
     address: Address,

@@ -236,8 +236,8 @@ impl LeaseBook {
             let before = records.len();
             records.retain(|record| {
                 let store = &record.lease.store;
-                let swept = gone.contains(store)
-                    || (present.contains(store) && !unread.contains(store));
+                let swept =
+                    gone.contains(store) || (present.contains(store) && !unread.contains(store));
                 let keep = record.round == round || !swept;
                 if !keep {
                     forgotten.push((store.clone(), address));
@@ -261,7 +261,9 @@ impl LeaseBook {
                 changes.forget.push(key);
             }
         }
-        changes.added.retain(|address| self.records.contains_key(address));
+        changes
+            .added
+            .retain(|address| self.records.contains_key(address));
     }
 
     /// Forget what an earlier run recorded of this source's stores and is no longer there.

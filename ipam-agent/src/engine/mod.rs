@@ -228,8 +228,7 @@ impl Engine {
     fn snapshot(&mut self, table: Vec<(SightingKey, Tally)>, now: Timestamp) {
         let mut heard: Vec<(Address, Tags, Heard)> = Vec::new();
         for (key, tally) in table {
-            let (Some(address), Some(mac)) =
-                (Address::from_mapped(key.address), Mac::new(key.mac))
+            let (Some(address), Some(mac)) = (Address::from_mapped(key.address), Mac::new(key.mac))
             else {
                 continue;
             };
@@ -269,7 +268,11 @@ impl Engine {
                     let strong = tally.last_strong != 0;
                     tell(tally.first_seen, strong, 1);
                     if tally.last_seen > tally.first_seen {
-                        tell(tally.last_strong.max(tally.first_seen), strong, tally.frames);
+                        tell(
+                            tally.last_strong.max(tally.first_seen),
+                            strong,
+                            tally.frames,
+                        );
                     }
                 }
             }
@@ -354,7 +357,10 @@ impl Engine {
         self.tell(&segment, place.1, conflict, moved, heard, judged, now);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of `judge`, split off for its length")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of `judge`, split off for its length"
+    )]
     fn tell(
         &mut self,
         segment: &Segment,
@@ -511,7 +517,7 @@ impl Engine {
             let clear: Vec<bool> = self
                 .leases
                 .iter()
-                .map(|record| planner.blockers(record, asker).is_empty())
+                .map(|record| planner.is_clear(record, asker))
                 .collect();
             for (record, clear) in self.leases.iter_mut().zip(clear) {
                 let passes = &mut record.passes[slot(asker)];
@@ -587,10 +593,9 @@ impl Engine {
 
     /// Every conflict that is open or ended less than an hour ago, by segment and address.
     pub fn conflicts(&self) -> impl Iterator<Item = (&Segment, Address, &Entry, &Conflict)> {
-        self.entries()
-            .filter_map(|(segment, address, entry)| {
-                Some((segment, address, entry, conflict_of(entry)?))
-            })
+        self.entries().filter_map(|(segment, address, entry)| {
+            Some((segment, address, entry, conflict_of(entry)?))
+        })
     }
 
     /// Every address, by segment.
@@ -598,6 +603,13 @@ impl Engine {
         self.table
             .iter()
             .map(|(place, entry)| (self.table.segment(place.0), place.1, entry))
+    }
+
+    /// Every segment that is watched or was heard, in order.
+    pub fn segments(&self) -> BTreeSet<Segment> {
+        let mut segments = self.topology.segments();
+        segments.extend(self.table.segments().map(|(segment, _)| segment.clone()));
+        segments
     }
 
     /// What happened that is no conflict, in order of time.

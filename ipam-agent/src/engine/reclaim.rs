@@ -129,13 +129,14 @@ impl Planner<'_> {
         }
     }
 
-    /// What stands against a release for this asker; empty, and yet not proven, until two
-    /// passes agree.
-    pub fn blockers(&self, record: &Record, asker: Asker) -> Vec<Blocker> {
-        match self.evidence(record, asker) {
-            Ok(_) => Vec::new(),
-            Err(blockers) => blockers,
-        }
+    /// Whether nothing stands against a release but the count of passes that agree.
+    pub fn is_clear(&self, record: &Record, asker: Asker) -> bool {
+        self.evidence(record, asker).is_ok()
+    }
+
+    /// What stands against a release that a person asks for; empty: nothing.
+    pub fn plan_blockers(&self, record: &Record) -> Vec<Blocker> {
+        self.prove(record, Asker::Person).err().unwrap_or_default()
     }
 
     /// A lease's state. A lease is stale once a person could have it released.
@@ -154,13 +155,18 @@ impl Planner<'_> {
         }
         let heard = self.last_life(record);
         if heard.is_some_and(|at| self.now.since(at) < self.settings.gate)
-            && !by(&[Reason::Coverage, Reason::SegmentUnwatched, Reason::SourceDown])
+            && !by(&[
+                Reason::Coverage,
+                Reason::SegmentUnwatched,
+                Reason::SourceDown,
+            ])
             && !self.is_provable(&blockers)
         {
             return LeaseState::Active;
         }
         let blind = blockers.iter().any(|blocker| match blocker.reason {
             Reason::SegmentUnwatched | Reason::SourceDown => true,
+            // What time alone will mend is no blindness.
             Reason::Coverage => blocker.until.is_none(),
             _ => false,
         });
@@ -254,7 +260,12 @@ impl Planner<'_> {
                 Origin::EarlierBoot(boot) => Some(boot.to_string()),
                 _ => None,
             },
-            sources: self.pass.sources.iter().map(|source| source.name()).collect(),
+            sources: self
+                .pass
+                .sources
+                .iter()
+                .map(|source| source.name())
+                .collect(),
             passes: 0,
         })
     }

@@ -80,8 +80,8 @@ impl Runs {
         if self.runs.len() > 1 {
             self.changes = self.changes.saturating_add(1);
         }
-        let moved = (place > 0 && place + 1 == self.runs.len())
-            .then(|| (self.runs[place - 1].mac, mac));
+        let moved =
+            (place > 0 && place + 1 == self.runs.len()).then(|| (self.runs[place - 1].mac, mac));
         self.bound();
         moved
     }
@@ -107,9 +107,7 @@ impl Runs {
         (2..self.runs.len()).rev().find_map(|i| {
             let (back, other) = (self.runs[i], self.runs[i - 1]);
             let was_before = (0..i - 1).any(|j| self.runs[j].owner == back.owner);
-            (back.first > since
-                && was_before
-                && back.first.since(other.last) <= RETURN_WINDOW)
+            (back.first > since && was_before && back.first.since(other.last) <= RETURN_WINDOW)
                 .then_some((other.mac, back.mac))
         })
     }
@@ -174,7 +172,10 @@ mod tests {
 
     #[test]
     fn a_failover_and_a_late_failback_are_no_return() {
-        assert_eq!(runs(&[(1, 0), (2, 60), (1, 180)]).returned(Timestamp(0)), None);
+        assert_eq!(
+            runs(&[(1, 0), (2, 60), (1, 180)]).returned(Timestamp(0)),
+            None
+        );
     }
 
     #[test]
@@ -189,7 +190,10 @@ mod tests {
         let found = runs(&turns).alternated(Timestamp(0), ALTERNATION_WINDOW);
         assert_eq!(found, Some((mac(1), mac(2))));
         let slow = [(1, 0), (2, 70), (1, 130), (2, 200)];
-        assert_eq!(runs(&slow).alternated(Timestamp(0), ALTERNATION_WINDOW), None);
+        assert_eq!(
+            runs(&slow).alternated(Timestamp(0), ALTERNATION_WINDOW),
+            None
+        );
     }
 
     #[test]

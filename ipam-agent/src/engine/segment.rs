@@ -154,12 +154,7 @@ impl Topology {
     ///
     /// A VLAN-filtering bridge takes the tag that the frame has, else the port's PVID, and
     /// drops what the port is no member of (Linux `br_vlan.c`, `__allowed_ingress`).
-    pub fn segment(
-        &self,
-        ifindex: u32,
-        tags: Tags,
-        address: Address,
-    ) -> Result<Segment, Unplaced> {
+    pub fn segment(&self, ifindex: u32, tags: Tags, address: Address) -> Result<Segment, Unplaced> {
         let port = self.ports.get(&ifindex).ok_or(Unplaced::UnknownPort)?;
         let tagged = |name: &Arc<str>| Segment {
             name: Arc::clone(name),
@@ -192,7 +187,11 @@ impl Topology {
                 if self.default_pvid(bridge).is_none() {
                     return Ok(tagged(bridge));
                 }
-                let outer = if tags.outer != 0 { tags.outer } else { tags.vlan };
+                let outer = if tags.outer != 0 {
+                    tags.outer
+                } else {
+                    tags.vlan
+                };
                 let vlan = if outer == 0 { pvid.unwrap_or(0) } else { outer };
                 if vlan == 0 || !members.contains(&vlan) {
                     return Err(Unplaced::NotAMember);
@@ -262,9 +261,7 @@ impl Topology {
 
     fn carries(&self, port: &Port, segment: &Segment) -> bool {
         match &port.wiring {
-            Wiring::Routed => {
-                *segment.name == *Segment::ROUTED || segment.name == port.name
-            }
+            Wiring::Routed => *segment.name == *Segment::ROUTED || segment.name == port.name,
             Wiring::Uplink => {
                 segment.name == port.name
                     || port
@@ -285,6 +282,47 @@ impl Topology {
                     }
             }
         }
+    }
+
+    /// Every segment that a wanted port is part of, in order; of a trunk its native one.
+    pub fn segments(&self) -> BTreeSet<Segment> {
+        let mut segments = BTreeSet::new();
+        let untagged = |name: &Arc<str>| Segment {
+            name: Arc::clone(name),
+            outer_vlan: None,
+            vlan: None,
+        };
+        for port in self.ports.values().filter(|port| port.wanted) {
+            match &port.wiring {
+                Wiring::Routed => {
+                    segments.insert(untagged(&Segment::ROUTED.into()));
+                }
+                Wiring::Uplink => {
+                    segments.insert(untagged(&port.name));
+                }
+                Wiring::Bridge {
+                    bridge,
+                    pvid,
+                    members,
+                    ..
+                } => match self.default_pvid(bridge) {
+                    None => {
+                        segments.insert(untagged(bridge));
+                    }
+                    // A trunk is a member of thousands; what matters of them has access
+                    // ports, or is heard.
+                    Some(_) if matches!(port.kind, PortKind::Bond | PortKind::Physical) => {
+                        segments.extend(pvid.map(|vlan| self.bridge_segment(bridge, Some(vlan))));
+                    }
+                    Some(_) => segments.extend(
+                        members
+                            .iter()
+                            .map(|&vlan| self.bridge_segment(bridge, Some(vlan))),
+                    ),
+                },
+            }
+        }
+        segments
     }
 
     /// The default PVID of a bridge that filters VLANs.

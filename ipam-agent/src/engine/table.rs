@@ -130,7 +130,8 @@ impl Entry {
         owner_of: &dyn Fn(Mac) -> OwnerKey,
     ) -> Option<(Mac, Mac)> {
         let owner = owner_of(heard.mac);
-        let contested = heard.strong && self.strong().any(|(claim, _)| owner_of(claim.mac) != owner);
+        let contested =
+            heard.strong && self.strong().any(|(claim, _)| owner_of(claim.mac) != owner);
         if contested {
             self.contest(owner_of);
         }

@@ -2,4 +2,5 @@
 //!
 //! Pure: documents go in with the time and the width of the screen, text comes out.
 
+pub mod compose;
 pub mod document;
