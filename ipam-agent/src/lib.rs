@@ -3,4 +3,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod cni;
 pub mod engine;
+pub mod executor;
+pub mod journal;
+pub mod state;
+pub mod store;
