@@ -88,8 +88,9 @@ type Key = (StoreName, Address);
 /// The agent's memory. Dropped, it gives the state directory free.
 pub struct State {
     directory: PathBuf,
-    /// The lock and the database, while they can be used.
-    open: Option<(File, Store)>,
+    lock: Option<File>,
+    /// The database, while it can be used.
+    store: Option<Store>,
     loaded: Vec<Remembered>,
     /// What isn't on disk yet, `None` to be forgotten.
     pending: BTreeMap<Key, Option<Remembered>>,
@@ -104,7 +105,8 @@ impl State {
     pub fn open(directory: &Path) -> Result<Self, StateError> {
         let mut state = Self {
             directory: directory.to_owned(),
-            open: None,
+            lock: None,
+            store: None,
             loaded: Vec::new(),
             pending: BTreeMap::new(),
             problem: None,
@@ -114,7 +116,9 @@ impl State {
         Ok(state)
     }
 
-    /// What was remembered when the state was opened. Once; after that the caller knows.
+    /// What was on disk when the database was opened, once. Nothing more comes unless it could
+    /// be opened only later, by [`State::remember`]; what is older than what was remembered
+    /// meanwhile then counts.
     pub fn load(&mut self) -> Vec<Remembered> {
         std::mem::take(&mut self.loaded)
     }
@@ -132,17 +136,22 @@ impl State {
     /// Remembers and forgets, on disk when it returns without a [`State::problem`]. What
     /// could not be written is kept and written with the next call. A lease in both is
     /// remembered.
-    pub fn remember(&mut self, remember: &[Remembered], forget: &[(StoreName, Address)]) -> Result<(), StateError> {
+    pub fn remember(
+        &mut self,
+        remember: &[Remembered],
+        forget: &[(StoreName, Address)],
+    ) -> Result<(), StateError> {
         for key in forget {
             self.pending.insert(key.clone(), None);
         }
         for lease in remember {
-            self.pending.insert((lease.store.clone(), lease.address), Some(lease.clone()));
+            self.pending
+                .insert((lease.store.clone(), lease.address), Some(lease.clone()));
         }
-        if self.open.is_none() {
+        if self.store.is_none() {
             self.reopen()?;
         }
-        let Some((_, store)) = &mut self.open else {
+        let Some(store) = &mut self.store else {
             return Ok(());
         };
         if self.pending.is_empty() {
@@ -155,7 +164,7 @@ impl State {
             }
             Err(source) => {
                 // After a failed write the database serves nothing any more: open it anew.
-                self.open = None;
+                self.store = None;
                 self.problem = Some(PersistError::Database {
                     path: self.directory.join(database::FILE),
                     source: Box::new(source),
@@ -167,8 +176,15 @@ impl State {
 
     fn reopen(&mut self) -> Result<(), StateError> {
         match self.try_open() {
-            Ok((lock, store, loaded)) => {
-                self.open = Some((lock, store));
+            Ok((store, loaded)) => {
+                for row in &loaded {
+                    let key = (row.store.clone(), row.address);
+                    let newer = self.pending.get(&key).and_then(Option::as_ref);
+                    if newer.is_some_and(|newer| newer.generation == row.generation) {
+                        self.pending.remove(&key);
+                    }
+                }
+                self.store = Some(store);
                 self.loaded = loaded;
                 self.problem = None;
             }
@@ -178,10 +194,24 @@ impl State {
         Ok(())
     }
 
-    fn try_open(&mut self) -> Result<(File, Store, Vec<Remembered>), Failure> {
+    fn try_open(&mut self) -> Result<(Store, Vec<Remembered>), Failure> {
+        if self.lock.is_none() {
+            self.lock = Some(self.acquire()?);
+        }
+        self.open_database()
+    }
+
+    /// The lock of the state directory, which this process then holds until it ends.
+    fn acquire(&self) -> Result<File, Failure> {
         let failed = |doing, path: &Path| {
             let path = path.to_owned();
-            move |source| Failure::Persist(PersistError::Io { doing, path, source })
+            move |source| {
+                Failure::Persist(PersistError::Io {
+                    doing,
+                    path,
+                    source,
+                })
+            }
         };
         make_directory(&self.directory).map_err(failed("make", &self.directory))?;
         let path = self.directory.join("lock");
@@ -204,25 +234,38 @@ impl State {
             Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
         }
         // For the message of whoever comes second; on a full disk it does without.
-        let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        let (store, loaded) = self.open_database()?;
-        Ok((lock, store, loaded))
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        Ok(lock)
     }
 
     fn open_database(&mut self) -> Result<(Store, Vec<Remembered>), Failure> {
         let path = self.directory.join(database::FILE);
-        let failed = |source| Failure::Persist(PersistError::Database { path: path.clone(), source: Box::new(source) });
+        let failed = |source| {
+            Failure::Persist(PersistError::Database {
+                path: path.clone(),
+                source: Box::new(source),
+            })
+        };
         let damage = match Store::open(&path) {
             Ok(opened) => return Ok(opened),
             Err(database::OpenError::Failed(source)) => return Err(failed(source)),
             Err(database::OpenError::Damaged(damage)) => damage,
         };
         let aside = (0u32..)
-            .map(|n| self.directory.join(format!("{}.damaged-{n}", database::FILE)))
+            .map(|n| {
+                self.directory
+                    .join(format!("{}.damaged-{n}", database::FILE))
+            })
             .find(|aside| !aside.exists())
             .unwrap_or_else(|| path.clone());
         fs::rename(&path, &aside).map_err(|source| {
-            Failure::Persist(PersistError::Io { doing: "move aside the damaged", path: path.clone(), source })
+            Failure::Persist(PersistError::Io {
+                doing: "move aside the damaged",
+                path: path.clone(),
+                source,
+            })
         })?;
         self.warnings.push(format!(
             "the state database was damaged ({damage}); it is kept as {}, and a new one begun: \
@@ -232,7 +275,9 @@ impl State {
         match Store::open(&path) {
             Ok(opened) => Ok(opened),
             Err(database::OpenError::Failed(source)) => Err(failed(source)),
-            Err(database::OpenError::Damaged(damage)) => Err(failed(redb::Error::Corrupted(damage))),
+            Err(database::OpenError::Damaged(damage)) => {
+                Err(failed(redb::Error::Corrupted(damage)))
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use ipam_common::Address;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Key, Remembered};
 use crate::engine::{
@@ -37,8 +37,14 @@ impl Store {
     /// Opens or makes the database, checks all of it and reads it.
     pub fn open(path: &Path) -> Result<(Self, Vec<Remembered>), OpenError> {
         let mut builder = Database::builder();
-        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
-        let store = Self(builder.create(path).map_err(|error| classify(error.into()))?);
+        builder
+            .set_cache_size(CACHE)
+            .set_check_integrity_on_open(true);
+        let store = Self(
+            builder
+                .create(path)
+                .map_err(|error| classify(error.into()))?,
+        );
         let loaded = store.read().map_err(classify)?;
         let loaded = loaded.ok_or_else(|| OpenError::Damaged("a row makes no sense".to_owned()))?;
         Ok((store, loaded))
@@ -56,14 +62,22 @@ impl Store {
         let mut names = Interned::default();
         for row in table.iter()? {
             let (key, value) = row?;
-            let ((store, address), (inode, modified, content, boot_id, first_seen, at)) = (key.value(), value.value());
-            let (Some(address), Ok(at)) = (Address::from_mapped(address), jiff::Timestamp::from_nanosecond(at)) else {
+            let ((store, address), (inode, modified, content, boot_id, first_seen, at)) =
+                (key.value(), value.value());
+            let (Some(address), Ok(at)) = (
+                Address::from_mapped(address),
+                jiff::Timestamp::from_nanosecond(at),
+            ) else {
                 return Ok(None);
             };
             rows.push(Remembered {
                 store: StoreName(names.get(store)),
                 address,
-                generation: Generation { inode, modified, content: content.into() },
+                generation: Generation {
+                    inode,
+                    modified,
+                    content: content.into(),
+                },
                 boot_id: names.get(boot_id),
                 first_seen: Timestamp(first_seen),
                 at,
@@ -80,9 +94,29 @@ impl Store {
             for ((store, address), row) in rows {
                 let key = (&*store.0, address.mapped());
                 match row {
-                    Some(Remembered { generation, boot_id, first_seen, at, .. }) => {
-                        let Generation { inode, modified, content } = generation;
-                        table.insert(key, (*inode, *modified, &**content, &**boot_id, first_seen.0, at.as_nanosecond()))?;
+                    Some(Remembered {
+                        generation,
+                        boot_id,
+                        first_seen,
+                        at,
+                        ..
+                    }) => {
+                        let Generation {
+                            inode,
+                            modified,
+                            content,
+                        } = generation;
+                        table.insert(
+                            key,
+                            (
+                                *inode,
+                                *modified,
+                                &**content,
+                                &**boot_id,
+                                first_seen.0,
+                                at.as_nanosecond(),
+                            ),
+                        )?;
                     }
                     None => drop(table.remove(key)?),
                 }
@@ -102,7 +136,10 @@ fn classify(error: redb::Error) -> OpenError {
         | redb::Error::TypeDefinitionChanged { .. }) => OpenError::Damaged(error.to_string()),
         // What redb says of a file that isn't a database.
         redb::Error::Io(error)
-            if matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+            ) =>
         {
             OpenError::Damaged(error.to_string())
         }

@@ -43,7 +43,10 @@ pub enum NotPersistent {
 /// file system's kind and, of an overlay, at where its upper layer is.
 pub fn persistence(directory: &Path) -> Result<(), NotPersistent> {
     let path = directory.to_owned();
-    let unknown = |source| NotPersistent::Unknown { path: path.clone(), source };
+    let unknown = |source| NotPersistent::Unknown {
+        path: path.clone(),
+        source,
+    };
     let there = existing(directory).map_err(unknown)?;
     match in_memory(&there).map_err(unknown)? {
         Kind::Memory(file_system) => return Err(NotPersistent::Memory { path, file_system }),
@@ -51,15 +54,26 @@ pub fn persistence(directory: &Path) -> Result<(), NotPersistent> {
         Kind::Disk => return Ok(()),
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(unknown)?;
-    let volatile = |detail: String| Err(NotPersistent::Overlay { path: path.clone(), detail });
+    let volatile = |detail: String| {
+        Err(NotPersistent::Overlay {
+            path: path.clone(),
+            detail,
+        })
+    };
     let Some(upper) = upper_directory(&mounts, &there) else {
         return volatile("without an upper layer".to_owned());
     };
     // Of a container's own root the upper layer is the host's, out of sight from in here.
     match in_memory(&upper) {
         Ok(Kind::Disk) => Ok(()),
-        Ok(Kind::Memory(file_system)) => volatile(format!("its upper layer {} is on {file_system}", upper.display())),
-        Ok(Kind::Overlay) => volatile(format!("its upper layer {} is on an overlay again", upper.display())),
+        Ok(Kind::Memory(file_system)) => volatile(format!(
+            "its upper layer {} is on {file_system}",
+            upper.display()
+        )),
+        Ok(Kind::Overlay) => volatile(format!(
+            "its upper layer {} is on an overlay again",
+            upper.display()
+        )),
         Err(_) => volatile("a container's own file system".to_owned()),
     }
 }
@@ -105,14 +119,22 @@ fn upper_directory(mounts: &str, path: &Path) -> Option<PathBuf> {
         })
         // Of equals the last.
         .max_by_key(|(point, _)| point.components().count())?;
-    let upper = mount.1.split(',').find_map(|option| option.strip_prefix("upperdir="))?;
+    let upper = mount
+        .1
+        .split(',')
+        .find_map(|option| option.strip_prefix("upperdir="))?;
     Some(PathBuf::from(unescape(upper)))
 }
 
 /// A path with spaces, tabs, newlines and backslashes as `\040` and the like.
 fn unescape(text: &str) -> String {
     let mut plain = text.to_owned();
-    for (escaped, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+    for (escaped, character) in [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ] {
         plain = plain.replace(escaped, character);
     }
     plain
@@ -132,8 +154,13 @@ mod tests {
 33 22 0:32 / /over rw - overlay overlay rw,lowerdir=/a,upperdir=/first,workdir=/d
 34 33 0:33 / /over rw - overlay overlay rw,lowerdir=/a,upperdir=/second,workdir=/d
 ";
-        let upper = |path: &str| upper_directory(mounts, Path::new(path)).map(|path| path.display().to_string());
-        assert_eq!(upper("/var/lib/ipam-agent").as_deref(), Some("/run/overlay/var/upper"));
+        let upper = |path: &str| {
+            upper_directory(mounts, Path::new(path)).map(|path| path.display().to_string())
+        };
+        assert_eq!(
+            upper("/var/lib/ipam-agent").as_deref(),
+            Some("/run/overlay/var/upper")
+        );
         assert_eq!(upper("/var/lib/rancher/ipam-agent"), None);
         assert_eq!(upper("/variant"), None);
         assert_eq!(upper("/with space/x").as_deref(), Some("/b c"));
@@ -148,6 +175,15 @@ mod tests {
             return;
         }
         let error = persistence(&shm.join("ipam-agent/not/there/yet")).expect_err("in memory");
-        assert!(matches!(error, NotPersistent::Memory { file_system: "tmpfs", .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                NotPersistent::Memory {
+                    file_system: "tmpfs",
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 }
