@@ -4,7 +4,7 @@
 //! the store, the last look or the journal has against it keeps the lease, and an error
 //! of one store is no other's.
 
-use std::{error::Error, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -13,6 +13,7 @@ use crate::{
         lease::StoreView,
         plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
     },
+    error::in_full,
     journal::{Effect, EffectResult, Intent, Journal, JournalError},
     store::{LeaseStore, Recheck, ReleaseError},
 };
@@ -155,18 +156,6 @@ fn outcome(release: &Release, result: OutcomeResult) -> Outcome {
         address: release.lease().address,
         result,
     }
-}
-
-/// An error with what caused it.
-fn in_full(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -123,9 +123,16 @@ impl Journal {
                 )
             })
             .collect();
+        let before = self.length;
         self.append(&records)?;
-        self.sync()?;
         self.next = first + records.len() as u64;
+        if let Err(error) = self.sync() {
+            // What isn't surely on disk was never said.
+            if self.file.set_len(before).is_ok() {
+                self.length = before;
+            }
+            return Err(error);
+        }
         Ok(records.into_iter().map(|record| record.id).collect())
     }
 

@@ -5,6 +5,7 @@
 
 pub mod cni;
 pub mod engine;
+pub mod error;
 pub mod executor;
 pub mod journal;
 pub mod state;

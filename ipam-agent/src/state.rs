@@ -64,7 +64,7 @@ pub enum StateError {
 #[derive(Debug, thiserror::Error)]
 pub enum PersistError {
     /// The directory or its lock.
-    #[error("cannot {doing} {}: {source}", .path.display())]
+    #[error("cannot {doing} {}", .path.display())]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -74,7 +74,7 @@ pub enum PersistError {
         source: io::Error,
     },
     /// The database.
-    #[error("cannot write {}: {source}", .path.display())]
+    #[error("cannot write {}", .path.display())]
     Database {
         /// The database.
         path: PathBuf,

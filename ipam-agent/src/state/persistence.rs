@@ -30,7 +30,7 @@ pub enum NotPersistent {
         detail: String,
     },
     /// Unknown.
-    #[error("cannot tell whether {} survives a reboot: {source}", .path.display())]
+    #[error("cannot tell whether {} survives a reboot", .path.display())]
     Unknown {
         /// The directory.
         path: PathBuf,
