@@ -6,3 +6,10 @@
 pub mod config;
 pub mod engine;
 pub mod report;
+pub mod cni;
+pub mod engine;
+pub mod error;
+pub mod executor;
+pub mod journal;
+pub mod state;
+pub mod store;
