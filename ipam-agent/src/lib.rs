@@ -4,3 +4,6 @@
 #![deny(unsafe_code)]
 
 pub mod engine;
+pub mod holder;
+pub mod netlink;
+pub mod source;

@@ -5,6 +5,7 @@
 //! a replay and in a simulation.
 
 pub mod evidence;
+pub mod input;
 pub mod lease;
 pub mod plan;
 pub mod segment;

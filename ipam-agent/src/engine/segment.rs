@@ -46,6 +46,8 @@ pub struct Topology {
     pub ports: BTreeMap<u32, Port>,
     /// VLAN-filtering and plain bridges, by name.
     pub bridges: BTreeMap<Arc<str>, Bridge>,
+    /// VLAN devices (`br0.100`, `bond0.100`), by ifindex: the link below, and the VLAN.
+    pub vlan_links: BTreeMap<u32, (u32, u16)>,
     /// Every MAC that is this host's own: links, bond slaves, permanent addresses.
     pub own_macs: BTreeSet<Mac>,
     /// The addresses configured on this host: not on lo, dummy, ipvs or NOARP links, not

@@ -1,0 +1,3 @@
+//! Where the engine's inputs come from: the host's links, and the live wire.
+
+pub mod links;
