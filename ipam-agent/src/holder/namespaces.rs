@@ -8,7 +8,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use ipam_common::Address;
@@ -21,6 +22,10 @@ use crate::{
 
 /// How long all of the questions may take together.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a namespace may take to die, with its veths still there and nobody in it.
+const DYING: Duration = Duration::from_secs(1);
+/// When to look again whether it is gone.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why it isn't known what is configured behind the veths.
 #[derive(Debug, Error)]
@@ -55,6 +60,18 @@ pub enum NamespacesError {
     },
 }
 
+impl NamespacesError {
+    /// Whether this is how the kernel answers for a namespace that is being taken down: its
+    /// id is gone or leads nowhere (`rtnl_get_net_ns_capable`), and its veths soon are.
+    fn may_be_dying(&self) -> bool {
+        match self {
+            Self::NoId { .. } => true,
+            Self::Addresses { source, .. } => source.refusal() == Some(libc::EINVAL),
+            Self::Links(_) | Self::WrongNamespace { .. } => false,
+        }
+    }
+}
+
 /// Every address, of whatever scope and state, that is configured in a namespace which a
 /// veth of this host leads to; of the namespace's loopback only what can be claimed.
 ///
@@ -65,27 +82,43 @@ pub enum NamespacesError {
 ///
 /// If any of the namespaces could not be asked.
 pub fn addresses_behind_veths() -> Result<Vec<Held>, NamespacesError> {
+    let begin = Instant::now();
     let mut netlink = Netlink::open(PATIENCE).map_err(NamespacesError::Links)?;
     let mut held = BTreeSet::new();
-    for (namespace, veths) in namespaces(&mut netlink)? {
-        match addresses(&mut netlink, namespace, &veths[0].name) {
-            Ok(addresses) => held.extend(addresses.iter().filter_map(|record| {
-                Some(Held {
-                    address: Address::from_ip(record.ip)?,
-                    ifindex: veths
-                        .iter()
-                        .find(|veth| veth.link == Some(record.index))
-                        .map(|veth| veth.index),
-                })
-            })),
-            // The kernel knows no such id any more (`rtnl_get_net_ns_capable`).
-            Err(NamespacesError::Addresses { source, .. })
-                if source.refusal() == Some(libc::EINVAL)
-                    && !namespaces(&mut netlink)?.contains_key(&namespace) => {}
-            Err(error) => return Err(error),
+    let mut answered = BTreeSet::new();
+    loop {
+        let mut unanswered = None;
+        for (namespace, veths) in namespaces(&mut netlink)? {
+            if answered.contains(&namespace) {
+                continue;
+            }
+            match addresses(&mut netlink, namespace, &veths[0].name) {
+                Ok(addresses) => {
+                    answered.insert(namespace);
+                    held.extend(
+                        addresses
+                            .iter()
+                            .filter_map(|address| behind(address, &veths)),
+                    );
+                }
+                Err(error) if error.may_be_dying() => unanswered = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match unanswered {
+            None => return Ok(held.into_iter().collect()),
+            Some(error) if begin.elapsed() > DYING => return Err(error),
+            Some(_) => sleep(PAUSE),
         }
     }
-    Ok(held.into_iter().collect())
+}
+
+fn behind(record: &AddressRecord, veths: &[LinkRecord]) -> Option<Held> {
+    let veth = veths.iter().find(|veth| veth.link == Some(record.index));
+    Some(Held {
+        address: Address::from_ip(record.ip)?,
+        ifindex: veth.map(|veth| veth.index),
+    })
 }
 
 /// The namespaces behind the veths, by their id here.
@@ -95,15 +128,9 @@ fn namespaces(netlink: &mut Netlink) -> Result<BTreeMap<i32, Vec<LinkRecord>>, N
         .map_err(NamespacesError::Links)?;
     let mut namespaces = BTreeMap::<_, Vec<_>>::new();
     for link in links {
-        let (true, Some(id)) = (link.is("veth") || link.is("netkit"), link.namespace) else {
-            continue;
-        };
-        if id < 0 {
-            return Err(NamespacesError::NoId {
-                link: link.name.to_string(),
-            });
+        if let (true, Some(id)) = (link.is("veth") || link.is("netkit"), link.namespace) {
+            namespaces.entry(id).or_default().push(link);
         }
-        namespaces.entry(id).or_default().push(link);
     }
     Ok(namespaces)
 }
@@ -113,6 +140,11 @@ fn addresses(
     namespace: i32,
     link: &str,
 ) -> Result<Vec<AddressRecord>, NamespacesError> {
+    if namespace < 0 {
+        return Err(NamespacesError::NoId {
+            link: link.to_owned(),
+        });
+    }
     let mut all = Vec::new();
     // Not AF_UNSPEC: other families (MCTP, Phonet) don't know about namespaces' ids.
     for family in [libc::AF_INET, libc::AF_INET6] {
