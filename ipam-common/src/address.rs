@@ -24,9 +24,7 @@ impl Address {
         if value == 0 || a == 127 || (a & 0xf0) == 224 || value == u32::MAX {
             return None;
         }
-        Some(Self([
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d,
-        ]))
+        Some(Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]))
     }
 
     /// The claimable IPv6 address of these bytes.
