@@ -13,3 +13,6 @@ pub mod executor;
 pub mod journal;
 pub mod state;
 pub mod store;
+pub mod holder;
+pub mod netlink;
+pub mod source;

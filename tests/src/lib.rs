@@ -4,3 +4,6 @@
 pub mod daemon;
 pub mod lab;
 pub mod runtime;
+//! x
+
+pub mod netns;
