@@ -16,3 +16,4 @@ pub mod store;
 pub mod holder;
 pub mod netlink;
 pub mod source;
+pub mod serve;
