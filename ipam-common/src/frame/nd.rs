@@ -195,40 +195,54 @@ struct Options {
 
 impl Options {
     /// Follow the options from `start` to `end`.
+    ///
+    /// The loop remembers places, with `end` for none, and compares them with each other
+    /// only. Flags would do in user space; the kernel's verifier would follow the loop anew
+    /// for every combination of them.
     #[inline(always)]
     fn read<F: Frame>(frame: &F, start: usize, end: usize, wanted: u8) -> Result<Self, Refusal> {
-        let mut options = Self {
-            link_layer: [0; 6],
-            has_link_layer: false,
-            nonce: [0; 6],
-            has_nonce: false,
-        };
+        let (mut link_layer, mut nonce) = (end, end);
         let mut at = start;
         for _ in 0..OPTIONS {
             if at >= end {
                 break;
             }
-            let [kind, words, data @ ..]: [u8; WORD] = frame.read(at).ok_or(Refusal::Truncated)?;
+            let [kind, words] = frame.read(at).ok_or(Refusal::Truncated)?;
+            if kind == wanted && at < link_layer {
+                link_layer = at;
+            }
+            if kind == NONCE && at < nonce {
+                nonce = at;
+            }
             if words == 0 {
                 return Err(Refusal::OptionLength);
             }
             at += usize::from(words) * WORD;
-            if kind == wanted && !options.has_link_layer {
-                if words != 1 {
-                    return Err(Refusal::OptionLength);
-                }
-                options.link_layer = data;
-                options.has_link_layer = true;
-            } else if kind == NONCE && words == 1 && !options.has_nonce {
-                options.nonce = data;
-                options.has_nonce = true;
-            }
         }
         if at < end {
             return Err(Refusal::Options);
         }
         if at > end {
             return Err(Refusal::OptionLength);
+        }
+        let mut options = Self {
+            link_layer: [0; 6],
+            has_link_layer: link_layer < end,
+            nonce: [0; 6],
+            has_nonce: false,
+        };
+        if options.has_link_layer {
+            let [_, words, address @ ..]: [u8; WORD] =
+                frame.read(link_layer).ok_or(Refusal::Truncated)?;
+            if words != 1 {
+                return Err(Refusal::OptionLength);
+            }
+            options.link_layer = address;
+        }
+        if nonce < end {
+            let [_, words, bytes @ ..]: [u8; WORD] = frame.read(nonce).ok_or(Refusal::Truncated)?;
+            options.nonce = bytes;
+            options.has_nonce = words == 1;
         }
         Ok(options)
     }
