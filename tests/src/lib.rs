@@ -4,6 +4,4 @@
 pub mod daemon;
 pub mod lab;
 pub mod runtime;
-//! x
-
 pub mod netns;
