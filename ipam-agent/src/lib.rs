@@ -10,3 +10,6 @@ pub mod executor;
 pub mod journal;
 pub mod state;
 pub mod store;
+
+#[cfg(test)]
+mod full_disk;
