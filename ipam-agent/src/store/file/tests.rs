@@ -213,14 +213,10 @@ fn a_bomb_of_aliases_is_refused() {
     assert!(began.elapsed() < Duration::from_secs(2));
 }
 
-/// Leases of a hundred thousand addresses, in each form. A million took, on the machine
-/// this was written on, ten times as long.
+/// A hundred thousand leases, in each form.
 #[test]
 fn large_files_are_read_in_seconds() {
-    let number = std::env::var("IPAM_AGENT_LEASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(100_000u32);
+    let number = 100_000u32;
     let mut forms = [
         ("a.yaml", "leases:\n".to_owned()),
         ("a.json", "{\"leases\":[".to_owned()),
@@ -258,9 +254,7 @@ fn large_files_are_read_in_seconds() {
             reading.views[0].as_ref().map(|view| view.leases.len()).ok(),
             Some(number as usize)
         );
-        assert!(
-            elapsed < Duration::from_secs(1) * (1 + number / 50_000),
-            "{name}: {elapsed:?}"
-        );
+        // A guard against what grows with the square; the benchmark has the figures.
+        assert!(elapsed < Duration::from_secs(20), "{name}: {elapsed:?}");
     }
 }
