@@ -16,3 +16,6 @@ pub mod serve;
 pub mod source;
 pub mod state;
 pub mod store;
+
+#[cfg(test)]
+mod full_disk;
