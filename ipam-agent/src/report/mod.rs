@@ -1,5 +1,13 @@
 //! What the agent says: the documents that programs read, and how people see them.
 //!
-//! Pure: documents go in with the time and the width of the screen, text comes out.
+//! Pure: a document goes in with the width of the screen, text comes out. "Now" is when
+//! the document was made.
 
 pub mod document;
+mod page;
+mod render;
+
+pub use self::{
+    page::{Page, View},
+    render::{Csv, Document, Format, RenderError, render},
+};
