@@ -6,6 +6,7 @@
 pub mod document;
 mod page;
 mod render;
+pub mod schema;
 
 pub use self::{
     page::{Page, View},

@@ -294,7 +294,8 @@ impl Document for History {
         }
         if self.damaged_lines > 0 {
             page.blank();
-            let text = format!("{} lines of the journal can't be read.", self.damaged_lines);
+            let lines = usize::try_from(self.damaged_lines).unwrap_or(usize::MAX);
+            let text = format!("{} of the journal can't be read.", count(lines, "line"));
             page.text(0, Style::Warning, &text);
         }
     }
