@@ -1,1 +1,7 @@
-//! x
+//! The agent's test worlds: laboratories of namespaces with real plugins and real frames,
+//! that the suites, the demo and the benchmarks share.
+
+pub mod daemon;
+pub mod lab;
+pub mod runtime;
+pub mod netns;

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use ipam_common::{Address, Mac};
+use ipam_common::{Address, Mac, sighting::Tags};
 
 /// One layer 2 domain: inside it, and only inside it, two claims of one address are
 /// compared.
@@ -46,6 +46,8 @@ pub struct Topology {
     pub ports: BTreeMap<u32, Port>,
     /// VLAN-filtering and plain bridges, by name.
     pub bridges: BTreeMap<Arc<str>, Bridge>,
+    /// VLAN devices (`br0.100`, `bond0.100`), by ifindex: the link below, and the VLAN.
+    pub vlan_links: BTreeMap<u32, (u32, u16)>,
     /// Every MAC that is this host's own: links, bond slaves, permanent addresses.
     pub own_macs: BTreeSet<Mac>,
     /// The addresses configured on this host: not on lo, dummy, ipvs or NOARP links, not
@@ -136,4 +138,216 @@ pub enum Wiring {
     Routed,
     /// To the host, from the network.
     Uplink,
+}
+
+/// Why a frame belongs to no segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unplaced {
+    /// It came in by a port that isn't known, or no longer.
+    UnknownPort,
+    /// The bridge drops it: the port is no member of its VLAN.
+    NotAMember,
+}
+
+impl Topology {
+    /// The segment of a frame of `address` that came in by `ifindex` with these tags.
+    ///
+    /// A VLAN-filtering bridge takes the tag that the frame has, else the port's PVID, and
+    /// drops what the port is no member of (Linux `br_vlan.c`, `__allowed_ingress`).
+    pub fn segment(&self, ifindex: u32, tags: Tags, address: Address) -> Result<Segment, Unplaced> {
+        let port = self.ports.get(&ifindex).ok_or(Unplaced::UnknownPort)?;
+        let tagged = |name: &Arc<str>| Segment {
+            name: Arc::clone(name),
+            outer_vlan: vid(tags.outer),
+            vlan: vid(tags.vlan),
+        };
+        match &port.wiring {
+            Wiring::Routed => Ok(Segment {
+                // A link-local address means something on its own link only.
+                name: if address.is_link_local() {
+                    Arc::clone(&port.name)
+                } else {
+                    Segment::ROUTED.into()
+                },
+                ..tagged(&port.name)
+            }),
+            Wiring::Uplink => Ok(match port.vlan_devices.get(&tags.vlan) {
+                // `bond0.100` in `br100`: the tag is gone inside the bridge.
+                Some(bridge) if tags.outer == 0 && tags.vlan != 0 => {
+                    self.bridge_segment(bridge, self.default_pvid(bridge))
+                }
+                _ => tagged(&port.name),
+            }),
+            Wiring::Bridge {
+                bridge,
+                pvid,
+                members,
+                ..
+            } => {
+                if self.default_pvid(bridge).is_none() {
+                    return Ok(tagged(bridge));
+                }
+                let outer = if tags.outer != 0 {
+                    tags.outer
+                } else {
+                    tags.vlan
+                };
+                let vlan = if outer == 0 { pvid.unwrap_or(0) } else { outer };
+                if vlan == 0 || !members.contains(&vlan) {
+                    return Err(Unplaced::NotAMember);
+                }
+                let mut segment = self.bridge_segment(bridge, Some(vlan));
+                if tags.outer != 0 {
+                    segment.outer_vlan = Some(vlan);
+                    segment.vlan = vid(tags.vlan);
+                }
+                Ok(segment)
+            }
+        }
+    }
+
+    /// The segment of a bridge's VLAN; of a bridge that doesn't filter, `vlan` is `None`.
+    ///
+    /// The VLAN is named as the network beyond names it: `None` where the bridge's uplinks
+    /// send it untagged or, without an uplink, where it is the bridge's default.
+    pub fn bridge_segment(&self, bridge: &Arc<str>, vlan: Option<u16>) -> Segment {
+        let vlan = vlan.filter(|&vlan| !self.leaves_untagged(bridge, vlan));
+        Segment {
+            name: Arc::clone(bridge),
+            outer_vlan: None,
+            vlan,
+        }
+    }
+
+    /// The segment that this host's own address is on, unless it is on no segment of ours.
+    pub fn own_segment(&self, own: &OwnAddress) -> Option<Segment> {
+        let bridge_of = |index: u32| {
+            self.bridges
+                .iter()
+                .find(|(_, bridge)| bridge.ifindex == index)
+        };
+        if let Some((name, bridge)) = bridge_of(own.ifindex) {
+            return Some(self.bridge_segment(name, bridge.filtering));
+        }
+        if let Some(&(lower, vlan)) = self.vlan_links.get(&own.ifindex) {
+            return match bridge_of(lower) {
+                Some((name, bridge)) if bridge.filtering.is_some() => {
+                    Some(self.bridge_segment(name, Some(vlan)))
+                }
+                Some((name, _)) => Some(Segment {
+                    name: Arc::clone(name),
+                    outer_vlan: None,
+                    vlan: Some(vlan),
+                }),
+                None => self
+                    .segment(lower, Tags { outer: 0, vlan }, own.address)
+                    .ok(),
+            };
+        }
+        match self.ports.get(&own.ifindex)?.wiring {
+            // The host's end of a pod's link carries no claim of the segment of pods.
+            Wiring::Routed => None,
+            _ => self.segment(own.ifindex, Tags::default(), own.address).ok(),
+        }
+    }
+
+    /// The ports by which life in a segment could be heard, whether watched or not.
+    pub fn ports_of<'a>(&'a self, segment: &'a Segment) -> impl Iterator<Item = (u32, &'a Port)> {
+        self.ports
+            .iter()
+            .filter(move |(_, port)| self.carries(port, segment))
+            .map(|(&ifindex, port)| (ifindex, port))
+    }
+
+    fn carries(&self, port: &Port, segment: &Segment) -> bool {
+        match &port.wiring {
+            Wiring::Routed => *segment.name == *Segment::ROUTED || segment.name == port.name,
+            Wiring::Uplink => {
+                segment.name == port.name
+                    || port
+                        .vlan_devices
+                        .values()
+                        .any(|bridge| *bridge == segment.name)
+            }
+            Wiring::Bridge {
+                bridge, members, ..
+            } => {
+                *bridge == segment.name
+                    && match self.default_pvid(bridge) {
+                        None => true,
+                        Some(_) => members.iter().any(|&vlan| {
+                            let of = self.bridge_segment(bridge, Some(vlan)).vlan;
+                            of == segment.outer_vlan.or(segment.vlan)
+                        }),
+                    }
+            }
+        }
+    }
+
+    /// Every segment that a wanted port is part of, in order; of a trunk its native one.
+    pub fn segments(&self) -> BTreeSet<Segment> {
+        let mut segments = BTreeSet::new();
+        let untagged = |name: &Arc<str>| Segment {
+            name: Arc::clone(name),
+            outer_vlan: None,
+            vlan: None,
+        };
+        for port in self.ports.values().filter(|port| port.wanted) {
+            match &port.wiring {
+                Wiring::Routed => {
+                    segments.insert(untagged(&Segment::ROUTED.into()));
+                }
+                Wiring::Uplink => {
+                    segments.insert(untagged(&port.name));
+                }
+                Wiring::Bridge {
+                    bridge,
+                    pvid,
+                    members,
+                    ..
+                } => match self.default_pvid(bridge) {
+                    None => {
+                        segments.insert(untagged(bridge));
+                    }
+                    // A trunk is a member of thousands; what matters of them has access
+                    // ports, or is heard.
+                    Some(_) if matches!(port.kind, PortKind::Bond | PortKind::Physical) => {
+                        segments.extend(pvid.map(|vlan| self.bridge_segment(bridge, Some(vlan))));
+                    }
+                    Some(_) => segments.extend(
+                        members
+                            .iter()
+                            .map(|&vlan| self.bridge_segment(bridge, Some(vlan))),
+                    ),
+                },
+            }
+        }
+        segments
+    }
+
+    /// The default PVID of a bridge that filters VLANs.
+    pub fn default_pvid(&self, bridge: &Arc<str>) -> Option<u16> {
+        self.bridges.get(bridge)?.filtering
+    }
+
+    fn leaves_untagged(&self, name: &Arc<str>, vlan: u16) -> bool {
+        let mut uplinks = self.ports.values().filter_map(|port| match &port.wiring {
+            Wiring::Bridge {
+                bridge, untagged, ..
+            } if bridge == name && matches!(port.kind, PortKind::Bond | PortKind::Physical) => {
+                Some(untagged)
+            }
+            _ => None,
+        });
+        match uplinks.next() {
+            Some(first) => {
+                first.contains(&vlan) || uplinks.any(|untagged| untagged.contains(&vlan))
+            }
+            None => self.default_pvid(name) == Some(vlan),
+        }
+    }
+}
+
+fn vid(vlan: u16) -> Option<u16> {
+    (vlan != 0).then_some(vlan)
 }

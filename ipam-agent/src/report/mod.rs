@@ -3,6 +3,7 @@
 //! Pure: a document goes in with the width of the screen, text comes out. "Now" is when
 //! the document was made.
 
+pub mod compose;
 pub mod document;
 mod page;
 mod render;

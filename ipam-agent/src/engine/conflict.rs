@@ -1,0 +1,355 @@
+//! Verdicts: what is wrong with an address, how badly, and why, in words.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use ipam_common::{Address, Mac};
+
+use super::{lease::StoreName, segment::Segment, time::Timestamp};
+
+/// What is wrong. In the order of weight: of all that hold for an address, the first is
+/// the conflict's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Two owners assert the address and both are alive.
+    DuplicateAddress,
+    /// The address is leased to somebody else than who asserts it.
+    LeaseMismatch,
+    /// A managed address is asserted and nobody leased it.
+    UnleasedAddress,
+}
+
+impl Kind {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DuplicateAddress => "duplicate-address",
+            Self::LeaseMismatch => "lease-mismatch",
+            Self::UnleasedAddress => "unleased-address",
+        }
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Somebody should look.
+    Warning,
+    /// Somebody is losing traffic now.
+    Critical,
+}
+
+/// What shows that two claimants of one address are both alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Alive {
+    /// One asserted again within DEFEND_INTERVAL after the other had followed it.
+    Return,
+    /// The lease's holder asserted after a stranger did.
+    HolderReturn,
+    /// The second asserted again after the first's return.
+    SecondReturn,
+    /// Both answered the same asker within a second.
+    TwoAnswers,
+    /// They took turns: A, B, A, B inside three minutes.
+    Alternation,
+    /// One of them is this host.
+    Ours,
+    /// The address is configured behind two ports of this host.
+    TwoPorts,
+}
+
+impl Alive {
+    /// Whether this alone makes the conflict critical: anything but a plain return, which a
+    /// router that preempts within seconds looks like too.
+    pub const fn is_critical(self) -> bool {
+        !matches!(self, Self::Return | Self::HolderReturn)
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Return => "one asserted it again within 10 s of the other",
+            Self::HolderReturn => "the leaseholder asserted it again after the other did",
+            Self::SecondReturn => "each asserted it again after the other",
+            Self::TwoAnswers => "both answered the same question within a second",
+            Self::Alternation => "they assert it in turns",
+            Self::Ours => "one of them is this host",
+            Self::TwoPorts => "it is configured behind both ports",
+        }
+    }
+}
+
+/// Two or more claimants of one address, and what shows that they are alive. A contest of
+/// one can't be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contested {
+    claimants: Vec<Mac>,
+    proofs: BTreeSet<Alive>,
+}
+
+impl Contested {
+    /// The contest, if there are at least two claimants and a proof.
+    pub fn new(claimants: BTreeSet<Mac>, proofs: BTreeSet<Alive>) -> Option<Self> {
+        (claimants.len() >= 2 && !proofs.is_empty()).then(|| Self {
+            claimants: claimants.into_iter().collect(),
+            proofs,
+        })
+    }
+
+    /// The claimants, at least two, in the order of their MACs.
+    pub fn claimants(&self) -> &[Mac] {
+        &self.claimants
+    }
+
+    /// What shows that both are alive, at least one.
+    pub fn proofs(&self) -> &BTreeSet<Alive> {
+        &self.proofs
+    }
+}
+
+/// Whom an address is leased to, as far as the wire can tell holders apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HolderIdentity {
+    /// By MAC.
+    Mac(Mac),
+    /// By the host interface behind which it is.
+    Interface(Arc<str>),
+    /// The lease was granted while the address was in use.
+    GrantedWhileInUse,
+}
+
+/// What is wrong with an address, and what shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// [`Kind::DuplicateAddress`].
+    Duplicate(Contested),
+    /// [`Kind::LeaseMismatch`].
+    Mismatch {
+        /// Who asserts it without being the holder.
+        strangers: Vec<Mac>,
+        /// The lease's store.
+        store: StoreName,
+        /// The holder, named: the pod, else the container.
+        holder: Option<Arc<str>>,
+        /// How the holder is told.
+        identity: HolderIdentity,
+    },
+    /// [`Kind::UnleasedAddress`].
+    Unleased {
+        /// Who asserts it.
+        claimants: Vec<Mac>,
+        /// The pool's store.
+        store: StoreName,
+    },
+}
+
+impl Verdict {
+    /// The verdict's kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Duplicate(_) => Kind::DuplicateAddress,
+            Self::Mismatch { .. } => Kind::LeaseMismatch,
+            Self::Unleased { .. } => Kind::UnleasedAddress,
+        }
+    }
+
+    /// The severity, given whether the address is a segment's gateway or this host's.
+    pub fn severity(&self, vital: bool) -> Severity {
+        let critical = vital
+            || match self {
+                Self::Duplicate(contested) => {
+                    contested.proofs().iter().any(|alive| alive.is_critical())
+                }
+                Self::Mismatch { identity, .. } => *identity == HolderIdentity::GrantedWhileInUse,
+                Self::Unleased { .. } => false,
+            };
+        if critical {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        }
+    }
+
+    /// The MACs that are part of it.
+    pub fn macs(&self) -> &[Mac] {
+        match self {
+            Self::Duplicate(contested) => contested.claimants(),
+            Self::Mismatch { strangers, .. } => strangers,
+            Self::Unleased { claimants, .. } => claimants,
+        }
+    }
+
+    /// One sentence that a person understands; `name` adds to a MAC where it was heard.
+    pub fn sentence(&self, address: Address, name: &dyn Fn(Mac) -> String) -> String {
+        let list = |macs: &[Mac]| {
+            macs.iter()
+                .map(|&mac| name(mac))
+                .collect::<Vec<_>>()
+                .join(" and ")
+        };
+        match self {
+            Self::Duplicate(contested) => {
+                let proof = contested.proofs().iter().next_back();
+                format!(
+                    "{address} is used by {} at once: {}",
+                    list(contested.claimants()),
+                    proof.map_or("", |alive| alive.words()),
+                )
+            }
+            Self::Mismatch {
+                strangers,
+                store,
+                holder,
+                identity,
+            } => {
+                let who = holder.as_deref().unwrap_or("another");
+                match identity {
+                    HolderIdentity::Mac(mac) => format!(
+                        "{address} is leased to {who} ({}) by {store}, but {} asserts it",
+                        name(*mac),
+                        list(strangers)
+                    ),
+                    HolderIdentity::Interface(interface) => format!(
+                        "{address} is leased to {who} behind {interface} by {store}, but {} asserts it",
+                        list(strangers)
+                    ),
+                    HolderIdentity::GrantedWhileInUse => format!(
+                        "{address} was granted to {who} by {store} while in use by {}",
+                        list(strangers)
+                    ),
+                }
+            }
+            Self::Unleased { claimants, store } => format!(
+                "{address} belongs to {store}, which leased it to nobody, but {} asserts it",
+                list(claimants)
+            ),
+        }
+    }
+}
+
+/// One conflict, from its first sign until an hour after it ended, under one id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Its id, the same for as long as it lasts and when it comes back within an hour.
+    pub id: Arc<str>,
+    /// What is wrong now or, when it is over, was last.
+    pub verdict: Verdict,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The first frame that is part of it.
+    pub first_seen: Timestamp,
+    /// The last one.
+    pub last_seen: Timestamp,
+    /// When it was found.
+    pub opened: Timestamp,
+    /// When it ended.
+    pub resolved: Option<Timestamp>,
+    /// What it has been, in order of time; the last is what it is.
+    pub steps: Vec<Step>,
+}
+
+/// That a conflict opened, changed its kind or severity, or ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When the evidence for it was complete.
+    pub at: Timestamp,
+    /// What it was from then on.
+    pub kind: Kind,
+    /// How bad.
+    pub severity: Severity,
+    /// Whether it went on.
+    pub active: bool,
+}
+
+/// How many steps of a conflict are kept: the first, and the latest.
+const MAX_STEPS: usize = 32;
+
+impl Conflict {
+    /// Note a step, if it is one.
+    pub(super) fn step(&mut self, at: Timestamp) {
+        let step = Step {
+            at,
+            kind: self.verdict.kind(),
+            severity: self.severity,
+            active: self.is_active(),
+        };
+        let same = |last: &Step| Step { at, ..*last } == step;
+        if self.steps.last().is_some_and(same) {
+            return;
+        }
+        if self.steps.len() >= MAX_STEPS {
+            self.steps.remove(1);
+        }
+        self.steps.push(step);
+    }
+
+    /// Whether it goes on.
+    pub fn is_active(&self) -> bool {
+        self.resolved.is_none()
+    }
+}
+
+/// An id that a conflict has for good: a hash of what it is about and when it began, so
+/// that a replay of the same frames gives the same id.
+pub(super) fn conflict_id(segment: &Segment, address: Address, first_seen: Timestamp) -> Arc<str> {
+    // FNV-1a, 64 bits.
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut eat = |bytes: &[u8]| {
+        for &byte in bytes {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    eat(segment.to_string().as_bytes());
+    eat(&address.mapped());
+    eat(&first_seen.0.to_be_bytes());
+    format!("{:012x}", hash >> 16).into()
+}
+
+/// Something that is no conflict, and worth knowing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// Where.
+    pub segment: Segment,
+    /// The address.
+    pub address: Address,
+    /// When.
+    pub at: Timestamp,
+    /// The MACs that are part of it; of a move: from, to.
+    pub macs: Vec<Mac>,
+}
+
+/// Kinds of [`Event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventKind {
+    /// An address changed its owner, and the old one is not heard any more.
+    AddressMoved,
+    /// A released address is in use.
+    ReleasedButAlive,
+}
+
+impl EventKind {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AddressMoved => "address-moved",
+            Self::ReleasedButAlive => "released-but-alive",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.address;
+        match (self.kind, self.macs.as_slice()) {
+            (EventKind::AddressMoved, [from, to]) => {
+                write!(f, "{address} moved from {from} to {to}")
+            }
+            (EventKind::ReleasedButAlive, [mac]) => {
+                write!(f, "{address} was released and is in use by {mac}")
+            }
+            (kind, macs) => write!(f, "{}: {address} {macs:?}", kind.name()),
+        }
+    }
+}

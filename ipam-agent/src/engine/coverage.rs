@@ -1,0 +1,217 @@
+//! Since when a segment has been watched without a moment in which life could have been
+//! missed. Silence counts only from then on.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{
+    segment::{PortKind, Segment, Topology},
+    time::Timestamp,
+};
+
+/// A port that appears may be unwatched for this long: no pod has its address by then.
+const ATTACH_GRACE: Duration = Duration::from_secs(1);
+
+/// What is known of the watch on one port.
+#[derive(Clone, Debug)]
+struct Watch {
+    /// When it appeared; `None` if it was there before us.
+    appeared: Option<Timestamp>,
+    /// Since when our program is on it.
+    attached: Option<Timestamp>,
+    /// Why it isn't.
+    why: Option<Arc<str>>,
+    /// Since when an uplink is without carrier.
+    dark: Option<Timestamp>,
+    /// When it last came back.
+    lit: Option<Timestamp>,
+}
+
+/// The watch on every port.
+#[derive(Clone, Debug, Default)]
+pub struct CoverageBook {
+    started: Option<Timestamp>,
+    ports: BTreeMap<u32, Watch>,
+}
+
+impl CoverageBook {
+    /// The links are these now. A port that is gone proves nothing and blocks nothing.
+    pub fn links(&mut self, topology: &Topology, now: Timestamp) {
+        let first = self.started.is_none();
+        self.started.get_or_insert(now);
+        self.ports
+            .retain(|ifindex, _| topology.ports.contains_key(ifindex));
+        for (&ifindex, port) in &topology.ports {
+            let watch = self.ports.entry(ifindex).or_insert_with(|| Watch {
+                appeared: (!first).then_some(now),
+                attached: None,
+                why: None,
+                dark: None,
+                lit: None,
+            });
+            // The other end of a veth without carrier is down: no frame can come.
+            let dark = port.kind != PortKind::Veth && !(port.up && port.carrier);
+            if dark {
+                watch.dark.get_or_insert(now);
+            } else if watch.dark.take().is_some() {
+                watch.lit = Some(now);
+            }
+        }
+    }
+
+    /// Our program is on the port since `now`.
+    pub fn attached(&mut self, ifindex: u32, now: Timestamp) {
+        if let Some(watch) = self.ports.get_mut(&ifindex)
+            && watch.attached.is_none()
+        {
+            watch.attached = Some(now);
+            if watch.why.take().is_some() {
+                // It had been missing: no grace for the time without it.
+                watch.appeared = None;
+            }
+        }
+    }
+
+    /// Our program isn't on the port, or not first.
+    pub fn blind(&mut self, ifindex: u32, why: &str) {
+        if let Some(watch) = self.ports.get_mut(&ifindex) {
+            watch.attached = None;
+            watch.why = Some(why.into());
+        }
+    }
+
+    /// Since when the segment's whole wire is watched or, in words, why it isn't.
+    pub fn since(
+        &self,
+        topology: &Topology,
+        segment: &Segment,
+        now: Timestamp,
+    ) -> Result<Timestamp, String> {
+        let mut since = self
+            .started
+            .ok_or_else(|| String::from("the host's links are not known yet"))?;
+        for (ifindex, port) in topology.ports_of(segment) {
+            let name = &port.name;
+            if !port.wanted {
+                return Err(format!(
+                    "{name} isn't watched: `interfaces` leaves it out; include it"
+                ));
+            }
+            let Some(watch) = self.ports.get(&ifindex) else {
+                return Err(format!("{name} isn't watched yet"));
+            };
+            match (watch.attached, watch.appeared) {
+                (Some(at), Some(appeared)) if at.since(appeared) <= ATTACH_GRACE => {}
+                (Some(at), _) => since = since.max(at),
+                (None, Some(appeared))
+                    if watch.why.is_none() && now.since(appeared) <= ATTACH_GRACE => {}
+                (None, _) => {
+                    let why = watch.why.as_deref().unwrap_or("not attached yet");
+                    return Err(format!("{name} isn't watched: {why}"));
+                }
+            }
+            if watch.dark.is_some() {
+                return Err(format!("{name} has no carrier"));
+            }
+            since = since.max(watch.lit.unwrap_or(since));
+        }
+        Ok(since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::segment::{Port, Wiring};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn topology(ports: &[(u32, PortKind, bool)]) -> Topology {
+        let port = |&(ifindex, kind, carrier): &(u32, PortKind, bool)| {
+            let port = Port {
+                name: format!("port{ifindex}").into(),
+                kind,
+                up: true,
+                carrier,
+                wiring: Wiring::Bridge {
+                    bridge: "br0".into(),
+                    pvid: None,
+                    members: Default::default(),
+                    untagged: Default::default(),
+                },
+                wanted: true,
+                vlan_devices: BTreeMap::new(),
+            };
+            (ifindex, port)
+        };
+        Topology {
+            ports: ports.iter().map(port).collect(),
+            ..Topology::default()
+        }
+    }
+
+    fn segment() -> Segment {
+        Segment {
+            name: "br0".into(),
+            outer_vlan: None,
+            vlan: None,
+        }
+    }
+
+    fn since(book: &CoverageBook, topology: &Topology, at: u64) -> Result<Timestamp, String> {
+        book.since(topology, &segment(), Timestamp(at))
+    }
+
+    #[test]
+    fn what_was_there_before_us_counts_from_the_attach() {
+        let wire = topology(&[(1, PortKind::Veth, true)]);
+        let mut book = CoverageBook::default();
+        book.links(&wire, Timestamp(SECOND));
+        assert!(since(&book, &wire, SECOND).is_err());
+        book.attached(1, Timestamp(SECOND + 5));
+        assert_eq!(since(&book, &wire, 9 * SECOND), Ok(Timestamp(SECOND + 5)));
+    }
+
+    #[test]
+    fn a_new_port_watched_in_time_costs_no_coverage_and_a_late_one_does() {
+        let mut book = CoverageBook::default();
+        book.links(&topology(&[]), Timestamp(0));
+        let wire = topology(&[(1, PortKind::Veth, true)]);
+        book.links(&wire, Timestamp(10 * SECOND));
+        assert_eq!(since(&book, &wire, 10 * SECOND + 1), Ok(Timestamp(0)));
+        assert!(since(&book, &wire, 12 * SECOND).is_err());
+        book.attached(1, Timestamp(13 * SECOND));
+        assert_eq!(since(&book, &wire, 14 * SECOND), Ok(Timestamp(13 * SECOND)));
+        // Gone, it blocks nothing any more.
+        let empty = topology(&[]);
+        book.links(&empty, Timestamp(15 * SECOND));
+        assert_eq!(since(&book, &empty, 16 * SECOND), Ok(Timestamp(0)));
+    }
+
+    #[test]
+    fn a_program_that_went_missing_costs_the_time_until_it_is_back() {
+        let wire = topology(&[(1, PortKind::Veth, true)]);
+        let mut book = CoverageBook::default();
+        book.links(&topology(&[]), Timestamp(0));
+        book.links(&wire, Timestamp(SECOND));
+        book.attached(1, Timestamp(SECOND));
+        book.blind(1, "the filter is gone");
+        assert!(since(&book, &wire, SECOND + 1).is_err_and(|why| why.contains("filter is gone")));
+        book.attached(1, Timestamp(SECOND + 2));
+        assert_eq!(since(&book, &wire, 3 * SECOND), Ok(Timestamp(SECOND + 2)));
+    }
+
+    #[test]
+    fn an_uplink_without_carrier_hears_nobody() {
+        let mut book = CoverageBook::default();
+        let (lit, dark) = (
+            topology(&[(1, PortKind::Bond, true)]),
+            topology(&[(1, PortKind::Bond, false)]),
+        );
+        book.links(&lit, Timestamp(0));
+        book.attached(1, Timestamp(1));
+        book.links(&dark, Timestamp(SECOND));
+        assert!(since(&book, &dark, 2 * SECOND).is_err());
+        book.links(&lit, Timestamp(3 * SECOND));
+        assert_eq!(since(&book, &lit, 4 * SECOND), Ok(Timestamp(3 * SECOND)));
+    }
+}

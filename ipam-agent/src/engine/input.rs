@@ -1,0 +1,128 @@
+//! What goes into the engine and what comes out of it.
+
+use std::sync::Arc;
+
+use ipam_common::{
+    Address, Sighting,
+    sighting::{SightingKey, Tally},
+};
+
+use super::{
+    conflict::{Conflict, Event},
+    evidence::{PassEvidence, SourceReport},
+    lease::{Generation, StoreName, StoreView},
+    plan::{Outcome, ReclaimPlan},
+    segment::{Segment, Topology},
+    time::Timestamp,
+};
+
+/// One sighting, where and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The frame's time.
+    pub at: Timestamp,
+    /// The port.
+    pub ifindex: u32,
+    /// What the frame says.
+    pub sighting: Sighting,
+}
+
+/// Everything that the engine learns.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A frame that said something of an address.
+    Seen(Seen),
+    /// SIGHTINGS, read whole: repairs what events lost.
+    Snapshot(Vec<(SightingKey, Tally)>),
+    /// So many events have been lost or held back since the last word of it.
+    Lost(u64),
+    /// The host's links.
+    Links(Arc<Topology>),
+    /// Our program is on the port, since now.
+    Attached {
+        /// The port.
+        ifindex: u32,
+    },
+    /// Our program isn't on the port, though it should be.
+    Unattached {
+        /// The port.
+        ifindex: u32,
+        /// Why, in words.
+        why: String,
+    },
+    /// Everything that one configured source of leases holds; what it held before and no
+    /// longer names is gone.
+    Stores {
+        /// Its place in the configuration.
+        source: usize,
+        /// The stores that could be read.
+        views: Vec<StoreView>,
+        /// Those that could not, and why; what was known of them stays known.
+        failed: Vec<(StoreName, String)>,
+    },
+    /// LEASED holds these addresses since now.
+    Watching(Vec<Address>),
+    /// The answers to [`Command::Gather`].
+    Evidence(PassEvidence),
+    /// The answer to [`Command::LookBehindPorts`].
+    Held(SourceReport),
+    /// What became of a plan.
+    Outcomes(Vec<Outcome>),
+    /// Whether the agent's state is writable and survives a reboot; if not, why.
+    State(Result<(), String>),
+    /// What earlier runs of the agent recorded, in this boot and before. Comes first.
+    Remembered(Vec<Remembered>),
+}
+
+/// What the agent records of a lease, so that a later run and a later boot know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The store.
+    pub store: StoreName,
+    /// The address.
+    pub address: Address,
+    /// Which grant.
+    pub generation: Generation,
+    /// The boot in which the agent first saw this grant.
+    pub boot: Arc<str>,
+    /// When, on that boot's clock.
+    pub since: Timestamp,
+}
+
+/// What the driver has to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Put addresses into LEASED and take others out, then say [`Input::Watching`].
+    Watch {
+        /// Newly leased.
+        add: Vec<Address>,
+        /// No longer leased.
+        remove: Vec<Address>,
+    },
+    /// Ask every source, then say [`Input::Evidence`].
+    Gather,
+    /// Ask which addresses are configured behind the ports, then say [`Input::Held`].
+    LookBehindPorts,
+    /// Tell whoever watches.
+    Publish(Notice),
+    /// Release what the plan says, then say [`Input::Outcomes`].
+    Execute(ReclaimPlan),
+    /// Record leases; forget others.
+    Remember {
+        /// New or changed.
+        leases: Vec<Remembered>,
+        /// Gone.
+        forget: Vec<(StoreName, Address)>,
+    },
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// A conflict opened, changed its kind or severity, or came back.
+    Opened(Segment, Address, Conflict),
+    /// A conflict is over.
+    Resolved(Segment, Address, Conflict),
+    /// Something that is no conflict.
+    Happened(Event),
+}

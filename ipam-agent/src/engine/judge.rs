@@ -1,0 +1,574 @@
+//! The rules: when an address is contested, mis-leased or squatted, and when that is over.
+//!
+//! A verdict is drawn anew from the claims, the turns and the leases each time something
+//! about the address changes or a timer of it fires; only what shows that two are alive
+//! is kept, for as long as the contest lasts.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ipam_common::{Address, Mac};
+
+use super::{
+    conflict::{Alive, Conflict, Contested, HolderIdentity, Kind, Verdict, conflict_id},
+    leasebook::{LeaseBook, Record},
+    owner::{OwnerKey, Owners},
+    runs::ALTERNATION_WINDOW,
+    scope::Scopes,
+    segment::{PortKind, Segment, Topology},
+    table::{Claim, Contest, Entry},
+    time::Timestamp,
+};
+
+/// After so long without the other a contest is over, and a stranger gone.
+pub const QUIET: Duration = Duration::from_secs(120);
+/// Two answers to one asker within this time are two machines' answers to one question.
+const ANSWER_WINDOW: Duration = Duration::from_secs(1);
+/// A managed address may be without a lease for so long: leases are seen late.
+const LEASE_GRACE: Duration = Duration::from_secs(5);
+/// An address of ours that another asserts must still be ours after so long: a VIP that is
+/// handed over is not.
+const OURS_GRACE: Duration = Duration::from_secs(1);
+/// When to look behind two local ports that assert one address.
+const BEHIND_GRACE: Duration = Duration::from_secs(10);
+/// For how long a conflict that ended keeps its id.
+pub const CONFLICT_MEMORY: Duration = Duration::from_secs(3600);
+
+/// What the rules look at beside the entry itself.
+pub struct Judge<'a> {
+    /// The links.
+    pub topology: &'a Topology,
+    /// Who owns which MAC.
+    pub owners: &'a Owners,
+    /// The leases.
+    pub leases: &'a LeaseBook,
+    /// What is about which segment.
+    pub scopes: &'a Scopes,
+}
+
+/// What came of judging an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// The conflict opened, got worse or came back.
+    pub opened: bool,
+    /// It ended.
+    pub resolved: bool,
+    /// An address of ours moved: from, to.
+    pub moved: Option<(Mac, Mac)>,
+    /// Two local ports are to be looked behind.
+    pub look_behind: bool,
+    /// When to judge again.
+    pub deadline: Option<Timestamp>,
+}
+
+impl Judge<'_> {
+    /// Whose MAC it is.
+    pub fn owner_of(&self, mac: Mac) -> OwnerKey {
+        self.owners.of(mac, &self.topology.own_macs)
+    }
+
+    /// Judge one address. `heard`: when it was asserted, if that is why.
+    pub fn judge(
+        &self,
+        segment: &Segment,
+        address: Address,
+        entry: &mut Entry,
+        heard: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Judged {
+        let records = self.records(segment, address);
+        let ours = self.our_mac(segment, address);
+        let managed = self.scopes.managed(segment, address);
+        let squatted = managed.is_some() && records.is_empty() && ours.is_none();
+        let mistaken = entry
+            .strong()
+            .any(|(claim, _)| self.is_stranger(&records, claim));
+        if entry.contest.is_none() && !(squatted && heard.is_some()) && !mistaken && ours.is_none()
+        {
+            return Judged::default();
+        }
+        entry.contest(&|mac| self.owner_of(mac));
+        let Entry { claims, contest } = entry;
+        let Some(contest) = contest.as_deref_mut() else {
+            return Judged::default();
+        };
+        let mut judged = Judged::default();
+
+        if !squatted {
+            contest.unleased_since = None;
+        } else if let Some(at) = heard {
+            contest.unleased_since.get_or_insert(at);
+        }
+        self.note_grant(&records, claims, contest);
+        self.note_proofs(&records, claims, contest);
+        self.note_ours(ours, claims, contest, heard, now, &mut judged);
+        self.note_behind(claims, contest, now, &mut judged);
+        let duplicate_until = self.duplicate_until(claims, contest, ours);
+        if !contest.proofs.is_empty() && duplicate_until.is_none_or(|until| until <= now) {
+            contest.proofs.clear();
+            contest.rivals.clear();
+            contest.settled = now;
+        }
+
+        let verdict = self.verdict(
+            &records,
+            claims,
+            contest,
+            managed.map(|pool| &pool.store),
+            now,
+        );
+        contest.stranger_since = match &verdict {
+            Some(Verdict::Mismatch { strangers, .. }) => contest
+                .stranger_since
+                .or_else(|| first_as_stranger(&records, claims, strangers)),
+            _ => None,
+        };
+        let vital = ours.is_some() || self.scopes.is_gateway(segment, address);
+        update(
+            segment,
+            address,
+            claims,
+            contest,
+            verdict,
+            vital,
+            now,
+            &mut judged,
+        );
+        judged.deadline = next(claims, contest, duplicate_until, now);
+        contest.deadline = judged.deadline;
+        if judged.deadline.is_none() && contest.conflict.is_none() {
+            entry.contest = None;
+        }
+        judged
+    }
+
+    /// The leases of the address in this segment.
+    pub fn records(&self, segment: &Segment, address: Address) -> Vec<&Record> {
+        self.leases
+            .of(&address)
+            .iter()
+            .filter(|record| self.scopes.of(&record.lease).covers(segment))
+            .collect()
+    }
+
+    /// The MAC with which this host has the address in this segment, if it does.
+    pub fn our_mac(&self, segment: &Segment, address: Address) -> Option<Mac> {
+        self.topology
+            .own_addresses
+            .iter()
+            .filter(|own| own.address == address)
+            .find(|own| self.topology.own_segment(own).as_ref() == Some(segment))
+            .and_then(|own| own.mac)
+    }
+
+    /// Whether the claim is the lease's holder's: by MAC or, only where that isn't known,
+    /// by port. `None`: nobody can tell.
+    fn is_holder(&self, record: &Record, claim: &Claim) -> Option<bool> {
+        let holder = &record.lease.holder;
+        if let Some(mac) = holder.mac {
+            return Some(self.owner_of(mac) == self.owner_of(claim.mac));
+        }
+        let interface = holder.host_interface.as_ref()?;
+        let port = self.topology.ports.get(&claim.ifindex)?;
+        Some(*interface == port.name)
+    }
+
+    /// Whether the claim, made since the leases are known, is none of their holders'.
+    fn is_stranger(&self, records: &[&Record], claim: &Claim) -> bool {
+        !records.is_empty()
+            && records.iter().all(|record| {
+                self.is_holder(record, claim) == Some(false)
+                    && claim.last_strong >= Some(record.since)
+            })
+    }
+
+    fn is_present(&self, claim: &Claim, now: Timestamp) -> bool {
+        claim
+            .last_strong
+            .is_some_and(|last| now.since(last) < QUIET)
+    }
+
+    /// An address with an open unleased-address was leased: granted while in use, unless
+    /// to the one who uses it.
+    fn note_grant(&self, records: &[&Record], claims: &[Claim], contest: &mut Contest) {
+        if let Some(Conflict {
+            verdict: Verdict::Unleased { claimants, .. },
+            resolved: None,
+            ..
+        }) = &contest.conflict
+            && !records.is_empty()
+        {
+            contest.squatters.extend(claimants);
+        }
+        if records.is_empty() {
+            contest.squatters.clear();
+        }
+        contest.squatters.retain(|&mac| {
+            let claim = claims.iter().find(|claim| claim.mac == mac);
+            claim.is_some_and(|claim| {
+                !records
+                    .iter()
+                    .any(|record| self.is_holder(record, claim) == Some(true))
+            })
+        });
+    }
+
+    /// Look for what shows that two claimants are alive.
+    fn note_proofs(&self, records: &[&Record], claims: &[Claim], contest: &mut Contest) {
+        let mut found: Vec<(Alive, (Mac, Mac))> = Vec::new();
+        let runs = &contest.runs;
+        if let Some(pair) = runs.returned(contest.settled) {
+            found.push((Alive::Return, pair));
+        }
+        if let Some(pair) = runs.alternated(contest.settled, ALTERNATION_WINDOW) {
+            found.push((Alive::Alternation, pair));
+        }
+        let mismatch = contest.conflict.as_ref().filter(|conflict| {
+            conflict.is_active() && matches!(conflict.verdict, Verdict::Mismatch { .. })
+        });
+        let mismatch = mismatch.zip(contest.stranger_since);
+        for (i, claim) in claims.iter().enumerate() {
+            for other in &claims[i + 1..] {
+                if self.owner_of(claim.mac) == self.owner_of(other.mac) {
+                    continue;
+                }
+                if answered_together(claim, other, contest.settled) {
+                    found.push((Alive::TwoAnswers, (claim.mac, other.mac)));
+                }
+            }
+            // The holder spoke after a stranger had, while the mismatch was open.
+            let holder = records
+                .iter()
+                .any(|record| self.is_holder(record, claim) == Some(true));
+            if let Some((conflict, since)) = mismatch
+                && holder
+                && claim.last_strong > Some(since)
+            {
+                let strangers = conflict.verdict.macs().iter();
+                found.extend(strangers.map(|&mac| (Alive::HolderReturn, (mac, claim.mac))));
+            }
+        }
+        for (proof, (one, other)) in found {
+            contest.proofs.insert(proof);
+            contest.rivals.extend([one, other]);
+        }
+        if !contest.proofs.is_empty()
+            && contest
+                .runs
+                .alternated(contest.settled, Duration::MAX)
+                .is_some()
+        {
+            contest.proofs.insert(Alive::SecondReturn);
+        }
+    }
+
+    /// Another asserted an address of this host: a contest if it is still ours a second
+    /// later, else it moved.
+    fn note_ours(
+        &self,
+        ours: Option<Mac>,
+        claims: &[Claim],
+        contest: &mut Contest,
+        heard: Option<Timestamp>,
+        now: Timestamp,
+        judged: &mut Judged,
+    ) {
+        let latest = claims
+            .iter()
+            .filter(|claim| {
+                self.is_present(claim, now) && claim.last_strong > Some(contest.settled)
+            })
+            .max_by_key(|claim| claim.last_strong);
+        if ours.is_some() && heard.is_some() && latest.is_some() {
+            contest.ours_since.get_or_insert(now);
+            contest.our_mac = ours;
+        }
+        let due = contest
+            .ours_since
+            .is_some_and(|since| now.since(since) >= OURS_GRACE);
+        let (true, Some(claim)) = (due, latest) else {
+            return;
+        };
+        contest.ours_since = None;
+        match ours {
+            Some(mac) => {
+                contest.proofs.insert(Alive::Ours);
+                contest.rivals.extend([mac, claim.mac]);
+            }
+            None => judged.moved = contest.our_mac.take().map(|mac| (mac, claim.mac)),
+        }
+    }
+
+    /// Two local ports assert it: ten seconds later, look behind them.
+    fn note_behind(
+        &self,
+        claims: &[Claim],
+        contest: &mut Contest,
+        now: Timestamp,
+        judged: &mut Judged,
+    ) {
+        let local = |claim: &&Claim| {
+            self.is_present(claim, now)
+                && self
+                    .topology
+                    .ports
+                    .get(&claim.ifindex)
+                    .is_some_and(|port| port.kind == PortKind::Veth)
+        };
+        let mut behind = claims.iter().filter(local);
+        let rivals = behind.next().is_some_and(|first| {
+            behind.any(|other| {
+                other.ifindex != first.ifindex
+                    && self.owner_of(other.mac) != self.owner_of(first.mac)
+            })
+        });
+        if !rivals {
+            contest.behind_since = None;
+            contest.looked_behind = false;
+            return;
+        }
+        let since = *contest.behind_since.get_or_insert(now);
+        if !contest.looked_behind && now.since(since) >= BEHIND_GRACE {
+            contest.looked_behind = true;
+            judged.look_behind = true;
+        }
+    }
+
+    /// The address was found configured behind these ports, at once.
+    pub fn behind(&self, entry: &mut Entry, ports: &BTreeSet<u32>, now: Timestamp) {
+        let owner_of = |mac| self.owner_of(mac);
+        let rivals: Vec<Mac> = entry
+            .strong()
+            .filter(|(claim, _)| ports.contains(&claim.ifindex))
+            .map(|(claim, _)| claim.mac)
+            .collect();
+        let owners: BTreeSet<OwnerKey> = rivals.iter().map(|&mac| owner_of(mac)).collect();
+        if owners.len() < 2 {
+            return;
+        }
+        let contest = entry.contest(&owner_of);
+        contest.proofs.insert(Alive::TwoPorts);
+        contest.rivals.extend(rivals);
+        contest.configured_at = Some(now);
+    }
+
+    /// Until when the contest lasts: nobody but one was heard for [`QUIET`] by then.
+    fn duplicate_until(
+        &self,
+        claims: &[Claim],
+        contest: &Contest,
+        ours: Option<Mac>,
+    ) -> Option<Timestamp> {
+        let mut last: Vec<(OwnerKey, Timestamp)> = Vec::new();
+        for claim in claims
+            .iter()
+            .filter(|claim| contest.rivals.contains(&claim.mac))
+        {
+            let Some(at) = claim.last_strong else {
+                continue;
+            };
+            let owner = self.owner_of(claim.mac);
+            match last.iter_mut().find(|(known, _)| *known == owner) {
+                Some((_, known)) => *known = at.max(*known),
+                None => last.push((owner, at)),
+            }
+        }
+        let mut times: Vec<Timestamp> = last.into_iter().map(|(_, at)| at).collect();
+        times.sort_unstable();
+        // An address that is configured here has an owner who need not speak.
+        let second = if contest.proofs.contains(&Alive::Ours) && ours.is_some() {
+            times.last()
+        } else {
+            times.len().checked_sub(2).and_then(|i| times.get(i))
+        };
+        second
+            .copied()
+            .max(contest.configured_at)
+            .map(|at| at + QUIET)
+    }
+
+    fn verdict(
+        &self,
+        records: &[&Record],
+        claims: &[Claim],
+        contest: &Contest,
+        managed_by: Option<&super::lease::StoreName>,
+        now: Timestamp,
+    ) -> Option<Verdict> {
+        if let Some(contested) = Contested::new(contest.rivals.clone(), contest.proofs.clone()) {
+            return Some(Verdict::Duplicate(contested));
+        }
+        let present = || claims.iter().filter(|claim| self.is_present(claim, now));
+        if let Some(record) = records.first() {
+            let granted = || present().filter(|claim| contest.squatters.contains(&claim.mac));
+            let strangers: Vec<Mac> = present()
+                .filter(|claim| self.is_stranger(records, claim))
+                .chain(granted())
+                .map(|claim| claim.mac)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect();
+            if strangers.is_empty() {
+                return None;
+            }
+            let holder = &record.lease.holder;
+            let identity = match (granted().next(), holder.mac, &holder.host_interface) {
+                (None, Some(mac), _) => HolderIdentity::Mac(mac),
+                (None, None, Some(interface)) => HolderIdentity::Interface(interface.clone()),
+                _ => HolderIdentity::GrantedWhileInUse,
+            };
+            return Some(Verdict::Mismatch {
+                strangers,
+                store: record.lease.store.clone(),
+                holder: holder.pod.clone().or_else(|| holder.container_id.clone()),
+                identity,
+            });
+        }
+        let since = contest.unleased_since?;
+        let open = now.since(since) >= LEASE_GRACE;
+        let claimants: Vec<Mac> = present()
+            .filter(|claim| claim.last_strong >= Some(since))
+            // A port that went with its pod leaves nobody there.
+            .filter(|claim| {
+                self.topology.ports.is_empty() || self.topology.ports.contains_key(&claim.ifindex)
+            })
+            .map(|claim| claim.mac)
+            .collect();
+        (open && !claimants.is_empty()).then_some(Verdict::Unleased {
+            claimants,
+            store: managed_by?.clone(),
+        })
+    }
+}
+
+fn answered_together(one: &Claim, other: &Claim, settled: Timestamp) -> bool {
+    let (Some((asker, at)), Some((other_asker, other_at))) = (one.answered, other.answered) else {
+        return false;
+    };
+    asker == other_asker
+        && at.max(other_at) > settled
+        && at.max(other_at).since(at.min(other_at)) <= ANSWER_WINDOW
+}
+
+/// The first assertion by one of these since the address is leased to another. Of a claim
+/// that is older than that only the last assertion is known to be later.
+fn first_as_stranger(
+    records: &[&Record],
+    claims: &[Claim],
+    strangers: &[Mac],
+) -> Option<Timestamp> {
+    let leased = records.iter().map(|record| record.since).max()?;
+    let since = |claim: &Claim| {
+        if claim.first_seen >= leased {
+            Some(claim.first_seen)
+        } else {
+            claim.last_strong
+        }
+    };
+    let of = claims.iter().filter(|claim| strangers.contains(&claim.mac));
+    of.filter_map(since).min()
+}
+
+/// Bring the conflict in line with the verdict.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of `judge`, split off for its length"
+)]
+fn update(
+    segment: &Segment,
+    address: Address,
+    claims: &[Claim],
+    contest: &mut Contest,
+    verdict: Option<Verdict>,
+    vital: bool,
+    now: Timestamp,
+    judged: &mut Judged,
+) {
+    let Some(verdict) = verdict else {
+        if let Some(conflict) = &mut contest.conflict
+            && conflict.resolved.is_none()
+        {
+            conflict.resolved = Some(now);
+            conflict.step(now);
+            judged.resolved = true;
+        }
+        let over = contest.conflict.as_ref().and_then(|known| known.resolved);
+        if over.is_some_and(|at| now.since(at) >= CONFLICT_MEMORY) {
+            contest.conflict = None;
+        }
+        return;
+    };
+    let severity = verdict.severity(vital);
+    let of = |mac: &Mac| claims.iter().find(|claim| claim.mac == *mac);
+    let involved = || verdict.macs().iter().filter_map(of);
+    let last_seen = involved().filter_map(|claim| claim.last_strong).max();
+    let first_seen = match verdict.kind() {
+        Kind::DuplicateAddress => contest
+            .runs
+            .second_since()
+            .or_else(|| involved().map(|claim| claim.first_seen).min()),
+        Kind::LeaseMismatch => contest.stranger_since,
+        Kind::UnleasedAddress => contest.unleased_since,
+    };
+    let first_seen = first_seen.unwrap_or(now);
+    match &mut contest.conflict {
+        Some(conflict) => {
+            let back = conflict.resolved.take().is_some();
+            let worse = verdict.kind() < conflict.verdict.kind() || severity > conflict.severity;
+            judged.opened = back || worse;
+            conflict.verdict = verdict;
+            conflict.severity = severity;
+            conflict.last_seen = last_seen.unwrap_or(now);
+            conflict.step(now);
+        }
+        None => {
+            judged.opened = true;
+            let mut conflict = Conflict {
+                id: conflict_id(segment, address, first_seen),
+                verdict,
+                severity,
+                first_seen,
+                last_seen: last_seen.unwrap_or(now),
+                opened: now,
+                resolved: None,
+                steps: Vec::new(),
+            };
+            conflict.step(now);
+            contest.conflict = Some(conflict);
+        }
+    }
+}
+
+/// When to judge again though nothing be heard.
+fn next(
+    claims: &[Claim],
+    contest: &Contest,
+    duplicate_until: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let quiet = claims
+        .iter()
+        .filter_map(|claim| claim.last_strong)
+        .map(|at| at + QUIET);
+    let active = contest.conflict.as_ref().is_some_and(Conflict::is_active);
+    let ended = contest
+        .conflict
+        .as_ref()
+        .and_then(|conflict| conflict.resolved)
+        .map(|at| at + CONFLICT_MEMORY);
+    let settles = contest.runs.last().map(|run| run.last + ALTERNATION_WINDOW);
+    let behind = contest.behind_since.filter(|_| !contest.looked_behind);
+    let timers = [
+        contest.unleased_since.map(|at| at + LEASE_GRACE),
+        contest.ours_since.map(|at| at + OURS_GRACE),
+        behind.map(|at| at + BEHIND_GRACE),
+        duplicate_until.filter(|_| !contest.proofs.is_empty()),
+        ended,
+        settles,
+    ];
+    timers
+        .into_iter()
+        .flatten()
+        .chain(quiet.filter(|_| active))
+        .filter(|&at| at > now)
+        .min()
+}

@@ -1,0 +1,322 @@
+//! Every lease of every store, and what the agent itself knows of each.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ipam_common::{Address, sighting::Stamps};
+
+use super::{
+    input::Remembered,
+    lease::{Lease, Mode, Place, Pool, StoreName, StoreView},
+    time::Timestamp,
+};
+
+/// Where a lease comes from, in terms of boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The agent saw it being granted, in this boot.
+    ThisBoot,
+    /// The agent recorded it in the boot of this id.
+    EarlierBoot(Arc<str>),
+    /// It was there before the agent first looked.
+    Unknown,
+}
+
+/// One lease, and what the agent knows of it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The lease.
+    pub lease: Lease,
+    /// Since when, in this boot, the agent has seen it unchanged.
+    pub since: Timestamp,
+    /// Its boot.
+    pub origin: Origin,
+    /// Since when its address is in LEASED.
+    pub watched_since: Option<Timestamp>,
+    /// LEASED's stamps at the last pass.
+    pub stamps: Stamps,
+    /// The port behind which the last pass found it configured; `Some(None)`: somewhere.
+    pub held: Option<Option<u32>>,
+    /// How many passes in a row found nothing against it, for the daemon and for a person.
+    pub passes: [u32; 2],
+    round: u32,
+}
+
+/// What is known of a store beside its leases.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// What may be done unasked.
+    pub mode: Mode,
+    /// Whether it can be written.
+    pub writable: Result<(), String>,
+    /// The wire of its addresses.
+    pub place: Place,
+    /// What it hands out.
+    pub pools: Vec<Pool>,
+    /// Why it could not be read the last time.
+    pub failed: Option<String>,
+}
+
+/// What changed when a source was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Addresses leased that were not.
+    pub added: Vec<Address>,
+    /// Addresses no longer leased by anybody.
+    pub removed: Vec<Address>,
+    /// Every address whose leases changed in any way.
+    pub touched: BTreeSet<Address>,
+    /// Whether pools or places changed.
+    pub pools: bool,
+    /// To be recorded.
+    pub remember: Vec<Remembered>,
+    /// To be forgotten.
+    pub forget: Vec<(StoreName, Address)>,
+}
+
+/// Every lease of every store.
+#[derive(Debug, Default)]
+pub struct LeaseBook {
+    boot: Arc<str>,
+    sources: BTreeMap<usize, BTreeSet<StoreName>>,
+    stores: BTreeMap<StoreName, Store>,
+    records: BTreeMap<Address, Vec<Record>>,
+    remembered: BTreeMap<(StoreName, Address), Remembered>,
+    round: u32,
+}
+
+impl LeaseBook {
+    /// A book kept in this boot.
+    pub fn new(boot: Arc<str>) -> Self {
+        Self {
+            boot,
+            ..Self::default()
+        }
+    }
+
+    /// What earlier runs recorded.
+    pub fn remember(&mut self, remembered: Vec<Remembered>) {
+        self.remembered = remembered
+            .into_iter()
+            .map(|known| ((known.store.clone(), known.address), known))
+            .collect();
+    }
+
+    /// A source was read: `views` is all it holds, but for the stores that failed.
+    pub fn update(
+        &mut self,
+        source: usize,
+        views: Vec<StoreView>,
+        failed: Vec<(StoreName, String)>,
+        now: Timestamp,
+    ) -> Changes {
+        let mut changes = Changes::default();
+        let first = !self.sources.contains_key(&source);
+        self.round = self.round.wrapping_add(1);
+        let mut present = BTreeSet::new();
+        for (name, why) in failed {
+            if let Some(store) = self.stores.get_mut(&name) {
+                store.failed = Some(why);
+            }
+            present.insert(name);
+        }
+        let unread = present.clone();
+        for view in views {
+            present.insert(view.store.clone());
+            let store = Store {
+                mode: view.mode,
+                writable: view.writable,
+                place: view.place,
+                pools: view.pools,
+                failed: None,
+            };
+            let known = self.stores.insert(view.store, store.clone());
+            changes.pools |=
+                known.is_none_or(|known| known.place != store.place || known.pools != store.pools);
+            for lease in view.leases {
+                self.upsert(lease, first, now, &mut changes);
+            }
+        }
+        let before = self.sources.insert(source, present.clone());
+        let gone: BTreeSet<StoreName> = before
+            .into_iter()
+            .flatten()
+            .filter(|store| !present.contains(store))
+            .collect();
+        self.sweep(&present, &unread, &gone, &mut changes);
+        for store in &gone {
+            self.stores.remove(store);
+            changes.pools = true;
+        }
+        if first {
+            self.forget_unseen(&present, &unread, &mut changes);
+        }
+        changes
+    }
+
+    fn upsert(&mut self, lease: Lease, first: bool, now: Timestamp, changes: &mut Changes) {
+        let records = self.records.entry(lease.address).or_default();
+        if records.is_empty() {
+            changes.added.push(lease.address);
+        }
+        // An address that is granted anew is in LEASED already.
+        let watched = records.iter().any(|record| record.watched_since.is_some());
+        let known = records.iter_mut().find(|record| {
+            record.lease.store == lease.store
+                && record.lease.generation == lease.generation
+                && record.round != self.round
+        });
+        if let Some(record) = known {
+            record.round = self.round;
+            if record.lease != lease {
+                changes.touched.insert(lease.address);
+                record.lease = lease;
+            }
+            return;
+        }
+        changes.touched.insert(lease.address);
+        let key = (lease.store.clone(), lease.address);
+        let remembered = self.remembered.get(&key);
+        let same = remembered.filter(|known| known.generation == lease.generation);
+        let (origin, since) = match same {
+            Some(known) if known.boot == self.boot => (Origin::Unknown, known.since.min(now)),
+            Some(known) => (Origin::EarlierBoot(Arc::clone(&known.boot)), now),
+            // A record of an earlier boot that the power cut damaged: the same file.
+            None => match remembered {
+                Some(known)
+                    if lease.damage.is_some()
+                        && known.boot != self.boot
+                        && known.generation.inode == lease.generation.inode =>
+                {
+                    (Origin::EarlierBoot(Arc::clone(&known.boot)), now)
+                }
+                _ if first => (Origin::Unknown, now),
+                _ => (Origin::ThisBoot, now),
+            },
+        };
+        if same.is_none() {
+            let record = Remembered {
+                store: key.0.clone(),
+                address: key.1,
+                generation: lease.generation.clone(),
+                boot: match &origin {
+                    Origin::EarlierBoot(boot) => Arc::clone(boot),
+                    _ => Arc::clone(&self.boot),
+                },
+                since,
+            };
+            changes.remember.push(record.clone());
+            self.remembered.insert(key, record);
+        }
+        records.push(Record {
+            lease,
+            since,
+            origin,
+            watched_since: watched.then_some(now),
+            stamps: Stamps::default(),
+            held: None,
+            passes: [0; 2],
+            round: self.round,
+        });
+    }
+
+    /// Drop what the stores that were read no longer hold.
+    fn sweep(
+        &mut self,
+        present: &BTreeSet<StoreName>,
+        unread: &BTreeSet<StoreName>,
+        gone: &BTreeSet<StoreName>,
+        changes: &mut Changes,
+    ) {
+        let round = self.round;
+        let mut forgotten = Vec::new();
+        self.records.retain(|&address, records| {
+            let before = records.len();
+            records.retain(|record| {
+                let store = &record.lease.store;
+                let swept =
+                    gone.contains(store) || (present.contains(store) && !unread.contains(store));
+                let keep = record.round == round || !swept;
+                if !keep {
+                    forgotten.push((store.clone(), address));
+                }
+                keep
+            });
+            if records.len() != before {
+                changes.touched.insert(address);
+            }
+            if records.is_empty() {
+                changes.removed.push(address);
+            }
+            !records.is_empty()
+        });
+        for key in forgotten {
+            let still = self
+                .records
+                .get(&key.1)
+                .is_some_and(|records| records.iter().any(|record| record.lease.store == key.0));
+            if !still && self.remembered.remove(&key).is_some() {
+                changes.forget.push(key);
+            }
+        }
+        changes
+            .added
+            .retain(|address| self.records.contains_key(address));
+    }
+
+    /// Forget what an earlier run recorded of this source's stores and is no longer there.
+    fn forget_unseen(
+        &mut self,
+        present: &BTreeSet<StoreName>,
+        unread: &BTreeSet<StoreName>,
+        changes: &mut Changes,
+    ) {
+        let records = &self.records;
+        self.remembered.retain(|(store, address), _| {
+            let read = present.contains(store) && !unread.contains(store);
+            let there = records
+                .get(address)
+                .is_some_and(|records| records.iter().any(|record| record.lease.store == *store));
+            if read && !there {
+                changes.forget.push((store.clone(), *address));
+            }
+            !read || there
+        });
+    }
+
+    /// The stores, by name.
+    pub fn stores(&self) -> &BTreeMap<StoreName, Store> {
+        &self.stores
+    }
+
+    /// The leases of an address.
+    pub fn of(&self, address: &Address) -> &[Record] {
+        self.records.get(address).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every lease, by address.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.records.values().flatten()
+    }
+
+    /// Every lease, to note something of it.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Record> {
+        self.records.values_mut().flatten()
+    }
+
+    /// Whether anybody leased the address.
+    pub fn contains(&self, address: &Address) -> bool {
+        self.records.contains_key(address)
+    }
+
+    /// These addresses are in LEASED since `now`.
+    pub fn watching(&mut self, addresses: &[Address], now: Timestamp) {
+        for address in addresses {
+            for record in self.records.get_mut(address).into_iter().flatten() {
+                record.watched_since.get_or_insert(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Which leases and pools speak for which segment.
+
+use std::collections::BTreeMap;
+
+use ipam_common::Address;
+
+use super::{
+    lease::{Lease, Place, Pool, StoreName},
+    leasebook::Store,
+    segment::{Segment, Topology},
+};
+
+/// The wire that a lease or a pool is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// That segment.
+    Segment(Segment),
+    /// Nobody said which: any.
+    Anywhere,
+    /// One that can't be watched from here; why.
+    Nowhere(String),
+}
+
+impl Scope {
+    /// Whether it is about this segment.
+    pub fn covers(&self, segment: &Segment) -> bool {
+        match self {
+            Self::Segment(own) => own == segment,
+            Self::Anywhere => true,
+            Self::Nowhere(_) => false,
+        }
+    }
+}
+
+/// A pool and its wire.
+#[derive(Clone, Debug)]
+pub struct ScopedPool {
+    /// Whose it is.
+    pub store: StoreName,
+    /// The pool.
+    pub pool: Pool,
+    scope: Scope,
+    readable: bool,
+}
+
+/// The index, made anew when stores or links change.
+#[derive(Clone, Debug, Default)]
+pub struct Scopes {
+    stores: BTreeMap<StoreName, Scope>,
+    pools: Vec<ScopedPool>,
+    by_segment: BTreeMap<Segment, Vec<usize>>,
+    anywhere: Vec<usize>,
+}
+
+impl Scopes {
+    /// The index of these stores over these links.
+    pub fn new(stores: &BTreeMap<StoreName, Store>, topology: &Topology) -> Self {
+        let mut scopes = Self::default();
+        for (name, store) in stores {
+            scopes
+                .stores
+                .insert(name.clone(), scope_of(&store.place, topology));
+            for pool in &store.pools {
+                let scope = scope_of(pool.place.as_ref().unwrap_or(&store.place), topology);
+                let index = scopes.pools.len();
+                match &scope {
+                    Scope::Segment(segment) => scopes
+                        .by_segment
+                        .entry(segment.clone())
+                        .or_default()
+                        .push(index),
+                    Scope::Anywhere => scopes.anywhere.push(index),
+                    Scope::Nowhere(_) => {}
+                }
+                scopes.pools.push(ScopedPool {
+                    store: name.clone(),
+                    pool: pool.clone(),
+                    scope,
+                    readable: store.failed.is_none(),
+                });
+            }
+        }
+        scopes
+    }
+
+    /// The wire of a lease: its pool's, where the pool has one of its own.
+    pub fn of(&self, lease: &Lease) -> &Scope {
+        let pool = self.pools.iter().find(|scoped| {
+            scoped.pool.place.is_some()
+                && scoped.store == lease.store
+                && scoped.pool.prefix.contains(&lease.address.ip())
+        });
+        pool.map(|scoped| &scoped.scope)
+            .or_else(|| self.stores.get(&lease.store))
+            .unwrap_or(&Scope::Anywhere)
+    }
+
+    /// The pools that hold the address in this segment.
+    pub fn pools<'a>(
+        &'a self,
+        segment: &Segment,
+        address: Address,
+    ) -> impl Iterator<Item = &'a ScopedPool> {
+        let here = self.by_segment.get(segment).map_or(&[][..], Vec::as_slice);
+        here.iter()
+            .chain(&self.anywhere)
+            .filter_map(|&index| self.pools.get(index))
+            .filter(move |scoped| scoped.pool.prefix.contains(&address.ip()))
+    }
+
+    /// The pool that would have to lease the address for it to be used here: not the
+    /// gateway, not excluded, not of a store that can't be read now.
+    pub fn managed(&self, segment: &Segment, address: Address) -> Option<&ScopedPool> {
+        if address.is_link_local() {
+            return None;
+        }
+        self.pools(segment, address)
+            .find(|scoped| scoped.readable && scoped.pool.manages(address))
+    }
+
+    /// Whether the address is the gateway of a pool of this segment.
+    pub fn is_gateway(&self, segment: &Segment, address: Address) -> bool {
+        self.pools(segment, address)
+            .any(|scoped| scoped.pool.gateway == Some(address))
+    }
+}
+
+impl Pool {
+    /// Whether the pool hands this address out.
+    pub fn manages(&self, address: Address) -> bool {
+        let within = |&(first, last): &(Address, Address)| first <= address && address <= last;
+        self.prefix.contains(&address.ip())
+            && self.range.as_ref().is_none_or(within)
+            && self.gateway != Some(address)
+            && !self.exclude.iter().any(within)
+            && !self.is_edge(address)
+    }
+
+    /// Whether this is the network or the broadcast address of an IPv4 prefix (RFC 3021
+    /// gives a /31 neither).
+    fn is_edge(&self, address: Address) -> bool {
+        self.prefix.prefix_len() < 31
+            && matches!(self.prefix, ipnet::IpNet::V4(_))
+            && (self.prefix.network() == address.ip() || self.prefix.broadcast() == address.ip())
+    }
+}
+
+fn scope_of(place: &Place, topology: &Topology) -> Scope {
+    match place {
+        Place::Bridge { bridge, vlan } => {
+            let default = topology.default_pvid(bridge);
+            let vlan = default.map(|default| vlan.unwrap_or(default));
+            Scope::Segment(topology.bridge_segment(bridge, vlan))
+        }
+        Place::Segment { name, vlan } => Scope::Segment(Segment {
+            name: name.clone(),
+            outer_vlan: None,
+            vlan: *vlan,
+        }),
+        Place::Routed => Scope::Segment(Segment {
+            name: Segment::ROUTED.into(),
+            outer_vlan: None,
+            vlan: None,
+        }),
+        Place::Unwatchable(plugin) => Scope::Nowhere(format!(
+            "the {plugin} plugin's links can't be watched from the host"
+        )),
+        Place::Unknown => Scope::Anywhere,
+    }
+}

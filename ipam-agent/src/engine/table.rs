@@ -1,0 +1,328 @@
+//! Who claims what, where: the table that verdicts are drawn from.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use ipam_common::{Address, Evidence, Mac};
+
+use super::{
+    conflict::{Alive, Conflict},
+    owner::OwnerKey,
+    runs::Runs,
+    segment::Segment,
+    time::Timestamp,
+};
+
+/// How many addresses are kept, over all segments. Beyond it, those that are neither
+/// leased nor contested go, the longest unheard first.
+pub const MAX_ENTRIES: usize = 1 << 20;
+/// How many claims one address has; beyond it, the longest unheard go.
+const MAX_CLAIMS: usize = 16;
+/// For how long a claim is remembered that nobody repeats.
+pub const CLAIM_MEMORY: Duration = Duration::from_secs(24 * 3600);
+
+/// A segment's number in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(u32);
+
+/// Where in the table: an address of a segment.
+pub type Place = (SegmentId, Address);
+
+/// One MAC's claim of one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Who.
+    pub mac: Mac,
+    /// The port it was last heard on.
+    pub ifindex: u32,
+    /// First heard.
+    pub first_seen: Timestamp,
+    /// Last heard.
+    pub last_seen: Timestamp,
+    /// Last assertion that contests; `None` if it only ever gave weak ones or is exempt.
+    pub last_strong: Option<Timestamp>,
+    /// How many frames.
+    pub frames: u32,
+    /// The kinds of evidence, as [`Evidence::bit`].
+    pub kinds: u32,
+    /// Its last answer to somebody's question: whose, and when.
+    pub answered: Option<([u8; 6], Timestamp)>,
+}
+
+impl Claim {
+    /// The kinds of evidence.
+    pub fn evidence(&self) -> impl Iterator<Item = Evidence> + use<> {
+        let kinds = self.kinds;
+        Evidence::ALL
+            .into_iter()
+            .filter(move |kind| kinds & kind.bit() != 0)
+    }
+}
+
+/// One address of one segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Who claims it, in the order of first hearing.
+    pub claims: Vec<Claim>,
+    /// What is being judged, as soon as there is anything to judge.
+    pub contest: Option<Box<Contest>>,
+}
+
+/// What is known beyond plain claims once an address is more than one machine's business.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contest {
+    /// Who spoke after whom.
+    pub runs: Runs,
+    /// What shows that two are alive, while the contest lasts.
+    pub proofs: BTreeSet<Alive>,
+    /// Those two or more.
+    pub rivals: BTreeSet<Mac>,
+    /// Turns up to here have been judged and are settled: a new contest needs newer ones.
+    pub settled: Timestamp,
+    /// Since when somebody asserts it without a lease.
+    pub unleased_since: Option<Timestamp>,
+    /// Who used it unleased when the lease that covers it was granted.
+    pub squatters: BTreeSet<Mac>,
+    /// When a stranger to the lease first asserted it, while that goes on.
+    pub stranger_since: Option<Timestamp>,
+    /// When another asserted an address of this host, to be looked at a second later.
+    pub ours_since: Option<Timestamp>,
+    /// The MAC with which this host had it then.
+    pub our_mac: Option<Mac>,
+    /// Since when two local ports assert it, to be looked behind ten seconds later.
+    pub behind_since: Option<Timestamp>,
+    /// Whether that was done.
+    pub looked_behind: bool,
+    /// When it was last found configured behind two ports.
+    pub configured_at: Option<Timestamp>,
+    /// The conflict, open or ended less than an hour ago.
+    pub conflict: Option<Conflict>,
+    /// The timer that is set.
+    pub deadline: Option<Timestamp>,
+}
+
+/// One claim heard.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// Who.
+    pub mac: Mac,
+    /// The port.
+    pub ifindex: u32,
+    /// When.
+    pub at: Timestamp,
+    /// Whether it contests.
+    pub strong: bool,
+    /// The kinds of evidence, as [`Evidence::bit`].
+    pub kinds: u32,
+    /// Whom it answers.
+    pub answers: Option<[u8; 6]>,
+    /// How many frames this stands for, counted from the beginning; `None`: one more.
+    pub total: Option<u32>,
+}
+
+impl Entry {
+    /// Note a claim. The change of speaker that it is, from whom to whom.
+    pub fn hear(
+        &mut self,
+        heard: &Heard,
+        owner_of: &dyn Fn(Mac) -> OwnerKey,
+    ) -> Option<(Mac, Mac)> {
+        let owner = owner_of(heard.mac);
+        let contested =
+            heard.strong && self.strong().any(|(claim, _)| owner_of(claim.mac) != owner);
+        if contested {
+            self.contest(owner_of);
+        }
+        self.note(heard);
+        let contest = self.contest.as_mut().filter(|_| heard.strong)?;
+        contest.runs.add(owner, heard.mac, heard.at)
+    }
+
+    fn note(&mut self, heard: &Heard) {
+        let place = self.claims.iter().position(|claim| claim.mac == heard.mac);
+        let place = place.unwrap_or_else(|| {
+            self.make_room();
+            self.claims.reserve_exact(1);
+            self.claims.push(Claim {
+                mac: heard.mac,
+                ifindex: heard.ifindex,
+                first_seen: heard.at,
+                last_seen: heard.at,
+                last_strong: None,
+                frames: 0,
+                kinds: 0,
+                answered: None,
+            });
+            self.claims.len() - 1
+        });
+        let claim = &mut self.claims[place];
+        claim.frames = match heard.total {
+            Some(total) => claim.frames.max(total),
+            None => claim.frames.saturating_add(1),
+        };
+        claim.kinds |= heard.kinds;
+        claim.first_seen = claim.first_seen.min(heard.at);
+        if heard.at >= claim.last_seen {
+            claim.last_seen = heard.at;
+            claim.ifindex = heard.ifindex;
+        }
+        if let Some(asker) = heard.answers {
+            claim.answered = Some((asker, heard.at));
+        }
+        if heard.strong {
+            claim.last_strong = claim.last_strong.max(Some(heard.at));
+        }
+    }
+
+    /// The contest, begun with what the claims tell if there was none.
+    pub fn contest(&mut self, owner_of: &dyn Fn(Mac) -> OwnerKey) -> &mut Contest {
+        if self.contest.is_none() {
+            let mut contest = Contest::default();
+            for (claim, last) in self.strong() {
+                let owner = owner_of(claim.mac);
+                contest.runs.add(owner, claim.mac, claim.first_seen);
+                contest.runs.add(owner, claim.mac, last);
+            }
+            self.contest = Some(Box::new(contest));
+        }
+        self.contest.get_or_insert_default()
+    }
+
+    /// Those who contest, with their last word.
+    pub fn strong(&self) -> impl Iterator<Item = (&Claim, Timestamp)> {
+        self.claims
+            .iter()
+            .filter_map(|claim| Some((claim, claim.last_strong?)))
+    }
+
+    /// The last sign of life.
+    pub fn last_seen(&self) -> Option<Timestamp> {
+        self.claims.iter().map(|claim| claim.last_seen).max()
+    }
+
+    fn make_room(&mut self) {
+        if self.claims.len() >= MAX_CLAIMS
+            && let Some(oldest) = (0..self.claims.len()).min_by_key(|&i| self.claims[i].last_seen)
+        {
+            self.claims.remove(oldest);
+        }
+    }
+}
+
+/// Every address of every segment.
+#[derive(Debug, Default)]
+pub struct Table {
+    ids: BTreeMap<Segment, SegmentId>,
+    segments: Vec<Segment>,
+    entries: BTreeMap<Place, Entry>,
+    evicted: u64,
+}
+
+impl Table {
+    /// The number of a segment.
+    pub fn id(&mut self, segment: &Segment) -> SegmentId {
+        if let Some(&id) = self.ids.get(segment) {
+            return id;
+        }
+        let id = SegmentId(u32::try_from(self.segments.len()).unwrap_or(u32::MAX));
+        self.segments.push(segment.clone());
+        self.ids.insert(segment.clone(), id);
+        id
+    }
+
+    /// The segment of a number.
+    pub fn segment(&self, id: SegmentId) -> &Segment {
+        &self.segments[id.0 as usize]
+    }
+
+    /// Every segment met, in the order of names.
+    pub fn segments(&self) -> impl Iterator<Item = (&Segment, SegmentId)> {
+        self.ids.iter().map(|(segment, &id)| (segment, id))
+    }
+
+    /// An address, made if new; `spare` says which may go if the table is full.
+    pub fn entry(&mut self, place: Place, spare: &dyn Fn(&Address) -> bool) -> &mut Entry {
+        if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&place) {
+            self.evict(spare);
+        }
+        self.entries.entry(place).or_default()
+    }
+
+    /// An address.
+    pub fn get(&self, place: &Place) -> Option<&Entry> {
+        self.entries.get(place)
+    }
+
+    /// An address, to change it.
+    pub fn get_mut(&mut self, place: &Place) -> Option<&mut Entry> {
+        self.entries.get_mut(place)
+    }
+
+    /// Everything, segment by segment as they were met.
+    pub fn iter(&self) -> impl Iterator<Item = (&Place, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The places of one address, in every segment.
+    pub fn places_of(&self, address: Address) -> impl Iterator<Item = Place> + '_ {
+        self.ids
+            .values()
+            .map(move |&id| (id, address))
+            .filter(|place| self.entries.contains_key(place))
+    }
+
+    /// The addresses of one segment within a range.
+    pub fn range(
+        &self,
+        id: SegmentId,
+        first: Address,
+        last: Address,
+    ) -> impl Iterator<Item = (Place, &Entry)> {
+        self.entries
+            .range((id, first)..=(id, last))
+            .map(|(&place, entry)| (place, entry))
+    }
+
+    /// How many addresses are known in a segment.
+    pub fn count(&self, id: SegmentId) -> usize {
+        self.entries.keys().filter(|place| place.0 == id).count()
+    }
+
+    /// How many addresses were dropped because the table was full.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Forget what nobody repeated for [`CLAIM_MEMORY`], unless it is contested.
+    pub fn forget(&mut self, now: Timestamp) {
+        self.entries.retain(|_, entry| {
+            entry.contest.is_some() || {
+                entry
+                    .claims
+                    .retain(|claim| now.since(claim.last_seen) < CLAIM_MEMORY);
+                !entry.claims.is_empty()
+            }
+        });
+    }
+
+    /// Drop an eighth of what may go, the longest unheard.
+    fn evict(&mut self, spare: &dyn Fn(&Address) -> bool) {
+        let mut candidates: Vec<(Option<Timestamp>, Place)> = self
+            .entries
+            .iter()
+            .filter(|(place, entry)| entry.contest.is_none() && spare(&place.1))
+            .map(|(&place, entry)| (entry.last_seen(), place))
+            .collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let nth = (candidates.len() / 8).min(candidates.len() - 1);
+        candidates.select_nth_unstable(nth);
+        for (_, place) in &candidates[..=nth] {
+            self.entries.remove(place);
+        }
+        self.evicted = self.evicted.saturating_add(nth as u64 + 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! The agent as its users start it: the real binary, its socket, its reports.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// A running daemon; killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+    socket: PathBuf,
+}
+
+/// The agent's binary, beside this program's.
+pub fn binary() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let beside = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join("ipam-agent"));
+    beside
+        .into_iter()
+        .find(|path| path.is_file())
+        .context("the agent isn't built: `cargo build --workspace`, or `cargo xtask test`")
+}
+
+impl Daemon {
+    /// Starts the daemon with this configuration, which is written to `dir`, and waits
+    /// until it answers.
+    pub fn start(dir: &Path, config: &str) -> Result<Self> {
+        let mut daemon = Self::spawn(dir, config)?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while daemon.query("segments", &[]).is_err() {
+            if let Some(status) = daemon.child.try_wait()? {
+                bail!("the daemon ended with {status}:\n{}", daemon.log());
+            }
+            if Instant::now() > deadline {
+                bail!("the daemon doesn't answer:\n{}", daemon.log());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(daemon)
+    }
+
+    /// Starts the daemon and doesn't wait.
+    pub fn spawn(dir: &Path, config: &str) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let file = dir.join("config.yaml");
+        let log = dir.join("daemon.log");
+        let socket = dir.join("agent.sock");
+        fs::write(&file, format!("{config}\nsocket: {}\n", socket.display()))?;
+        let stderr = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)?;
+        let child = Command::new(binary()?)
+            .args(["run", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .context("can't start the daemon")?;
+        Ok(Self { child, log, socket })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Runs a command of the agent against it and gives back the JSON that it prints.
+    pub fn query(&self, command: &str, args: &[&str]) -> Result<Value> {
+        let (output, _) = self.command(command, args)?;
+        serde_json::from_str(&output)
+            .with_context(|| format!("{command} printed no JSON: {output}"))
+    }
+
+    /// Runs a command of the agent against it; what it prints, and its exit status.
+    pub fn command(&self, command: &str, args: &[&str]) -> Result<(String, Option<i32>)> {
+        let output = Command::new(binary()?)
+            .args(command.split(' '))
+            .args(args)
+            .args(["--output", "json", "--socket"])
+            .arg(&self.socket)
+            .stdin(Stdio::null())
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if text.is_empty() && !output.status.success() {
+            bail!(
+                "{command}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok((text, output.status.code()))
+    }
+
+    /// Runs a query again and again until `found` finds what it looks for.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        command: &str,
+        found: impl Fn(&Value) -> Option<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let document = self.query(command, &[])?;
+            if let Some(value) = found(&document) {
+                return Ok(value);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "waited {} s for {what}; {command} says:\n{document:#}\nlog:\n{}",
+                    patience.as_secs(),
+                    self.log()
+                );
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Kills it as a power cut does.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Stops it as systemd and kubelet do, and gives back how it ended.
+    pub fn stop(mut self) -> Result<std::process::ExitStatus> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("the daemon doesn't stop:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

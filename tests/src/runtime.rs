@@ -1,0 +1,203 @@
+//! What a container runtime does around the CNI plugins: runs the real bridge and
+//! host-local binaries, and keeps libcni's cache of what they answered.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, Netns};
+
+/// Where Debian's containernetworking-plugins has the plugins.
+const PLUGINS: &str = "/usr/lib/cni";
+/// libcni's cache of attachments.
+const CACHE: &str = "/var/lib/cni/results";
+
+/// A network as an administrator configures it: one file in `/etc/cni/net.d`.
+#[derive(Clone, Debug)]
+pub struct Network {
+    name: String,
+    conf: Value,
+}
+
+/// A pod, attached.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its sandbox id, 64 hex digits as containerd gives.
+    pub container_id: String,
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its MAC.
+    pub mac: String,
+    /// The host's end of its link.
+    pub host_interface: String,
+}
+
+/// Whether the real plugins are here; if not, the mend.
+pub fn available() -> Result<(), String> {
+    for plugin in ["bridge", "host-local"] {
+        if !Path::new(PLUGINS).join(plugin).exists() {
+            return Err(format!(
+                "no {plugin} plugin in {PLUGINS}: run `cargo xtask setup`"
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Network {
+    /// A bridge network with host-local's addresses from these prefixes, one range set
+    /// each, written to `/etc/cni/net.d`.
+    pub fn bridge(name: &str, bridge: &str, prefixes: &[&str]) -> Result<Self> {
+        let ranges: Vec<Value> = prefixes
+            .iter()
+            .map(|subnet| json!([{ "subnet": subnet }]))
+            .collect();
+        let plugin = json!({
+            "type": "bridge", "bridge": bridge, "isGateway": true,
+            "ipam": { "type": "host-local", "ranges": ranges },
+        });
+        let list = json!({ "cniVersion": "1.0.0", "name": name, "plugins": [plugin] });
+        fs::write(
+            format!("/etc/cni/net.d/10-{name}.conflist"),
+            serde_json::to_vec_pretty(&list)?,
+        )?;
+        let mut conf = plugin;
+        conf["cniVersion"] = json!("1.0.0");
+        conf["name"] = json!(name);
+        Ok(Self {
+            name: name.to_owned(),
+            conf,
+        })
+    }
+
+    /// Where host-local keeps this network's leases.
+    pub fn leases(&self) -> PathBuf {
+        Path::new("/var/lib/cni/networks").join(&self.name)
+    }
+
+    /// Starts a pod on this network.
+    pub fn start(&self, lab: &Lab, name: &str) -> Result<Pod> {
+        let netns = lab.pod(name)?;
+        let container_id = container_id(name);
+        let answer = self.call("ADD", name, &container_id, netns.path())?;
+        let result: Value =
+            serde_json::from_slice(&answer).with_context(|| format!("ADD of {name}: no JSON"))?;
+        self.keep(name, &container_id, &netns, &result)?;
+        let texts = |pointer: &str| {
+            let list = result.pointer(pointer).and_then(Value::as_array);
+            list.into_iter().flatten()
+        };
+        let mut pod = Pod {
+            name: name.to_owned(),
+            container_id,
+            netns,
+            addresses: Vec::new(),
+            mac: String::new(),
+            host_interface: String::new(),
+        };
+        for ip in texts("/ips") {
+            let text = ip["address"].as_str().unwrap_or_default();
+            let (address, _) = text.split_once('/').context("an address has a prefix")?;
+            pod.addresses.push(address.parse()?);
+        }
+        for interface in texts("/interfaces") {
+            let text = |key: &str| interface[key].as_str().unwrap_or_default().to_owned();
+            if !text("sandbox").is_empty() {
+                pod.mac = text("mac");
+            } else if text("name").starts_with("veth") {
+                pod.host_interface = text("name");
+            }
+        }
+        ensure!(!pod.addresses.is_empty(), "{name} got no address");
+        Ok(pod)
+    }
+
+    /// Ends a pod as kubelet does: DEL, then its namespace.
+    pub fn stop(&self, pod: &Pod) -> Result<()> {
+        self.call("DEL", &pod.name, &pod.container_id, pod.netns.path())?;
+        let _ = fs::remove_file(self.cache(&pod.container_id));
+        crate::lab::ip(&["netns", "del", pod.netns.name()])
+    }
+
+    fn call(&self, verb: &str, pod: &str, id: &str, netns: &Path) -> Result<Vec<u8>> {
+        let mut child = Command::new(Path::new(PLUGINS).join("bridge"))
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", id)
+            .env("CNI_NETNS", netns)
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", PLUGINS)
+            .env(
+                "CNI_ARGS",
+                format!(
+                    "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};\
+                     K8S_POD_INFRA_CONTAINER_ID={id}"
+                ),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("can't run the bridge plugin: run `cargo xtask setup`")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(&serde_json::to_vec(&self.conf)?)?;
+        }
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!(
+                "{verb} of {pod}: {}",
+                String::from_utf8_lossy(&output.stdout).trim()
+            );
+        }
+        Ok(output.stdout)
+    }
+
+    /// Writes the cache entry as libcni does when every plugin has succeeded.
+    fn keep(&self, pod: &str, id: &str, netns: &Netns, result: &Value) -> Result<()> {
+        let entry = json!({
+            "kind": "cniCacheV1",
+            "containerId": id,
+            "config": BASE64_STANDARD.encode(serde_json::to_vec(&self.conf)?),
+            "ifName": "eth0",
+            "networkName": self.name,
+            "netns": netns.path(),
+            "cniArgs": [
+                ["IgnoreUnknown", "1"],
+                ["K8S_POD_NAMESPACE", "default"],
+                ["K8S_POD_NAME", pod],
+                ["K8S_POD_INFRA_CONTAINER_ID", id],
+            ],
+            "result": result,
+        });
+        fs::create_dir_all(CACHE)?;
+        fs::write(self.cache(id), serde_json::to_vec(&entry)?)?;
+        Ok(())
+    }
+
+    fn cache(&self, id: &str) -> PathBuf {
+        Path::new(CACHE).join(format!("{}-{id}-eth0", self.name))
+    }
+}
+
+/// A sandbox id as containerd makes them, from a name.
+fn container_id(name: &str) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    (0..4u8)
+        .map(|part| {
+            let mut hasher = DefaultHasher::new();
+            (name, part).hash(&mut hasher);
+            format!("{:016x}", hasher.finish())
+        })
+        .collect()
+}
