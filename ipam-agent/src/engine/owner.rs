@@ -123,6 +123,12 @@ impl Owners {
             .map_or(OwnerKey::Mac(mac), |(place, _)| OwnerKey::Named(place))
     }
 
+    /// Adds another's rules.
+    pub fn merge(&mut self, other: &Self) {
+        self.owners.extend_from_slice(&other.owners);
+        self.exempt.extend_from_slice(&other.exempt);
+    }
+
     /// Whether this MAC contests nobody for this address.
     pub fn is_exempt(&self, address: Address, mac: Mac) -> bool {
         self.exempt.iter().any(|exemption| {
