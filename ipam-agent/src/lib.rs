@@ -5,6 +5,7 @@
 
 pub mod cni;
 pub mod config;
+pub mod driver;
 pub mod engine;
 pub mod error;
 pub mod executor;

@@ -6,7 +6,7 @@ use jiff::Timestamp as WallTime;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
-    task::{JoinError, JoinSet, spawn_blocking},
+    task::{JoinError, JoinSet},
     time::{Instant, interval, sleep_until},
 };
 
@@ -54,7 +54,10 @@ const MAX_ASKED: usize = 32;
 /// What came back from outside the loop.
 enum Done {
     Read(Readings),
-    Gathered(Vec<SourceReport>, Result<Vec<(Address, Stamps)>, TableError>),
+    Gathered(
+        Vec<SourceReport>,
+        Result<Vec<(Address, Stamps)>, TableError>,
+    ),
     Behind(SourceReport),
     Swept(Result<Vec<(SightingKey, Tally)>, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
@@ -191,8 +194,6 @@ impl Daemon {
             self.obey();
             let wake = self.wake();
             tokio::select! {
-                // What is seen comes first: latency is what people feel.
-                biased;
                 heard = ears.events.next(&mut seen) => {
                     heard.map_err(DriverError::Events)?;
                     self.observer.seen(&mut seen);
@@ -261,8 +262,9 @@ impl Daemon {
 
     fn publish(&self, notice: &Notice) {
         match notice {
-            Notice::Opened(_, address, conflict) | Notice::Resolved(_, address, conflict) => {
-                let reason = self.observer.engine.sentence(*address, conflict);
+            Notice::Opened(segment, address, conflict)
+            | Notice::Resolved(segment, address, conflict) => {
+                let reason = self.observer.engine.sentence(segment, *address, conflict);
                 let kind = conflict.verdict.kind().name();
                 if conflict.is_active() {
                     tracing::warn!(id = %conflict.id, kind, "{reason}");
@@ -278,8 +280,10 @@ impl Daemon {
 
     fn remember(&mut self, leases: Vec<Remembered>, forget: &[(StoreName, Address)]) {
         let at = clock::wall_time();
-        let leases: Vec<state::Remembered> =
-            leases.into_iter().map(|lease| recorded(lease, at)).collect();
+        let leases: Vec<state::Remembered> = leases
+            .into_iter()
+            .map(|lease| recorded(lease, at))
+            .collect();
         if let Err(error) = self.state.remember(&leases, forget) {
             tracing::error!("{}", in_full(&error));
         }
@@ -289,9 +293,14 @@ impl Daemon {
     fn check_state(&mut self) {
         let problem = self.state.problem().map(|problem| in_full(problem));
         let problem = problem
-            .or_else(|| state::persistence(&self.state_dir).err().map(|e| in_full(&e)))
+            .or_else(|| {
+                state::persistence(&self.state_dir)
+                    .err()
+                    .map(|e| in_full(&e))
+            })
             .or_else(|| self.releaser.problem());
-        self.observer.tell(Input::State(problem.map_or(Ok(()), Err)));
+        self.observer
+            .tell(Input::State(problem.map_or(Ok(()), Err)));
     }
 
     /// Reads the stores again; once more afterwards if they change meanwhile.
@@ -302,8 +311,7 @@ impl Daemon {
         }
         self.reading = true;
         let stores = self.observer.stores.clone();
-        self.tasks
-            .spawn_blocking(move || Done::Read(stores.read()));
+        self.tasks.spawn_blocking(move || Done::Read(stores.read()));
     }
 
     /// Begins a pass: the stores first, so that the leases are no older than the evidence.

@@ -32,4 +32,3 @@ pub fn behind_ports() -> SourceReport {
         answer: namespaces::addresses_behind_veths().map_err(|error| in_full(&error)),
     }
 }
-

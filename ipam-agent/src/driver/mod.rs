@@ -14,7 +14,11 @@ use std::path::PathBuf;
 
 use crate::{
     config::Config,
-    engine::{Settings, owner::{Exemption, MacPattern, Owner, Owners}, reclaim::ReclaimSettings},
+    engine::{
+        Settings,
+        owner::{Exemption, MacPattern, Owner, Owners},
+        reclaim::ReclaimSettings,
+    },
     serve::BindError,
     source::{links::LinksError, live::LoadError},
     state::StateError,
@@ -23,7 +27,7 @@ use crate::{
 
 pub use self::{
     daemon::run,
-    replay::{ReplayOptions, replay},
+    replay::{ReplayError, ReplayOptions, replay},
     scan::scan,
 };
 

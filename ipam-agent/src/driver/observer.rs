@@ -273,7 +273,12 @@ impl Observer {
     }
 
     fn look_at(&mut self, ifindex: u32) {
-        if !self.topology.ports.get(&ifindex).is_some_and(|port| port.wanted) {
+        if !self
+            .topology
+            .ports
+            .get(&ifindex)
+            .is_some_and(|port| port.wanted)
+        {
             return;
         }
         let check = lock(&self.live).check(ifindex);

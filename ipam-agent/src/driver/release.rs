@@ -61,8 +61,11 @@ impl Releaser {
             match executor::settle(open, &readings.views(), &clock::wall_time) {
                 Ok(0) => {}
                 Ok(settled) => {
-                    tracing::warn!(settled, "an earlier run ended in the middle of releases; \
-                         the journal now says what became of them");
+                    tracing::warn!(
+                        settled,
+                        "an earlier run ended in the middle of releases; \
+                         the journal now says what became of them"
+                    );
                 }
                 Err(error) => journal = Err(error),
             }
@@ -155,11 +158,18 @@ impl LastLook<'_> {
         let Some(ports) = self.ports.get(&key) else {
             return Err(Blocker::new(Reason::Changed, "its segment is gone"));
         };
-        if !self.blind.as_ref().is_some_and(|(at, _)| now.since(*at) < FRESH) {
+        if !self
+            .blind
+            .as_ref()
+            .is_some_and(|(at, _)| now.since(*at) < FRESH)
+        {
             self.blind = Some((now, BTreeMap::new()));
             let live = lock(&self.releaser.live);
-            let wanted: std::collections::BTreeSet<u32> =
-                self.ports.values().flat_map(|ports| ports.iter().copied()).collect();
+            let wanted: std::collections::BTreeSet<u32> = self
+                .ports
+                .values()
+                .flat_map(|ports| ports.iter().copied())
+                .collect();
             for ifindex in wanted {
                 if let PortCheck::Blind(why) = live.check(ifindex)
                     && let Some((_, blind)) = &mut self.blind
@@ -197,7 +207,11 @@ impl LastLook<'_> {
         if !self.releaser.netns {
             return Ok(());
         }
-        if !self.held.as_ref().is_some_and(|(at, _)| now.since(*at) < FRESH) {
+        if !self
+            .held
+            .as_ref()
+            .is_some_and(|(at, _)| now.since(*at) < FRESH)
+        {
             let held = namespaces::addresses_behind_veths()
                 .map_err(|error| Blocker::new(Reason::SourceDown, in_full(&error)))?;
             let held = held.iter().map(|held| held.address).collect();

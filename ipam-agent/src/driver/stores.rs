@@ -7,7 +7,10 @@ use crate::{
     config::StoreConfig,
     engine::{input::Input, lease::StoreView},
     error::in_full,
-    store::{LeaseStore, Notes, Reading, file::LeaseFile, host_local::HostLocal, source::Source},
+    store::{
+        LeaseStore, Notes, Reading, file::LeaseFile, host_local::HostLocal, source::Source,
+        watch::Root,
+    },
 };
 
 /// The configured sources of leases, in their order.
@@ -56,6 +59,12 @@ impl Stores {
     /// The sources, to release from.
     pub fn sources(&self) -> &[Arc<dyn LeaseStore>] {
         &self.sources
+    }
+
+    /// What to watch so that changes are known at once.
+    pub fn roots(&self) -> Vec<Root> {
+        let roots = self.sources.iter().flat_map(|source| source.watched());
+        roots.collect()
     }
 
     /// Reads them all. Blocks on file I/O.

@@ -613,6 +613,24 @@ impl Engine {
         })
     }
 
+    /// A conflict in one sentence, each MAC with where it was heard.
+    pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
+        let entry = self
+            .table
+            .find(segment)
+            .and_then(|id| self.table.get(&(id, address)));
+        let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
+        let name = |mac: Mac| {
+            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
+            match port {
+                Some(port) => format!("{mac} on {}", port.name),
+                None if self.topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
+                None => mac.to_string(),
+            }
+        };
+        conflict.verdict.sentence(address, &name)
+    }
+
     /// Every address, by segment.
     pub fn entries(&self) -> impl Iterator<Item = (&Segment, Address, &Entry)> {
         self.table

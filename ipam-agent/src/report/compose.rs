@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ipam_common::{Address, Mac};
+use ipam_common::Address;
 use jiff::Timestamp as WallTime;
 
 use super::document::{
@@ -246,14 +246,6 @@ impl Composer<'_> {
         conflict: &Conflict,
     ) -> ConflictRecord {
         let topology = self.engine.topology();
-        let where_heard = |mac: Mac| {
-            let claim = entry.claims.iter().find(|claim| claim.mac == mac);
-            match claim.and_then(|claim| topology.ports.get(&claim.ifindex)) {
-                Some(port) => format!("{mac} on {}", port.name),
-                None if topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
-                None => mac.to_string(),
-            }
-        };
         let mut claims: Vec<ClaimRecord> =
             entry.claims.iter().map(|claim| self.claim(claim)).collect();
         let unheard = conflict.verdict.macs().iter();
@@ -282,7 +274,7 @@ impl Composer<'_> {
             first_seen: self.clock.at(conflict.first_seen),
             last_seen: self.clock.at(conflict.last_seen),
             resolved_at: conflict.resolved.map(|at| self.clock.at(at)),
-            reason: conflict.verdict.sentence(address, &where_heard),
+            reason: self.engine.sentence(segment, address, conflict),
             changes: changes.into(),
             flapping: changes >= FLAPPING,
             claims,
@@ -436,9 +428,8 @@ impl Composer<'_> {
     fn stores_down(&self) -> Vec<String> {
         let leases = self.engine.leases();
         let stores = leases.stores().iter();
-        let down = stores.filter_map(|(name, store)| {
-            Some(format!("{name}: {}", store.failed.as_ref()?))
-        });
+        let down =
+            stores.filter_map(|(name, store)| Some(format!("{name}: {}", store.failed.as_ref()?)));
         down.chain(leases.failing().map(str::to_owned)).collect()
     }
 
