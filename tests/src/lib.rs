@@ -1,1 +1,4 @@
-//! x
+//! What the suites share.
+
+pub mod frames;
+pub mod testrun;
