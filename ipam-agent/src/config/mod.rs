@@ -2,7 +2,6 @@
 //! starts. What the rest of the agent gets can't be contradictory any more.
 
 mod raw;
-mod source;
 mod validate;
 
 use std::{
@@ -13,13 +12,19 @@ use std::{
 };
 
 use globset::GlobSet;
-use ipam_common::Mac;
 use ipnet::IpNet;
 
-use crate::engine::lease::{Mode, Pool};
+use crate::{
+    engine::{
+        lease::{Mode, Pool},
+        owner::Owners,
+        reclaim::ReclaimSettings,
+    },
+    store::source::Source,
+};
 
-pub use self::source::{LeaseSource, ParseLeaseSourceError};
-
+/// The lease file that is read when a store of kind `file` names none.
+pub const LEASE_FILE: &str = "/etc/ipam-agent/leases.yaml";
 /// Where the configuration is when nobody says.
 pub const DEFAULT_FILE: &str = "/etc/ipam-agent/config.yaml";
 
@@ -36,10 +41,8 @@ pub struct Config {
     pub holders: Holders,
     /// What is looked at.
     pub observe: Observe,
-    /// Machines with several MACs.
-    pub owners: Vec<OwnerConfig>,
-    /// Claims that contest nobody.
-    pub exempt: Vec<ExemptionConfig>,
+    /// Machines with several MACs, and claims that contest nobody.
+    pub owners: Owners,
     /// Addresses that are never released.
     pub keep: Vec<IpNet>,
     /// What a release needs.
@@ -74,7 +77,7 @@ impl Interfaces {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
     /// What it is, and where.
-    pub source: LeaseSource,
+    pub source: Source,
     /// What the daemon does with its leases unasked.
     pub reclaim: Mode,
     /// Whether squatted addresses are reserved in it.
@@ -112,26 +115,6 @@ pub struct Observe {
     pub confirm: Vec<String>,
 }
 
-/// One machine with several MACs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnerConfig {
-    /// The machine.
-    pub name: String,
-    /// Its MACs.
-    pub macs: Vec<Mac>,
-}
-
-/// Claims that contest nobody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExemptionConfig {
-    /// For these addresses.
-    pub addresses: Vec<IpNet>,
-    /// By these MACs: six groups of two hexadecimal digits or `*`; empty: by any.
-    pub macs: Vec<String>,
-    /// Why.
-    pub reason: String,
-}
-
 /// What a release needs. [`Reclaim::default`] is what the documentation says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reclaim {
@@ -149,7 +132,7 @@ pub struct Reclaim {
     /// From one pass to the next.
     pub pass_interval: Duration,
     /// How many leases one unattended pass releases at most.
-    pub max_per_pass: u32,
+    pub max_per_pass: usize,
     /// How many percent of a pool one unattended pass releases at most.
     pub max_percent: u8,
     /// Whether the libcni caches of released leases are removed too.
@@ -184,7 +167,7 @@ pub struct Overrides {
     /// In place of `interfaces.include`, if any.
     pub interfaces: Vec<String>,
     /// In place of `stores`, if any; nothing is released from them unasked.
-    pub leases: Vec<LeaseSource>,
+    pub leases: Vec<Source>,
     /// In place of `state_dir`.
     pub state_dir: Option<PathBuf>,
     /// In place of `socket`.
@@ -217,6 +200,23 @@ impl Config {
     pub fn parse(file: &Path, text: &str, overrides: Overrides) -> Result<Self, ConfigError> {
         let raw = raw::parse(text).map_err(|error| ConfigError::syntax(file, text, &error))?;
         validate::config(Some(file), raw, overrides)
+    }
+
+    /// What the engine is told of releases.
+    pub fn reclaim_settings(&self) -> ReclaimSettings {
+        let reclaim = &self.reclaim;
+        ReclaimSettings {
+            gate: reclaim.gate,
+            damaged_gate: reclaim.damaged_gate,
+            asked_gate: reclaim.asked_gate,
+            asked_damaged_gate: reclaim.asked_damaged_gate,
+            reboot_gate: reclaim.reboot_gate,
+            pass_interval: reclaim.pass_interval,
+            max_per_pass: reclaim.max_per_pass,
+            max_percent: reclaim.max_percent,
+            keep: self.keep.clone(),
+            data_plane: self.observe.data_plane,
+        }
     }
 }
 
@@ -269,7 +269,7 @@ impl ConfigError {
         Self::Syntax {
             file: file.to_owned(),
             line,
-            message: format!("{message}: {written}"),
+            message: format!("{message}, in `{written}`"),
         }
     }
 }
