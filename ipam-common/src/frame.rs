@@ -27,6 +27,12 @@ pub trait Frame {
     fn head<const OFFSET: usize, const N: usize>(&self) -> Option<[u8; N]> {
         self.read(OFFSET)
     }
+    /// The type that follows the stations, be it a tag's or the payload's. A reader that
+    /// knows it already says it here.
+    #[inline(always)]
+    fn ethertype(&self) -> Option<u16> {
+        self.head::<12, 2>().map(u16::from_be_bytes)
+    }
     /// How long the frame is, from the Ethernet header on.
     fn len(&self) -> usize;
     /// The tag control information of the VLAN tag that was stripped into metadata: the

@@ -25,9 +25,8 @@ pub(super) struct Link {
 impl Link {
     #[inline(always)]
     pub(super) fn of<F: Frame>(frame: &F) -> Result<Self, Refusal> {
-        let ethertype = frame.head::<12, 2>().ok_or(Refusal::Truncated)?;
         let mut link = Self {
-            ethertype: u16::from_be_bytes(ethertype),
+            ethertype: frame.ethertype().ok_or(Refusal::Truncated)?,
             tags: Tags::default(),
             payload: UNTAGGED,
         };
