@@ -201,7 +201,8 @@ pub fn parse<F: Frame>(frame: &F) -> Parsed {
 fn sighting<F: Frame>(frame: &F) -> Result<Option<Sighting>, Refusal> {
     let link = Link::of(frame)?;
     match link.ethertype {
-        link::ARP => arp::sighting(frame, &link).map(Some),
+        link::ARP if link.payload == link::UNTAGGED => arp::sighting(frame, &link).map(Some),
+        link::ARP => arp::tagged(frame, &link).map(Some),
         link::IPV6 => nd::sighting(frame, &link),
         link::RARP => Err(Refusal::Rarp),
         _ => Ok(None),

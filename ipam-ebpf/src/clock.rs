@@ -23,17 +23,23 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// A time not later than now, and earlier by less than a jiffy (1 to 10 ms): the kernel
-/// counts those in memory, while to read the clock costs as much as to look up two maps.
+/// The kernel's count of jiffies, of 1 to 10 ms, which it keeps in memory.
+#[inline(always)]
+pub fn jiffies() -> u64 {
+    // SAFETY: the helper takes no argument and can't fail.
+    unsafe { bpf_jiffies64() }
+}
+
+/// A time not later than now, and earlier by less than a jiffy: to read the clock costs as
+/// much as to look up two maps.
 #[inline(always)]
 pub fn recently() -> u64 {
     let Some(asked) = CLOCK.get_ptr_mut(0) else {
         return now();
     };
-    // SAFETY: the slot is this CPU's own, and TC programs don't interrupt each other. The
-    // helper takes no argument and can't fail.
+    // SAFETY: the slot is this CPU's own, and TC programs don't interrupt each other.
     unsafe {
-        let jiffies = bpf_jiffies64();
+        let jiffies = jiffies();
         if (*asked).jiffies != jiffies {
             (*asked).jiffies = jiffies;
             (*asked).at = now();

@@ -35,7 +35,8 @@ pub fn ipam_agent(ctx: TcContext) -> i32 {
     match ethertype {
         IPV4 => stamp_source(&Skb::new(&ctx, IPV4)),
         IPV6 => look(&ctx, IPV6),
-        ARP | RARP | DOT1Q | DOT1AD => look(&ctx, ethertype),
+        ARP => look_at_arp(&ctx),
+        RARP | DOT1Q | DOT1AD => look(&ctx, ethertype),
         _ => {}
     }
     TC_ACT_UNSPEC
@@ -45,6 +46,18 @@ pub fn ipam_agent(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn empty(_: TcContext) -> i32 {
     TC_ACT_UNSPEC
+}
+
+// Not inlined: a program has 512 bytes of stack, and this needs most of them. All of it is
+// compiled into one, because where the kernel mitigates speculation, a call's return costs
+// as much as the whole of the parser.
+#[inline(never)]
+fn look_at_arp(ctx: &TcContext) {
+    match parse(&Skb::new(ctx, ARP)) {
+        Parsed::Sighting(sighting) => record::sighting(ctx, &sighting),
+        Parsed::Refused(refusal) => maps::count_refusal(refusal),
+        Parsed::Other => {}
+    }
 }
 
 #[inline(always)]

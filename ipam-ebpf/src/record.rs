@@ -12,13 +12,27 @@ use ipam_common::{
 
 use crate::{
     clock,
-    maps::{EVENTS, LEASED, PORTS, SIGHTINGS, SPEAKERS, count},
+    maps::{self, EVENTS, LEASED, PORTS, SIGHTINGS, SPEAKERS, Train, count},
 };
 
 /// An IP packet from `address`.
+///
+/// Packets come in trains, and times are kept to a jiffy: what a CPU stamped in this jiffy
+/// it doesn't stamp again.
 #[inline(always)]
 pub fn packet(address: Address) {
-    if let Some(stamps) = LEASED.get_ptr_mut(address.mapped()) {
+    let jiffies = clock::jiffies();
+    let address = address.mapped();
+    let slot = u32::from(address[15]) % maps::TRAINS;
+    if let Some(train) = maps::TRAIN.get_ptr_mut(slot) {
+        // SAFETY: the slot is this CPU's own, and TC programs don't interrupt each other.
+        let train = unsafe { &mut *train };
+        if train.jiffies == jiffies && train.address == address {
+            return;
+        }
+        *train = Train { jiffies, address };
+    }
+    if let Some(stamps) = LEASED.get_ptr_mut(address) {
         // SAFETY: a map's value outlives the program's run; another CPU may write the same
         // word, with a time as good as ours.
         unsafe { (*stamps).packet = clock::recently() };

@@ -11,7 +11,7 @@ const DOT1Q: u16 = 0x8100;
 const DOT1AD: u16 = 0x88a8;
 
 /// Where the payload of a frame without tags begins.
-const UNTAGGED: usize = 14;
+pub(super) const UNTAGGED: usize = 14;
 const TAG: usize = 4;
 
 /// A frame's Ethernet header, tags read.
