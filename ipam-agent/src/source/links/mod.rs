@@ -127,8 +127,14 @@ impl Links {
                     self.follower.overrun();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(LinksError::Socket(error))),
-                Poll::Pending if read == 0 => return Poll::Pending,
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.follower.drained();
+                    return if read > 0 {
+                        Poll::Ready(Ok(()))
+                    } else {
+                        Poll::Pending
+                    };
+                }
             }
             read += 1;
         }
