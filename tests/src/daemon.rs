@@ -16,7 +16,7 @@ use serde_json::Value;
 pub struct Daemon {
     child: Child,
     log: PathBuf,
-    socket: PathBuf,
+    config: PathBuf,
 }
 
 /// The agent's binary, beside this program's.
@@ -70,7 +70,11 @@ impl Daemon {
             .stderr(stderr)
             .spawn()
             .context("can't start the daemon")?;
-        Ok(Self { child, log, socket })
+        Ok(Self {
+            child,
+            log,
+            config: file,
+        })
     }
 
     /// Its process id.
@@ -95,8 +99,8 @@ impl Daemon {
         let output = Command::new(binary()?)
             .args(command.split(' '))
             .args(args)
-            .args(["--output", "json", "--socket"])
-            .arg(&self.socket)
+            .args(["--output", "json", "--config"])
+            .arg(&self.config)
             .stdin(Stdio::null())
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -107,6 +111,19 @@ impl Daemon {
             );
         }
         Ok((text, output.status.code()))
+    }
+
+    /// Runs a command of the agent against it as a person would; what it prints.
+    pub fn text(&self, command: &str, args: &[&str]) -> Result<String> {
+        let output = Command::new(binary()?)
+            .args(command.split(' '))
+            .args(args)
+            .arg("--config")
+            .arg(&self.config)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Runs a query again and again until `found` finds what it looks for.

@@ -2,6 +2,7 @@
 //! that the suites, the demo and the benchmarks share.
 
 pub mod daemon;
+pub mod demo;
 pub mod frames;
 pub mod lab;
 pub mod netns;

@@ -71,6 +71,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the kept object is its sources': rebuilt and compared.
+pub fn check_kept() -> anyhow::Result<()> {
+    run(&Args {
+        check: true,
+        log: None,
+    })
+}
+
 fn check(object: &[u8], hashes: &str) -> anyhow::Result<()> {
     let mend = "build it anew with `cargo xtask ebpf` and commit both files";
     if read(OBJECT)? != object {
