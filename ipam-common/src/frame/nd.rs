@@ -25,16 +25,27 @@ const NONCE: u8 = 14;
 
 /// Messages and options come in words of eight bytes (§4.6).
 const WORD: usize = 8;
-/// Words in the longest message looked at, an Ethernet frame's 1,500 bytes less IPv6's 40.
-const WORDS: usize = 182;
+/// Words in the longest message looked at: 512 bytes hold an advertisement of a dozen
+/// prefixes.
+const WORDS: usize = 64;
 /// How many options are followed.
-const OPTIONS: usize = 32;
+const OPTIONS: usize = 16;
 
 const UNSPECIFIED: [u8; 16] = [0; 16];
 
+/// `None` for a packet that is none of them.
+#[inline(always)]
+pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighting>, Refusal> {
+    let [next] = link.at::<F, 20, 1>(frame).ok_or(Refusal::Truncated)?;
+    if next != ICMPV6 && !ip::is_extension(next) {
+        return Ok(None);
+    }
+    discovery(frame, link)
+}
+
 // Not inlined: the kernel gives a program 512 bytes of stack, and this needs most of them.
 #[inline(never)]
-pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighting>, Refusal> {
+fn discovery<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighting>, Refusal> {
     let Some(ip) = ip::V6::of(frame, link)? else {
         return Ok(None);
     };
@@ -195,40 +206,54 @@ struct Options {
 
 impl Options {
     /// Follow the options from `start` to `end`.
+    ///
+    /// The loop remembers places, with `end` for none, and compares them with each other
+    /// only. Flags would do in user space; the kernel's verifier would follow the loop anew
+    /// for every combination of them.
     #[inline(always)]
     fn read<F: Frame>(frame: &F, start: usize, end: usize, wanted: u8) -> Result<Self, Refusal> {
-        let mut options = Self {
-            link_layer: [0; 6],
-            has_link_layer: false,
-            nonce: [0; 6],
-            has_nonce: false,
-        };
+        let (mut link_layer, mut nonce) = (end, end);
         let mut at = start;
         for _ in 0..OPTIONS {
             if at >= end {
                 break;
             }
-            let [kind, words, data @ ..]: [u8; WORD] = frame.read(at).ok_or(Refusal::Truncated)?;
+            let [kind, words] = frame.read(at).ok_or(Refusal::Truncated)?;
+            if kind == wanted && at < link_layer {
+                link_layer = at;
+            }
+            if kind == NONCE && at < nonce {
+                nonce = at;
+            }
             if words == 0 {
                 return Err(Refusal::OptionLength);
             }
             at += usize::from(words) * WORD;
-            if kind == wanted && !options.has_link_layer {
-                if words != 1 {
-                    return Err(Refusal::OptionLength);
-                }
-                options.link_layer = data;
-                options.has_link_layer = true;
-            } else if kind == NONCE && words == 1 && !options.has_nonce {
-                options.nonce = data;
-                options.has_nonce = true;
-            }
         }
         if at < end {
             return Err(Refusal::Options);
         }
         if at > end {
             return Err(Refusal::OptionLength);
+        }
+        let mut options = Self {
+            link_layer: [0; 6],
+            has_link_layer: link_layer < end,
+            nonce: [0; 6],
+            has_nonce: false,
+        };
+        if options.has_link_layer {
+            let [_, words, address @ ..]: [u8; WORD] =
+                frame.read(link_layer).ok_or(Refusal::Truncated)?;
+            if words != 1 {
+                return Err(Refusal::OptionLength);
+            }
+            options.link_layer = address;
+        }
+        if nonce < end {
+            let [_, words, bytes @ ..]: [u8; WORD] = frame.read(nonce).ok_or(Refusal::Truncated)?;
+            options.nonce = bytes;
+            options.has_nonce = words == 1;
         }
         Ok(options)
     }
@@ -247,7 +272,7 @@ fn sum<F: Frame>(frame: &F, ip: &ip::V6, start: usize, length: usize) -> Result<
         let word = frame.read(start + word * WORD).ok_or(Refusal::Truncated)?;
         sum += halves(u64::from_be_bytes(word));
     }
-    // 374 numbers of at most 32 bits: folded to 33, 18, 17 and 16 bits.
+    // Fewer than 2⁸ numbers of 32 bits: folded to 33, 18, 17 and 16 bits.
     sum = (sum >> 32) + (sum & 0xffff_ffff);
     sum = (sum >> 16) + (sum & 0xffff);
     sum = (sum >> 16) + (sum & 0xffff);
