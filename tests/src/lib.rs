@@ -1,7 +1,5 @@
-//! x
-
-pub mod netns;
 //! What the suites share.
 
 pub mod frames;
+pub mod netns;
 pub mod testrun;
