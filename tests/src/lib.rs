@@ -1,5 +1,6 @@
 //! The agent's test worlds: laboratories of namespaces with real plugins and real frames,
 //! that the suites, the demo and the benchmarks share.
+//! What the suites share.
 
 pub mod daemon;
 pub mod demo;
@@ -7,4 +8,5 @@ pub mod frames;
 pub mod lab;
 pub mod netns;
 pub mod runtime;
+pub mod netns;
 pub mod testrun;

@@ -411,7 +411,11 @@ fn what_is_seen_is_told_counted_and_stamped() {
             let stamps = tables.stamps().expect("read");
             assert_eq!(stamps.len(), 2);
             let stamp = tables.stamp_of(ip(5)).expect("read").expect("watched");
-            assert_eq!(stamp.assertion, seen[0].at.0);
+            // Stamps are told by the jiffy, of which there are a hundred a second at least.
+            assert!(
+                stamp.assertion.abs_diff(seen[0].at.0) <= 10_000_000,
+                "{stamp:?} {seen:?}"
+            );
             assert_eq!(
                 tables
                     .stamp_of(ip(6))
