@@ -6,3 +6,6 @@
 pub mod config;
 pub mod engine;
 pub mod report;
+//! x
+
+pub mod source;

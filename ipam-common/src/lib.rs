@@ -13,5 +13,5 @@ pub mod frame;
 pub mod sighting;
 
 pub use address::{Address, Mac};
-pub use frame::{Frame, Parsed, parse};
+pub use frame::{Captured, Frame, Parsed, Refusal, parse, source};
 pub use sighting::{Counter, Evidence, Sighting};

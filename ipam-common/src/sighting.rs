@@ -171,6 +171,38 @@ pub struct Tally {
     pub kinds: u32,
 }
 
+impl Tally {
+    /// A probe that comes again after this long, in nanoseconds, is news.
+    pub const PROBE_QUIET: u64 = 1_000_000_000;
+
+    /// The tally of a first frame.
+    #[inline(always)]
+    pub const fn first(evidence: Evidence, now: u64) -> Self {
+        Self {
+            first_seen: now,
+            last_seen: now,
+            last_strong: if evidence.is_weak() { 0 } else { now },
+            frames: 1,
+            kinds: evidence.bit(),
+        }
+    }
+
+    /// Count one frame more. Yields whether it is news: a kind that was not among those
+    /// before, or a probe after [`Self::PROBE_QUIET`].
+    #[inline(always)]
+    pub const fn add(&mut self, evidence: Evidence, now: u64) -> bool {
+        let news = self.kinds & evidence.bit() == 0
+            || (evidence.is_probe() && now.saturating_sub(self.last_seen) >= Self::PROBE_QUIET);
+        self.last_seen = now;
+        if !evidence.is_weak() {
+            self.last_strong = now;
+        }
+        self.frames = self.frames.wrapping_add(1);
+        self.kinds |= evidence.bit();
+        news
+    }
+}
+
 /// Value of LEASED: the last sign of life of a leased address, whoever gave it and
 /// wherever. Nanoseconds of CLOCK_BOOTTIME, 0: none since the agent put the lease there.
 #[repr(C)]
@@ -233,6 +265,88 @@ pub struct PortBudget {
     pub change_at: u64,
 }
 
+/// Which of a port's two event limits a sighting counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventClass {
+    /// An address nobody knew.
+    Fresh,
+    /// Another speaker for a known address, or anything of a leased one.
+    Change,
+}
+
+impl PortBudget {
+    /// Events of one class that a port may send at once.
+    pub const EVENT_BURST: u64 = 4096;
+    /// [`EventClass::Fresh`] events a second thereafter.
+    pub const FRESH_PER_SECOND: u64 = 2_000;
+    /// [`EventClass::Change`] events a second thereafter.
+    pub const CHANGE_PER_SECOND: u64 = 4_000;
+
+    /// Tokens are counted in thousandths of an event.
+    const EVENT: u64 = 1_000;
+
+    /// What a port starts with: room for `sightings` new entries, and full bursts.
+    pub const fn new(sightings: i64, now: u64) -> Self {
+        Self {
+            sightings,
+            fresh_tokens: Self::EVENT_BURST * Self::EVENT,
+            fresh_at: now,
+            change_tokens: Self::EVENT_BURST * Self::EVENT,
+            change_at: now,
+        }
+    }
+
+    /// Whether there is room for one more entry in SIGHTINGS; if so, it is taken.
+    #[inline(always)]
+    pub const fn take_sighting(&mut self) -> bool {
+        let room = self.sightings > 0;
+        if room {
+            self.sightings -= 1;
+        }
+        room
+    }
+
+    /// Whether one more event may be sent at `now`; if so, it is taken.
+    #[inline(always)]
+    pub const fn take_event(&mut self, class: EventClass, now: u64) -> bool {
+        match class {
+            EventClass::Fresh => Self::take(
+                &mut self.fresh_tokens,
+                &mut self.fresh_at,
+                Self::FRESH_PER_SECOND,
+                now,
+            ),
+            EventClass::Change => Self::take(
+                &mut self.change_tokens,
+                &mut self.change_at,
+                Self::CHANGE_PER_SECOND,
+                now,
+            ),
+        }
+    }
+
+    #[inline(always)]
+    const fn take(tokens: &mut u64, filled_at: &mut u64, per_second: u64, now: u64) -> bool {
+        let full = Self::EVENT_BURST * Self::EVENT;
+        let token_ns = 1_000_000_000 / (per_second * Self::EVENT);
+        // Whole tokens only, and the clock advanced by no more than they took: a flood that
+        // asks every few nanoseconds would otherwise never see a token.
+        let earned = now.saturating_sub(*filled_at) / token_ns;
+        if earned >= full - *tokens {
+            *tokens = full;
+            *filled_at = now;
+        } else {
+            *tokens += earned;
+            *filled_at += earned * token_ns;
+        }
+        let some = *tokens >= Self::EVENT;
+        if some {
+            *tokens -= Self::EVENT;
+        }
+        some
+    }
+}
+
 /// What the ring buffer carries: a sighting that is new, or whose speaker changed, and
 /// who spoke before.
 #[repr(C)]
@@ -272,9 +386,9 @@ pub struct Event {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Counter {
-    /// ARP frames looked at.
+    /// ARP frames that said something of an address.
     Arp = 0,
-    /// Neighbor Discovery frames looked at.
+    /// Neighbor Discovery frames that said something of an address.
     Nd = 1,
     /// Events handed to the ring buffer.
     EventsSent = 2,

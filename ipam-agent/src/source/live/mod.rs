@@ -1,0 +1,3 @@
+//! The kernel's program and its maps.
+
+pub mod pod;

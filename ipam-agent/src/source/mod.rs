@@ -1,0 +1,3 @@
+//! Where sightings come from.
+
+pub mod live;

@@ -1,0 +1,52 @@
+//! How the parser reads an skb.
+
+use aya_ebpf::programs::TcContext;
+use ipam_common::Frame;
+
+/// An skb at TC ingress, where its data begin with the Ethernet header.
+pub struct Skb<'a> {
+    ctx: &'a TcContext,
+}
+
+impl<'a> Skb<'a> {
+    /// The skb that the program was called with.
+    #[inline(always)]
+    pub const fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl Frame for Skb<'_> {
+    /// Through the helper, which reads paged data too and checks the bounds itself: with
+    /// an offset that the verifier doesn't know it is both simpler and cheaper to verify.
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.ctx.load(offset).ok()
+    }
+
+    /// Straight from the linear part, where headers almost always are.
+    #[inline(always)]
+    fn head<const OFFSET: usize, const N: usize>(&self) -> Option<[u8; N]> {
+        let data = self.ctx.data();
+        if data + OFFSET + N <= self.ctx.data_end() {
+            // SAFETY: the verifier has seen the comparison: these bytes are the packet's,
+            // and an array of bytes has no alignment.
+            return Some(unsafe { *((data + OFFSET) as *const [u8; N]) });
+        }
+        self.read(OFFSET)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    #[inline(always)]
+    fn stripped_tag(&self) -> Option<u16> {
+        let skb = self.ctx.skb.skb;
+        // SAFETY: the context is valid while the program runs; the verifier turns both
+        // reads into reads of the skb.
+        let (present, tci) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci) };
+        (present != 0).then_some(tci as u16)
+    }
+}

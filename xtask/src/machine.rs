@@ -1,0 +1,91 @@
+//! Where things are on this machine, and how programs are run on it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+/// The compiler that the project is built with; rust-toolchain.toml says the same.
+pub const RUST: &str = "1.95.0";
+
+/// The linker of the eBPF object; later ones want an LLVM that isn't rustc's.
+pub const BPF_LINKER: &str = "0.10.4";
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// What `cargo xtask setup` unpacks and installs is here: `$XDG_CACHE_HOME/ipam-agent`.
+pub fn cache() -> anyhow::Result<PathBuf> {
+    let cache = match env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir),
+        None => env::home_dir()
+            .context("neither XDG_CACHE_HOME nor HOME is set: no place for a cache")?
+            .join(".cache"),
+    };
+    Ok(cache.join("ipam-agent"))
+}
+
+/// The directory of bpf-linker.
+pub fn bpf_linker() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join(format!("bpf-linker-{BPF_LINKER}/bin")))
+}
+
+/// Where Debian's rust-src is unpacked to.
+pub fn unpacked_rust_src() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join(format!("rust-src-{RUST}")))
+}
+
+/// The sources of `core`, of the compiler's own version: the toolchain's component, else
+/// what `cargo xtask setup` unpacked.
+pub fn rust_src() -> anyhow::Result<Option<PathBuf>> {
+    let component = sysroot()?.join("lib/rustlib/src/rust/library");
+    let unpacked = unpacked_rust_src()?.join(format!("usr/src/rustc-{RUST}/library"));
+    Ok([component, unpacked]
+        .into_iter()
+        .find(|library| library.join("core/src/lib.rs").is_file()))
+}
+
+/// The compiler's directory.
+pub fn sysroot() -> anyhow::Result<PathBuf> {
+    Ok(output(Command::new("rustc").args(["--print", "sysroot"]))?
+        .trim()
+        .into())
+}
+
+/// Run a program to its end; an error names it.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("can't run {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{}: {status}", line(command));
+    }
+    Ok(())
+}
+
+/// What a program prints; an error names it and says what it complained of.
+pub fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("can't run {}", command.get_program().display()))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{}: {}\n{}", line(command), output.status, stderr.trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The command as one would type it.
+fn line(command: &Command) -> String {
+    let mut line = command.get_program().display().to_string();
+    for arg in command.get_args() {
+        line.push(' ');
+        line.push_str(&arg.to_string_lossy());
+    }
+    line
+}
