@@ -3,9 +3,16 @@
 
 #![deny(unsafe_code)]
 
+pub mod cni;
 pub mod config;
 pub mod engine;
+pub mod error;
+pub mod executor;
+pub mod holder;
+pub mod journal;
+pub mod netlink;
 pub mod report;
-//! x
-
+pub mod serve;
 pub mod source;
+pub mod state;
+pub mod store;

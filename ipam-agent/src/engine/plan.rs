@@ -211,6 +211,24 @@ impl Release {
         Self { lease, proof }
     }
 
+    /// A release of `lease` without the ladder, for tests of what carries releases out.
+    #[cfg(test)]
+    pub(crate) fn for_test(lease: Lease) -> Self {
+        let coverage = Coverage {
+            since: Timestamp(0),
+            window: Duration::from_secs(900),
+        };
+        let proof = StaleProof {
+            coverage,
+            quiet_for: Duration::from_secs(960),
+            unchanged_for: Duration::from_secs(1000),
+            earlier_boot: None,
+            sources: vec!["namespaces"],
+            passes: 2,
+        };
+        Self { lease, proof }
+    }
+
     /// The lease; its generation is what the store must still hold.
     pub fn lease(&self) -> &Lease {
         &self.lease

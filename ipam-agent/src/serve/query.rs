@@ -1,0 +1,39 @@
+//! What the API asks of the driver.
+
+use ipam_common::Address;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::report::document::{
+    Addresses, Applied, ApplyRequest, Explain, Leases, Plan, Report, Segments,
+};
+
+/// How many queries wait at most; who asks further waits with their connection.
+const DEPTH: usize = 16;
+
+/// Where the answer goes. Nobody may be waiting for it any more.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// One question, with where its answer goes. A query that is dropped unanswered tells the
+/// client that the daemon is stopping.
+#[derive(Debug)]
+pub enum Query {
+    /// Conflicts, events and coverage.
+    Report(Reply<Report>),
+    /// Every lease with its state.
+    Leases(Reply<Leases>),
+    /// Who is on the wires.
+    Addresses(Reply<Addresses>),
+    /// What is watched.
+    Segments(Reply<Segments>),
+    /// All that is known of one address.
+    Explain(Address, Reply<Explain>),
+    /// What would be released if a person asked now.
+    Plan(Reply<Plan>),
+    /// A person confirmed these releases.
+    Apply(ApplyRequest, Reply<Applied>),
+}
+
+/// The queue from the API to the driver.
+pub fn channel() -> (mpsc::Sender<Query>, mpsc::Receiver<Query>) {
+    mpsc::channel(DEPTH)
+}

@@ -1,0 +1,165 @@
+//! Which path asks what. [`reading`] changes nothing and may be served anywhere;
+//! [`changing`] is for the unix socket alone.
+
+use std::{net::IpAddr, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use hyper::body::Body as _;
+use ipam_common::Address;
+use serde::Serialize;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::query::{Query, Reply};
+use crate::report::document::ApplyRequest;
+
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a confirmed pass may take: each release is journaled and synced, a /16 of them
+/// on a slow disk takes minutes.
+pub(super) const APPLY_PATIENCE: Duration = Duration::from_secs(600);
+/// A confirmation of 131,072 IPv6 addresses is half of it.
+const BODY_LIMIT: usize = 32 << 20;
+
+type Queries = mpsc::Sender<Query>;
+type Answer = Result<Response, ApiError>;
+
+/// What only reads.
+pub fn reading(queries: Queries) -> Router {
+    Router::new()
+        .route("/api/v1/report", get(report))
+        .route("/api/v1/leases", get(leases))
+        .route("/api/v1/addresses", get(addresses))
+        .route("/api/v1/segments", get(segments))
+        .route("/api/v1/explain/{address}", get(explain))
+        .route("/api/v1/reclaim", get(plan))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .with_state(queries)
+}
+
+/// What changes something.
+pub fn changing(queries: Queries) -> Router {
+    Router::new()
+        .route("/api/v1/reclaim/apply", post(apply))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .with_state(queries)
+}
+
+async fn report(State(queries): State<Queries>) -> Answer {
+    ask(&queries, PATIENCE, Query::Report).await
+}
+
+async fn leases(State(queries): State<Queries>) -> Answer {
+    ask(&queries, PATIENCE, Query::Leases).await
+}
+
+async fn addresses(State(queries): State<Queries>) -> Answer {
+    ask(&queries, PATIENCE, Query::Addresses).await
+}
+
+async fn segments(State(queries): State<Queries>) -> Answer {
+    ask(&queries, PATIENCE, Query::Segments).await
+}
+
+async fn explain(State(queries): State<Queries>, Path(address): Path<String>) -> Answer {
+    let address = address.parse::<IpAddr>().ok().and_then(Address::from_ip);
+    let address = address.ok_or(ApiError::Address)?;
+    let query = |reply| Query::Explain(address, reply);
+    ask(&queries, PATIENCE, query).await
+}
+
+async fn plan(State(queries): State<Queries>) -> Answer {
+    ask(&queries, PATIENCE, Query::Plan).await
+}
+
+async fn apply(State(queries): State<Queries>, request: Request) -> Answer {
+    // Said in advance it is refused in advance; otherwise reading stops at the limit.
+    if request.body().size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(ApiError::LongBody);
+    }
+    let body = Json::<ApplyRequest>::from_request(request, &());
+    let Json(request) = timeout(PATIENCE, body)
+        .await
+        .map_err(|_| ApiError::SlowBody)??;
+    let query = |reply| Query::Apply(request, reply);
+    ask(&queries, APPLY_PATIENCE, query).await
+}
+
+async fn ask<T: Serialize + Send + 'static>(
+    queries: &Queries,
+    patience: Duration,
+    query: impl FnOnce(Reply<T>) -> Query,
+) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    let exchange = async {
+        let query = query(reply);
+        queries.send(query).await.map_err(|_| ApiError::Stopping)?;
+        answer.await.map_err(|_| ApiError::Stopping)
+    };
+    let document = timeout(patience, exchange)
+        .await
+        .map_err(|_| ApiError::Slow)??;
+    // 100,000 leases are tens of megabytes of JSON: not on the thread that watches the wire.
+    let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document));
+    let json = json.await.map_err(|_| ApiError::Stopping)??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+enum ApiError {
+    #[error("no such path")]
+    NotFound,
+    #[error("no such method here")]
+    Method,
+    #[error("no address that a machine can have")]
+    Address,
+    #[error(transparent)]
+    Body(#[from] JsonRejection),
+    #[error("the request's body is too long")]
+    LongBody,
+    #[error("the request's body did not come in time")]
+    SlowBody,
+    #[error("the daemon is busy; it may still do what was asked")]
+    Slow,
+    #[error("the daemon is stopping")]
+    Stopping,
+    #[error("the answer could not be written as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+#[derive(Serialize)]
+struct ErrorBody {
+    error: String,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Address => StatusCode::BAD_REQUEST,
+            Self::Body(rejection) => rejection.status(),
+            Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::Slow => StatusCode::GATEWAY_TIMEOUT,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let error = match &self {
+            Self::Body(rejection) => rejection.body_text(),
+            other => other.to_string(),
+        };
+        (status, Json(ErrorBody { error })).into_response()
+    }
+}

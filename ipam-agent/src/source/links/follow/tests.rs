@@ -1,0 +1,234 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NEW_LINK: u16 = libc::RTM_NEWLINK;
+const DEL_LINK: u16 = libc::RTM_DELLINK;
+
+fn follower() -> Follower {
+    Follower::new(NameFilter::new(&["veth*"], &[]).unwrap())
+}
+
+/// A message as the kernel would send it.
+fn datagram(kind: u16, flags: i32, sequence: u32, family: &[u8], name: Option<&str>) -> Vec<u8> {
+    let mut message = Request::new(kind, flags, family);
+    if let Some(name) = name {
+        message = message.with(libc::IFLA_IFNAME, format!("{name}\0").as_bytes());
+    }
+    message.finish(sequence)
+}
+
+fn link(index: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[2..4].copy_from_slice(&libc::ARPHRD_ETHER.to_ne_bytes());
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header
+}
+
+fn news(follower: &mut Follower, kind: u16, index: u32, name: &str) {
+    follower
+        .read(&datagram(kind, 0, 0, &link(index), Some(name)))
+        .unwrap();
+}
+
+fn end(follower: &mut Follower, sequence: u32, flags: i32) {
+    follower
+        .read(&datagram(
+            libc::NLMSG_DONE as u16,
+            flags,
+            sequence,
+            &[0; 4],
+            None,
+        ))
+        .unwrap();
+}
+
+/// Answer every dump with these links.
+fn list(follower: &mut Follower, links: &BTreeMap<u32, String>) {
+    while let Some((request, sequence)) = follower.request() {
+        let request = request.finish(sequence);
+        let of_links =
+            request[16] == libc::AF_UNSPEC as u8 && request[4] == libc::RTM_GETLINK as u8;
+        for (index, name) in links.iter().filter(|_| of_links) {
+            follower
+                .read(&datagram(
+                    NEW_LINK,
+                    libc::NLM_F_MULTI,
+                    sequence,
+                    &link(*index),
+                    Some(name),
+                ))
+                .unwrap();
+        }
+        end(follower, sequence, libc::NLM_F_MULTI);
+    }
+}
+
+fn ports(follower: &mut Follower) -> Option<Vec<u32>> {
+    let mut last = None;
+    while let Some(event) = follower.event() {
+        if let LinkEvent::Topology(topology) = event {
+            last = Some(topology.ports.keys().copied().collect());
+        }
+    }
+    last
+}
+
+#[test]
+fn nothing_is_told_before_all_is_known() {
+    let mut follower = follower();
+    news(&mut follower, NEW_LINK, 7, "veth7");
+    assert_eq!(ports(&mut follower), None);
+    list(&mut follower, &[(3, "veth3".to_owned())].into());
+    // The notification came before the dump, which doesn't have it any more.
+    assert_eq!(ports(&mut follower), Some(vec![3]));
+}
+
+#[test]
+fn what_happens_during_a_dump_is_kept() {
+    let mut follower = follower();
+    list(
+        &mut follower,
+        &[(3, "veth3".to_owned()), (4, "veth4".to_owned())].into(),
+    );
+    assert_eq!(ports(&mut follower), Some(vec![3, 4]));
+    follower.overrun();
+    let (_, sequence) = follower.request().unwrap();
+    assert_eq!(follower.event(), Some(LinkEvent::Lost));
+    // A link appears while the tables are listed: told at once.
+    news(&mut follower, NEW_LINK, 5, "veth5");
+    assert_eq!(ports(&mut follower), Some(vec![3, 4, 5]));
+    news(&mut follower, DEL_LINK, 4, "veth4");
+    follower
+        .read(&datagram(
+            NEW_LINK,
+            libc::NLM_F_MULTI,
+            sequence,
+            &link(3),
+            Some("veth3"),
+        ))
+        .unwrap();
+    end(&mut follower, sequence, libc::NLM_F_MULTI);
+    assert_eq!(ports(&mut follower), Some(vec![3, 5]));
+}
+
+#[test]
+fn an_inconsistent_dump_forgets_nothing_and_is_made_again() {
+    let mut follower = follower();
+    list(&mut follower, &[(3, "veth3".to_owned())].into());
+    follower.overrun();
+    let (_, sequence) = follower.request().unwrap();
+    end(&mut follower, sequence, libc::NLM_F_DUMP_INTR);
+    assert_eq!(ports(&mut follower), Some(vec![3]));
+    list(&mut follower, &BTreeMap::new());
+    assert_eq!(ports(&mut follower), Some(vec![]));
+}
+
+#[test]
+fn a_refused_dump_is_an_error_and_not_an_empty_table() {
+    let mut follower = follower();
+    let (_, sequence) = follower.request().unwrap();
+    let refused = datagram(
+        libc::NLMSG_DONE as u16,
+        0,
+        sequence,
+        &(-libc::EPERM).to_ne_bytes(),
+        None,
+    );
+    assert!(matches!(
+        follower.read(&refused),
+        Err(LinksError::Refused(_))
+    ));
+}
+
+#[test]
+fn a_port_that_leaves_its_bridge_is_no_link_that_goes() {
+    let mut follower = follower();
+    list(&mut follower, &[(3, "veth3".to_owned())].into());
+    let mut header = link(3);
+    header[0] = libc::AF_BRIDGE as u8;
+    follower
+        .read(&datagram(DEL_LINK, 0, 0, &header, Some("veth3")))
+        .unwrap();
+    assert_eq!(ports(&mut follower), Some(vec![3]));
+}
+
+#[test]
+fn a_touched_filter_is_told_for_links_that_exist() {
+    let mut follower = follower();
+    list(&mut follower, &[(3, "veth3".to_owned())].into());
+    ports(&mut follower);
+    for (index, parent) in [(3u32, 0xffff_fff2_u32), (4, 0xffff_fff2), (3, 0x1_0000)] {
+        let mut header = [0; 20];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        header[12..16].copy_from_slice(&parent.to_ne_bytes());
+        follower
+            .read(&datagram(libc::RTM_NEWTFILTER, 0, 0, &header, None))
+            .unwrap();
+    }
+    assert_eq!(follower.event(), Some(LinkEvent::Touched(3)));
+    assert_eq!(follower.event(), None);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    New(u32),
+    Del(u32),
+    /// A notification that the kernel had no room for.
+    Dropped(u32, bool),
+    List,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = 1u32..6;
+    prop_oneof![
+        index.clone().prop_map(Step::New),
+        index.clone().prop_map(Step::Del),
+        (index, any::<bool>()).prop_map(|(index, new)| Step::Dropped(index, new)),
+        Just(Step::List),
+    ]
+}
+
+proptest! {
+    /// Whatever happens and whatever is dropped, after a list it knows what the kernel has.
+    #[test]
+    fn it_ends_where_the_kernel_is(steps in prop::collection::vec(step(), 0..40)) {
+        let mut kernel = BTreeMap::new();
+        let mut follower = follower();
+        for step in steps {
+            match step {
+                Step::New(index) => {
+                    kernel.insert(index, format!("veth{index}"));
+                    news(&mut follower, NEW_LINK, index, &format!("veth{index}"));
+                }
+                Step::Del(index) => {
+                    if kernel.remove(&index).is_some() {
+                        news(&mut follower, DEL_LINK, index, &format!("veth{index}"));
+                    }
+                }
+                Step::Dropped(index, new) => {
+                    if new {
+                        kernel.insert(index, format!("veth{index}"));
+                    } else {
+                        kernel.remove(&index);
+                    }
+                    follower.overrun();
+                }
+                Step::List => list(&mut follower, &kernel),
+            }
+        }
+        list(&mut follower, &kernel);
+        while follower.event().is_some() {}
+        let known: Vec<_> = follower.topology.ports.keys().collect();
+        prop_assert_eq!(known, kernel.keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn any_datagram_is_read(bytes: Vec<u8>, kind in 16u16..120, body: Vec<u8>) {
+        let mut follower = follower();
+        let _ = follower.read(&bytes);
+        let _ = follower.read(&Request::new(kind, 0, &body).finish(0));
+    }
+}

@@ -1,0 +1,301 @@
+//! What the agent remembers of each lease across its own restarts and the host's: when, and
+//! in which boot, it first saw it as it is.
+//!
+//! A database in the state directory (0700), which may be thrown away at any time: what it
+//! no longer holds is merely not known of an earlier boot, so its loss delays releases and
+//! never causes one. One process writes.
+
+mod database;
+mod persistence;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ipam_common::Address;
+
+use crate::engine::{
+    lease::{Generation, StoreName},
+    time::Timestamp,
+};
+use database::Store;
+pub use persistence::{NotPersistent, persistence};
+
+/// When and where the agent first saw a lease as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Whose lease it is.
+    pub store: StoreName,
+    /// Of which address.
+    pub address: Address,
+    /// Which grant.
+    pub generation: Generation,
+    /// The boot in which the agent first saw it (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: Arc<str>,
+    /// When, on that boot's CLOCK_BOOTTIME.
+    pub first_seen: Timestamp,
+    /// When, by the wall clock. For people.
+    pub at: jiff::Timestamp,
+}
+
+/// The state can't be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another process has it.
+    #[error("{} is in use by another ipam-agent{}; one host has one daemon, and one daemon its own state_dir",
+        .directory.display(), .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    InUse {
+        /// The state directory.
+        directory: PathBuf,
+        /// The process, if it said.
+        pid: Option<u32>,
+    },
+}
+
+/// What could not be read from or written to the state directory. Releases wait meanwhile.
+#[derive(Debug, thiserror::Error)]
+pub enum PersistError {
+    /// The directory or its lock.
+    #[error("cannot {doing} {}", .path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database.
+    #[error("cannot write {}", .path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: Box<redb::Error>,
+    },
+}
+
+type Key = (StoreName, Address);
+
+/// The agent's memory. Dropped, it gives the state directory free.
+pub struct State {
+    directory: PathBuf,
+    lock: Option<File>,
+    /// The database, while it can be used.
+    store: Option<Store>,
+    loaded: Vec<Remembered>,
+    /// What isn't on disk yet, `None` to be forgotten.
+    pending: BTreeMap<Key, Option<Remembered>>,
+    problem: Option<PersistError>,
+    warnings: Vec<String>,
+}
+
+impl State {
+    /// Opens the state in `directory`, which is made if need be. Only another process that
+    /// has it is an error; whatever else is wrong is [`State::problem`]'s, tried again at
+    /// each [`State::remember`].
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        let mut state = Self {
+            directory: directory.to_owned(),
+            lock: None,
+            store: None,
+            loaded: Vec::new(),
+            pending: BTreeMap::new(),
+            problem: None,
+            warnings: Vec::new(),
+        };
+        state.reopen()?;
+        Ok(state)
+    }
+
+    /// What was on disk when the database was opened, once. Nothing more comes unless it could
+    /// be opened only later, by [`State::remember`]; what is older than what was remembered
+    /// meanwhile then counts.
+    pub fn load(&mut self) -> Vec<Remembered> {
+        std::mem::take(&mut self.loaded)
+    }
+
+    /// Why what is remembered now would not survive, if it would not.
+    pub fn problem(&self) -> Option<&PersistError> {
+        self.problem.as_ref()
+    }
+
+    /// What went wrong and was mended, for the log and `doctor`.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Remembers and forgets, on disk when it returns without a [`State::problem`]. What
+    /// could not be written is kept and written with the next call. A lease in both is
+    /// remembered.
+    pub fn remember(
+        &mut self,
+        remember: &[Remembered],
+        forget: &[(StoreName, Address)],
+    ) -> Result<(), StateError> {
+        for key in forget {
+            self.pending.insert(key.clone(), None);
+        }
+        for lease in remember {
+            self.pending
+                .insert((lease.store.clone(), lease.address), Some(lease.clone()));
+        }
+        if self.store.is_none() {
+            self.reopen()?;
+        }
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        match store.write(&self.pending) {
+            Ok(()) => {
+                self.pending.clear();
+                self.problem = None;
+            }
+            Err(source) => {
+                // After a failed write the database serves nothing any more: open it anew.
+                self.store = None;
+                self.problem = Some(PersistError::Database {
+                    path: self.directory.join(database::FILE),
+                    source: Box::new(source),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), StateError> {
+        match self.try_open() {
+            Ok((store, loaded)) => {
+                for row in &loaded {
+                    let key = (row.store.clone(), row.address);
+                    let newer = self.pending.get(&key).and_then(Option::as_ref);
+                    if newer.is_some_and(|newer| newer.generation == row.generation) {
+                        self.pending.remove(&key);
+                    }
+                }
+                self.store = Some(store);
+                self.loaded = loaded;
+                self.problem = None;
+            }
+            Err(Failure::InUse(error)) => return Err(error),
+            Err(Failure::Persist(error)) => self.problem = Some(error),
+        }
+        Ok(())
+    }
+
+    fn try_open(&mut self) -> Result<(Store, Vec<Remembered>), Failure> {
+        if self.lock.is_none() {
+            self.lock = Some(self.acquire()?);
+        }
+        self.open_database()
+    }
+
+    /// The lock of the state directory, which this process then holds until it ends.
+    fn acquire(&self) -> Result<File, Failure> {
+        let failed = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| {
+                Failure::Persist(PersistError::Io {
+                    doing,
+                    path,
+                    source,
+                })
+            }
+        };
+        make_directory(&self.directory).map_err(failed("make", &self.directory))?;
+        let path = self.directory.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::InUse(StateError::InUse {
+                    directory: self.directory.clone(),
+                    pid: owner(&mut lock),
+                }));
+            }
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        }
+        // For the message of whoever comes second; on a full disk it does without.
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        Ok(lock)
+    }
+
+    fn open_database(&mut self) -> Result<(Store, Vec<Remembered>), Failure> {
+        let path = self.directory.join(database::FILE);
+        let failed = |source| {
+            Failure::Persist(PersistError::Database {
+                path: path.clone(),
+                source: Box::new(source),
+            })
+        };
+        let damage = match Store::open(&path) {
+            Ok(opened) => return Ok(opened),
+            Err(database::OpenError::Failed(source)) => return Err(failed(source)),
+            Err(database::OpenError::Damaged(damage)) => damage,
+        };
+        let aside = (0u32..)
+            .map(|n| {
+                self.directory
+                    .join(format!("{}.damaged-{n}", database::FILE))
+            })
+            .find(|aside| !aside.exists())
+            .unwrap_or_else(|| path.clone());
+        fs::rename(&path, &aside).map_err(|source| {
+            Failure::Persist(PersistError::Io {
+                doing: "move aside the damaged",
+                path: path.clone(),
+                source,
+            })
+        })?;
+        self.warnings.push(format!(
+            "the state database was damaged ({damage}); it is kept as {}, and a new one begun: \
+             no lease is known of an earlier boot until the next",
+            aside.display()
+        ));
+        match Store::open(&path) {
+            Ok(opened) => Ok(opened),
+            Err(database::OpenError::Failed(source)) => Err(failed(source)),
+            Err(database::OpenError::Damaged(damage)) => {
+                Err(failed(redb::Error::Corrupted(damage)))
+            }
+        }
+    }
+}
+
+enum Failure {
+    InUse(StateError),
+    Persist(PersistError),
+}
+
+/// Makes the state directory, for nobody else to look into.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The process id that the lock's owner wrote into it.
+fn owner(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.rewind().ok()?;
+    lock.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

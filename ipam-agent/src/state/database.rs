@@ -1,0 +1,163 @@
+//! The state's database: one table, one row a lease.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use ipam_common::Address;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::{Key, Remembered};
+use crate::engine::{
+    lease::{Generation, StoreName},
+    time::Timestamp,
+};
+
+/// The database's file in the state directory.
+pub const FILE: &str = "state.redb";
+/// What the database may cache, in bytes: it is read once and then written to.
+const CACHE: usize = 1024 * 1024;
+
+/// Store and address.
+type RowKey = (&'static str, [u8; 16]);
+/// Inode, modification time, content, boot, CLOCK_BOOTTIME and wall clock, nanoseconds both.
+type Row = (u64, i64, &'static [u8], &'static str, u64, i128);
+const LEASES: TableDefinition<'static, RowKey, Row> = TableDefinition::new("leases-v1");
+
+/// The open database.
+pub struct Store(Database);
+
+/// The database can't be opened.
+pub enum OpenError {
+    /// It isn't one, or not whole.
+    Damaged(String),
+    /// The file system refused.
+    Failed(redb::Error),
+}
+
+impl Store {
+    /// Opens or makes the database, checks all of it and reads it.
+    pub fn open(path: &Path) -> Result<(Self, Vec<Remembered>), OpenError> {
+        let mut builder = Database::builder();
+        builder
+            .set_cache_size(CACHE)
+            .set_check_integrity_on_open(true);
+        let store = Self(
+            builder
+                .create(path)
+                .map_err(|error| classify(error.into()))?,
+        );
+        let loaded = store.read().map_err(classify)?;
+        let loaded = loaded.ok_or_else(|| OpenError::Damaged("a row makes no sense".to_owned()))?;
+        Ok((store, loaded))
+    }
+
+    /// All rows; `None` if one of them can't have been written by this program.
+    fn read(&self) -> Result<Option<Vec<Remembered>>, redb::Error> {
+        let transaction = self.0.begin_read()?;
+        let table = match transaction.open_table(LEASES) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Some(Vec::new())),
+            Err(error) => return Err(error.into()),
+        };
+        let mut rows = Vec::new();
+        let mut names = Interned::default();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            let ((store, address), (inode, modified, content, boot_id, first_seen, at)) =
+                (key.value(), value.value());
+            let (Some(address), Ok(at)) = (
+                Address::from_mapped(address),
+                jiff::Timestamp::from_nanosecond(at),
+            ) else {
+                return Ok(None);
+            };
+            rows.push(Remembered {
+                store: StoreName(names.get(store)),
+                address,
+                generation: Generation {
+                    inode,
+                    modified,
+                    content: content.into(),
+                },
+                boot_id: names.get(boot_id),
+                first_seen: Timestamp(first_seen),
+                at,
+            });
+        }
+        Ok(Some(rows))
+    }
+
+    /// Writes everything in one transaction, on disk when it returns.
+    pub fn write(&mut self, rows: &BTreeMap<Key, Option<Remembered>>) -> Result<(), redb::Error> {
+        let transaction = self.0.begin_write()?;
+        {
+            let mut table = transaction.open_table(LEASES)?;
+            for ((store, address), row) in rows {
+                let key = (&*store.0, address.mapped());
+                match row {
+                    Some(Remembered {
+                        generation,
+                        boot_id,
+                        first_seen,
+                        at,
+                        ..
+                    }) => {
+                        let Generation {
+                            inode,
+                            modified,
+                            content,
+                        } = generation;
+                        table.insert(
+                            key,
+                            (
+                                *inode,
+                                *modified,
+                                &**content,
+                                &**boot_id,
+                                first_seen.0,
+                                at.as_nanosecond(),
+                            ),
+                        )?;
+                    }
+                    None => drop(table.remove(key)?),
+                }
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+fn classify(error: redb::Error) -> OpenError {
+    match error {
+        redb::Error::Corrupted(what) => OpenError::Damaged(what),
+        redb::Error::UpgradeRequired(version) => OpenError::Damaged(format!("format {version}")),
+        redb::Error::RepairAborted => OpenError::Damaged("repair was given up".to_owned()),
+        error @ (redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. }) => OpenError::Damaged(error.to_string()),
+        // What redb says of a file that isn't a database.
+        redb::Error::Io(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            OpenError::Damaged(error.to_string())
+        }
+        error => OpenError::Failed(error),
+    }
+}
+
+/// Names that many rows share, held once.
+#[derive(Default)]
+struct Interned(std::collections::BTreeSet<Arc<str>>);
+
+impl Interned {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(name.clone());
+        name
+    }
+}

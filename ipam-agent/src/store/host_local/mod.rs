@@ -1,0 +1,204 @@
+//! The leases of CNI's host-local plugin: `<directory>/<network>/<address>`.
+//!
+//! May read the directory and CNI's own files, and unlink one lease at a time under
+//! host-local's lock. Never touches `lock`, `last_reserved_ip.*` or a directory.
+
+mod directory;
+mod read;
+mod record;
+mod release;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fs, io, path::PathBuf, sync::Arc};
+
+use super::{
+    LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+    notes::{Note, Notes},
+    spec::common_place,
+    watch::Root,
+};
+use crate::{
+    cni::{self, Cni},
+    engine::{
+        lease::{Lease, Mode, Place, Pool, StoreName, StoreView},
+        plan::Release,
+    },
+};
+use directory::Directory;
+
+/// Where host-local keeps its networks unless its configuration names a `dataDir`.
+pub const DIRECTORY: &str = "/var/lib/cni/networks";
+
+/// One directory of host-local's, with all its networks.
+pub struct HostLocal {
+    directory: PathBuf,
+    prefix: String,
+    mode: Mode,
+    pools: Vec<Pool>,
+    cni: Arc<cni::Reader>,
+}
+
+impl HostLocal {
+    /// The networks in `directory`. `pools`, where there are any, are what its networks hand
+    /// out, whatever CNI's own files say.
+    pub fn new(directory: PathBuf, mode: Mode, pools: Vec<Pool>, cni: Arc<cni::Reader>) -> Self {
+        Self {
+            directory,
+            prefix: "host-local:".to_owned(),
+            mode,
+            pools,
+            cni,
+        }
+    }
+
+    /// Has the directory in its stores' names, for all but the first of several: networks
+    /// may be called the same in both.
+    #[must_use]
+    pub fn qualified(mut self) -> Self {
+        self.prefix = format!("host-local:{}/", self.directory.display());
+        self
+    }
+
+    fn network<'a>(&self, store: &'a StoreName) -> Option<&'a str> {
+        let network = store.0.strip_prefix(&self.prefix)?;
+        is_network_name(network).then_some(network)
+    }
+
+    /// The names of the networks that have a directory.
+    fn networks(&self, notes: &mut Notes) -> io::Result<Vec<String>> {
+        let mut networks = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            // Links to directories count: host-local follows them.
+            if !fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
+                continue;
+            }
+            match entry.file_name().into_string() {
+                Ok(name) if is_network_name(&name) => networks.push(name),
+                Ok(name) => notes.add(&self.directory, Note::NetworkName, name),
+                Err(name) => notes.add(&self.directory, Note::NetworkName, name.display()),
+            }
+        }
+        networks.sort();
+        Ok(networks)
+    }
+
+    fn view(
+        &self,
+        network: &str,
+        cni: &Cni,
+        notes: &mut Notes,
+    ) -> Result<Option<StoreView>, StoreError> {
+        let store = StoreName(format!("{}{network}", self.prefix).into());
+        let path = self.directory.join(network);
+        let failed = |source| StoreError::Network {
+            store: store.clone(),
+            path: path.clone(),
+            source,
+        };
+        let directory = match Directory::open(path.clone()) {
+            Ok(directory) => directory,
+            // Removed since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let file_system = directory.network_file_system().map_err(failed)?;
+        let mut leases = read::leases(&directory, &store, notes).map_err(failed)?;
+        for lease in &mut leases {
+            cni.complete(network, lease.address, &mut lease.holder);
+        }
+        let pools = self.pools_of(network, cni, &leases);
+        let place = common_place(&pools).unwrap_or_else(|| {
+            cni.network(network)
+                .map_or(Place::Unknown, |network| network.place.clone())
+        });
+        Ok(Some(StoreView {
+            store,
+            mode: self.mode,
+            writable: release::unwritable(file_system).map_or(Ok(()), Err),
+            place,
+            pools,
+            leases,
+        }))
+    }
+
+    /// The pools of one network. A configured pool is this network's if one of its leases
+    /// or of the pools that CNI's files name lies in it: one directory holds several
+    /// networks.
+    fn pools_of(&self, network: &str, cni: &Cni, leases: &[Lease]) -> Vec<Pool> {
+        let known = cni
+            .network(network)
+            .map_or(&[][..], |network| &network.pools);
+        let is_of_network = |pool: &&Pool| {
+            let covers = |other: &Pool| {
+                pool.prefix.contains(&other.prefix) || other.prefix.contains(&pool.prefix)
+            };
+            known.iter().any(covers)
+                || leases
+                    .iter()
+                    .any(|lease| pool.prefix.contains(&lease.address.ip()))
+        };
+        let configured: Vec<Pool> = self.pools.iter().filter(is_of_network).cloned().collect();
+        if configured.is_empty() {
+            known.to_vec()
+        } else {
+            configured
+        }
+    }
+}
+
+/// CNI specification 1.0, "Network configuration format": an alphanumeric character, then
+/// any of alphanumeric characters, `_`, `.` and `-`.
+fn is_network_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+impl LeaseStore for HostLocal {
+    fn read(&self) -> Reading {
+        let mut reading = Reading::default();
+        let networks = match self.networks(&mut reading.notes) {
+            Ok(networks) => networks,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                reading.notes.add(&self.directory, Note::NoDirectoryYet, "");
+                return reading;
+            }
+            Err(source) => {
+                let path = self.directory.clone();
+                reading
+                    .views
+                    .push(Err(StoreError::Directory { path, source }));
+                return reading;
+            }
+        };
+        let cni = self.cni.read();
+        for network in networks {
+            let view = self.view(&network, &cni, &mut reading.notes).transpose();
+            reading.views.extend(view);
+        }
+        reading.notes.merge(cni.notes);
+        reading
+    }
+
+    fn has(&self, store: &StoreName) -> bool {
+        self.network(store).is_some()
+    }
+
+    fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError> {
+        let store = &release.lease().store;
+        let network = self
+            .network(store)
+            .ok_or_else(|| ReleaseError::Unknown(store.clone()))?;
+        release::release(self.directory.join(network), release, recheck)
+    }
+
+    fn watched(&self) -> Vec<Root> {
+        let mut roots = vec![Root::Tree(self.directory.clone())];
+        roots.extend(self.cni.watched());
+        roots
+    }
+}

@@ -1,0 +1,84 @@
+//! Reading one network: its directory's names and what the files say.
+
+use std::{ffi::CStr, io, net::IpAddr, path::Path};
+
+use ipam_common::Address;
+use nix::dir::Type;
+
+use super::{
+    directory::{Directory, Entry, LOCK, shown},
+    record::{LIMIT, Record},
+};
+use crate::{
+    engine::lease::{Generation, Holder, Lease, StoreName},
+    store::notes::{Note, Notes},
+};
+
+/// The leases of one network, by address and name. A name that can't be read fails the
+/// whole: with a lease missing, its address would pass for free.
+pub fn leases(
+    directory: &Directory,
+    store: &StoreName,
+    notes: &mut Notes,
+) -> io::Result<Vec<Lease>> {
+    let mut leases = Vec::new();
+    for (name, kind) in directory.names()? {
+        let Some(address) = address(&name, kind, directory.path(), notes) else {
+            continue;
+        };
+        match directory.entry(&name)? {
+            Some(Entry::File(generation)) => {
+                if generation.content.len() > LIMIT {
+                    notes.add(directory.path(), Note::Oversized, shown(&name));
+                }
+                leases.push(lease(store, address, generation));
+            }
+            Some(Entry::Link) => notes.add(directory.path(), Note::SymbolicLink, shown(&name)),
+            Some(Entry::Other) => notes.add(directory.path(), Note::NotAFile, shown(&name)),
+            // Freed meanwhile.
+            None => {}
+        }
+    }
+    leases.sort_by(|a, b| (a.address, a.generation.inode).cmp(&(b.address, b.generation.inode)));
+    Ok(leases)
+}
+
+fn lease(store: &StoreName, address: Address, generation: Generation) -> Lease {
+    let record = Record::parse(&generation.content);
+    Lease {
+        store: store.clone(),
+        address,
+        holder: Holder {
+            container_id: record.container_id,
+            interface: record.interface,
+            ..Holder::default()
+        },
+        generation,
+        damage: record.damage,
+    }
+}
+
+/// The address that a name in a network's directory stands for.
+pub fn parse_name(name: &CStr) -> Option<IpAddr> {
+    name.to_str().ok()?.parse().ok()
+}
+
+fn address(name: &CStr, kind: Option<Type>, place: &Path, notes: &mut Notes) -> Option<Address> {
+    if [LOCK, c".", c".."].contains(&name) || name.to_bytes().starts_with(b"last_reserved_ip.") {
+        return None;
+    }
+    let Some(ip) = parse_name(name) else {
+        let note = if kind == Some(Type::Directory) {
+            Note::NotAFile
+        } else {
+            Note::NotAnAddress
+        };
+        notes.add(place, note, shown(name));
+        return None;
+    };
+    let address = Address::from_ip(ip);
+    if address.is_none() {
+        notes.add(place, Note::NotClaimable, shown(name));
+    }
+    address
+}

@@ -1,0 +1,260 @@
+//! What people write about leases, pools, owners and exemptions, in lease files and in
+//! the configuration: strict, and checked while it is read, so that an error has its line.
+
+use std::{net::IpAddr, str::FromStr, sync::Arc};
+
+use ipam_common::{Address, Mac};
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::engine::{
+    lease::{Place, Pool},
+    owner::{Exemption, MacPattern, Owner},
+};
+
+/// A lease of a lease file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseSpec {
+    /// The address.
+    #[serde(deserialize_with = "address")]
+    pub address: Address,
+    /// The holder's MAC.
+    #[serde(default, deserialize_with = "optional_text")]
+    pub mac: Option<Mac>,
+    /// The host interface it belongs behind.
+    #[serde(default, deserialize_with = "optional_name")]
+    pub interface: Option<Arc<str>>,
+    /// The holder's name.
+    #[serde(default, deserialize_with = "optional_name")]
+    pub holder: Option<Arc<str>>,
+    /// When it was granted: RFC 3339. Shown, never believed.
+    #[serde(default, deserialize_with = "optional_text")]
+    pub granted: Option<jiff::Timestamp>,
+}
+
+/// A pool, of a lease file or of a store in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, try_from = "RawPool")]
+#[schemars(with = "RawPool")]
+pub struct PoolSpec {
+    /// The pool.
+    pub pool: Pool,
+}
+
+/// A pool as written.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawPool {
+    /// The prefix: `192.168.60.0/24`.
+    #[serde(deserialize_with = "text")]
+    #[schemars(with = "String")]
+    cidr: IpNet,
+    /// The bridge, bond or capture that the addresses live on.
+    #[serde(default, deserialize_with = "optional_name")]
+    #[schemars(with = "Option<String>")]
+    segment: Option<Arc<str>>,
+    /// The VLAN on it, 1 to 4094.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 4094))]
+    vlan: Option<u16>,
+    /// The gateway's address.
+    #[serde(default, deserialize_with = "optional_address")]
+    #[schemars(with = "Option<String>")]
+    gateway: Option<Address>,
+    /// The gateway's MAC.
+    #[serde(default, deserialize_with = "optional_text")]
+    #[schemars(with = "Option<String>")]
+    gateway_mac: Option<Mac>,
+    /// Addresses (`192.168.60.7`) and ranges (`192.168.60.2-192.168.60.9`) inside the prefix
+    /// that are not handed out.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    exclude: Vec<Range>,
+}
+
+/// First and last address of a range, `a-b` or one address alone.
+struct Range(Address, Address);
+
+impl<'de> Deserialize<'de> for Range {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+        let parse = |part: &str| -> Result<Address, D::Error> {
+            parse_address(part.trim()).map_err(de::Error::custom)
+        };
+        let (first, last) = (parse(first)?, parse(last)?);
+        if first.is_ipv4() != last.is_ipv4() || first > last {
+            return Err(de::Error::custom(format!(
+                "`{text}` is no range: it ends before it begins"
+            )));
+        }
+        Ok(Self(first, last))
+    }
+}
+
+impl TryFrom<RawPool> for PoolSpec {
+    type Error = String;
+
+    fn try_from(raw: RawPool) -> Result<Self, String> {
+        let prefix = raw.cidr.trunc();
+        if prefix != raw.cidr {
+            return Err(format!(
+                "`{}` has bits set behind the prefix; `{prefix}` is meant?",
+                raw.cidr
+            ));
+        }
+        if let Some(vlan) = raw.vlan.filter(|vlan| !(1..=4094).contains(vlan)) {
+            return Err(format!(
+                "VLAN {vlan} does not exist; they go from 1 to 4094"
+            ));
+        }
+        if raw.vlan.is_some() && raw.segment.is_none() {
+            return Err(format!(
+                "the pool {prefix} has a vlan without the segment it is on"
+            ));
+        }
+        for address in raw
+            .gateway
+            .iter()
+            .chain(raw.exclude.iter().flat_map(|r| [&r.0, &r.1]))
+        {
+            if !prefix.contains(&address.ip()) {
+                return Err(format!("{address} is not in the pool {prefix}"));
+            }
+        }
+        let vlan = raw.vlan;
+        Ok(Self {
+            pool: Pool {
+                prefix,
+                range: None,
+                gateway: raw.gateway,
+                gateway_mac: raw.gateway_mac,
+                exclude: raw
+                    .exclude
+                    .into_iter()
+                    .map(|range| (range.0, range.1))
+                    .collect(),
+                place: raw.segment.map(|name| Place::Segment { name, vlan }),
+            },
+        })
+    }
+}
+
+/// The wire that all of `pools` name, if they agree.
+pub fn common_place(pools: &[Pool]) -> Option<Place> {
+    let first = pools.first()?.place.clone()?;
+    pools
+        .iter()
+        .all(|pool| pool.place.as_ref() == Some(&first))
+        .then_some(first)
+}
+
+/// Several MACs of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnerSpec {
+    /// The machine.
+    pub name: String,
+    /// Its MACs, or what they begin with: `3c:ec:ef:*`.
+    #[serde(deserialize_with = "texts")]
+    #[schemars(with = "Vec<String>")]
+    pub macs: Vec<MacPattern>,
+}
+
+impl From<OwnerSpec> for Owner {
+    fn from(spec: OwnerSpec) -> Self {
+        Self {
+            name: spec.name.into(),
+            macs: spec.macs,
+        }
+    }
+}
+
+/// MACs that contest nobody for some addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExemptSpec {
+    /// Prefixes: `192.168.60.1/32`; an address alone is that one.
+    #[serde(deserialize_with = "prefixes")]
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpNet>,
+    /// MACs, or what they begin with: `00:00:5e:00:01:*`; none: any.
+    #[serde(default, deserialize_with = "texts")]
+    #[schemars(with = "Vec<String>")]
+    pub macs: Vec<MacPattern>,
+    /// Why.
+    pub reason: String,
+}
+
+impl From<ExemptSpec> for Exemption {
+    fn from(spec: ExemptSpec) -> Self {
+        Self {
+            addresses: spec.addresses,
+            macs: spec.macs,
+            reason: spec.reason.into(),
+        }
+    }
+}
+
+/// An address that a machine can have, or what is wrong with the text.
+pub(crate) fn parse_address(text: &str) -> Result<Address, String> {
+    let ip: IpAddr = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no IP address"))?;
+    Address::from_ip(ip).ok_or_else(|| format!("no machine can have the address {ip}"))
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    parse_address(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn optional_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Address>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| parse_address(&text))
+        .transpose()
+        .map_err(de::Error::custom)
+}
+
+fn parse<T: FromStr<Err: std::fmt::Display>, E: de::Error>(text: &str) -> Result<T, E> {
+    text.parse()
+        .map_err(|error| E::custom(format!("`{text}`: {error}")))
+}
+
+fn text<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    parse(&String::deserialize(deserializer)?)
+}
+
+/// A value that may be missing, null or, as in a CSV column, empty.
+fn optional_text<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty());
+    text.map(|text| parse(&text)).transpose()
+}
+
+fn optional_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty());
+    Ok(text.map(Arc::from))
+}
+
+fn texts<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| parse(text)).collect()
+}
+
+fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parse = |text: &String| match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(IpNet::from(ip)),
+        Err(_) => parse::<IpNet, _>(text).map(|prefix| prefix.trunc()),
+    };
+    texts.iter().map(parse).collect()
+}
