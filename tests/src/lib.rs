@@ -3,5 +3,5 @@
 
 pub mod daemon;
 pub mod lab;
-pub mod runtime;
 pub mod netns;
+pub mod runtime;

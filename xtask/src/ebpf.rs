@@ -136,10 +136,7 @@ fn rustflags(stage: &Path, rust_src: &Path) -> anyhow::Result<String> {
             .context("neither CARGO_HOME nor HOME is set")?
             .join(".cargo"),
     };
-    let mut flags = vec![
-        "-Clink-arg=--btf".to_owned(),
-        "-Ctarget-cpu=v3".to_owned(),
-    ];
+    let mut flags = vec!["-Clink-arg=--btf".to_owned(), "-Ctarget-cpu=v3".to_owned()];
     // Of several prefixes that match, the last one counts.
     for (from, to) in [
         (cargo_home.as_path(), "/cargo"),

@@ -4,6 +4,7 @@
 //! to the cache directory, and to the files that they say they make.
 
 mod ebpf;
+mod kernels;
 mod machine;
 mod setup;
 
@@ -22,11 +23,18 @@ enum Task {
     Setup,
     /// Rebuild the eBPF object that the repository keeps
     Ebpf(ebpf::Args),
+    /// Run the tests
+    Test {
+        /// On these kernels, each under qemu with the agent inside: 6.1
+        #[arg(long, value_name = "VERSION", value_delimiter = ',', required = true)]
+        kernels: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Setup => setup::run(),
         Task::Ebpf(args) => ebpf::run(&args),
+        Task::Test { kernels } => kernels::run(&kernels),
     }
 }
