@@ -119,7 +119,7 @@ impl Journal {
                 self.record(
                     format!("{number:08}"),
                     at,
-                    Phase::Intent(Intent::new(asker, release)),
+                    Phase::Intent(Box::new(Intent::new(asker, release))),
                 )
             })
             .collect();
@@ -181,7 +181,7 @@ impl Journal {
                     phase: Phase::Intent(intent),
                     ..
                 }) if open.contains(&id) => {
-                    unfinished.insert(id, intent);
+                    unfinished.insert(id, *intent);
                 }
                 _ => {}
             })?;

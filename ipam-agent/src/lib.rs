@@ -5,6 +5,7 @@
 
 pub mod cni;
 pub mod config;
+pub mod driver;
 pub mod engine;
 pub mod error;
 pub mod executor;
@@ -16,3 +17,6 @@ pub mod serve;
 pub mod source;
 pub mod state;
 pub mod store;
+
+#[cfg(test)]
+mod full_disk;

@@ -1,26 +1,18 @@
-//! Network namespaces for tests: each is a thread that lives in one of its own. Nothing
-//! has a name outside of the test, and all of it is gone when the thread is.
+//! Bare network namespaces for the suites of single sources. Nothing of them has a name
+//! outside of the test, and all of it is gone when the test is.
 
 use std::{
-    process::Command,
-    sync::mpsc::{Sender, channel},
-    thread::{self, JoinHandle},
+    fs::File,
+    os::fd::AsRawFd,
+    process::{self, Command},
+    thread,
 };
 
-use nix::{
-    sched::{CloneFlags, unshare},
-    unistd::{Pid, geteuid, gettid},
-};
+use nix::sched::{CloneFlags, setns, unshare};
 
-type Work = Box<dyn FnOnce() + Send>;
-
-/// A network namespace.
+/// A network namespace, there for as long as this is.
 #[derive(Debug)]
-pub struct Namespace {
-    thread: Pid,
-    work: Option<Sender<Work>>,
-    join: Option<JoinHandle<()>>,
-}
+pub struct Namespace(File);
 
 impl Namespace {
     /// A new one, with `lo` up.
@@ -30,34 +22,30 @@ impl Namespace {
     /// Without the privilege: ask [`available`] first.
     #[expect(
         clippy::new_without_default,
-        reason = "it isn't a value, it is a part of the kernel's state"
+        reason = "not a value: it is a part of the kernel's state"
     )]
     pub fn new() -> Self {
-        let (work, todo) = channel::<Work>();
-        let (ready, made) = channel();
-        let join = thread::spawn(move || {
+        let made = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("CLONE_NEWNET");
-            ready.send(gettid()).expect("the maker waits");
-            for work in todo {
-                work();
-            }
+            File::open("/proc/thread-self/ns/net").expect("the thread's namespace")
         });
-        let namespace = Self {
-            thread: made.recv().expect("a network namespace"),
-            work: Some(work),
-            join: Some(join),
-        };
+        let namespace = Self(made.join().expect("a network namespace"));
         namespace.ip("link set lo up");
         namespace
     }
 
-    /// Do something inside, and wait for it.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (done, answer) = channel();
-        let work: Work = Box::new(move || drop(done.send(work())));
-        let queue = self.work.as_ref().expect("open until dropped");
-        queue.send(work).expect("the namespace's thread");
-        answer.recv().expect("the work panicked")
+    /// Do something inside, on a thread of its own, and wait for it.
+    ///
+    /// # Panics
+    ///
+    /// If `work` does.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            setns(&self.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+            work()
+        };
+        let done = thread::scope(|scope| scope.spawn(inside).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// `ip` with these arguments.
@@ -65,22 +53,29 @@ impl Namespace {
         self.command(&format!("ip {arguments}"));
     }
 
-    /// A command, which must succeed.
-    pub fn command(&self, line: &str) {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let output = self.run(move || Command::new(&words[0]).args(&words[1..]).output());
+    /// A command that must succeed, and what it prints.
+    ///
+    /// # Panics
+    ///
+    /// If it doesn't.
+    pub fn command(&self, line: &str) -> String {
+        let mut words = line.split_whitespace();
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        let output = self.run(|| command.output());
         let output = output.unwrap_or_else(|error| panic!("{line}: {error}"));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{line}: {stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// What `ip link set netns` takes for this namespace.
-    pub fn id(&self) -> Pid {
-        self.thread
+    /// What `ip link … netns` takes for this namespace.
+    pub fn id(&self) -> String {
+        format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd())
     }
 
     /// A veth called `name` here, whose other end is `peer` inside `pod`; both up.
-    pub fn veth(&self, name: &str, pod: &Namespace, peer: &str) {
+    pub fn veth(&self, name: &str, pod: &Self, peer: &str) {
         let id = pod.id();
         self.ip(&format!(
             "link add {name} type veth peer name {peer} netns {id}"
@@ -90,29 +85,30 @@ impl Namespace {
     }
 
     /// The ifindex of a link inside.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such link.
     pub fn ifindex(&self, name: &str) -> u32 {
-        let name = name.to_owned();
-        self.run(move || nix::net::if_::if_nametoindex(name.as_str()))
+        self.run(|| nix::net::if_::if_nametoindex(name))
             .expect("the link exists")
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        drop(self.work.take());
-        if let Some(thread) = self.join.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Whether namespaces can be made. If not, says on stderr that the test is skipped, or
-/// fails it where `IPAM_AGENT_NO_SKIP=1` is set.
+/// Whether namespaces can be made. If not, says that the test is skipped, or fails it where
+/// skips are not allowed (`IPAM_AGENT_NO_SKIP`).
+///
+/// # Panics
+///
+/// If a skip is not allowed.
 pub fn available() -> bool {
-    let root = geteuid().is_root();
-    let strict = std::env::var_os("IPAM_AGENT_NO_SKIP").is_some_and(|value| value == "1");
-    assert!(root || !strict, "network namespaces need root");
+    let root = nix::unistd::geteuid().is_root();
     if !root {
+        let strict = std::env::var_os("IPAM_AGENT_NO_SKIP").is_some();
+        assert!(
+            !strict,
+            "a skip is not allowed here: network namespaces need root"
+        );
         eprintln!("SKIPPED: network namespaces need root");
     }
     root

@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use caps::{CapSet, Capability};
@@ -77,43 +74,39 @@ fn pods_that_come_and_go_never_make_the_others_disappear() {
     if !available() {
         return;
     }
-    let host = Arc::new(Namespace::new());
+    let host = Namespace::new();
     let stay = Namespace::new();
     host.veth("stay", &stay, "eth0");
     stay.ip("addr add 10.1.0.5/24 dev eth0");
-    let stop = Arc::new(AtomicBool::new(false));
-    let churn = std::thread::spawn({
-        let stop = Arc::clone(&stop);
-        // From inside the pods, so that the host's thread is free to ask.
-        let id = host.id();
-        move || {
-            let mut rounds = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let pod = Namespace::new();
-                pod.ip(&format!(
-                    "link add eth0 type veth peer name veth{rounds} netns {id}"
-                ));
-                pod.ip("link set eth0 up");
-                pod.ip("addr add 10.1.0.99/24 dev eth0");
-                rounds += 1;
-            }
-            rounds
+    let stop = AtomicBool::new(false);
+    let churn = || {
+        let mut rounds = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let pod = Namespace::new();
+            host.veth(&format!("veth{rounds}"), &pod, "eth0");
+            pod.ip("addr add 10.1.0.99/24 dev eth0");
+            rounds += 1;
         }
+        rounds
+    };
+    let rounds = std::thread::scope(|scope| {
+        let churn = scope.spawn(churn);
+        for _ in 0..400 {
+            let held = ask(&host);
+            assert!(
+                held.iter().any(|(address, _)| address == "10.1.0.5"),
+                "{held:?}"
+            );
+            assert!(
+                held.iter()
+                    .all(|(address, _)| address.starts_with("10.1.0.")),
+                "{held:?}"
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        churn.join()
     });
-    for _ in 0..400 {
-        let held = ask(&host);
-        assert!(
-            held.iter().any(|(address, _)| address == "10.1.0.5"),
-            "{held:?}"
-        );
-        assert!(
-            held.iter()
-                .all(|(address, _)| address.starts_with("10.1.0.")),
-            "{held:?}"
-        );
-    }
-    stop.store(true, Ordering::Relaxed);
-    assert!(churn.join().expect("the churn") > 0);
+    assert!(rounds.expect("the churn") > 0);
 }
 
 #[test]

@@ -62,8 +62,11 @@ impl Default for Paths {
 /// Reads CNI's files, each cached result once for as long as it doesn't change.
 pub struct Reader {
     paths: Paths,
-    parsed: Mutex<HashMap<PathBuf, (Stamp, Option<Arc<Attachment>>)>>,
+    parsed: Mutex<HashMap<PathBuf, Parsed>>,
 }
+
+/// A cached result as it was when last read; `None`: it isn't one.
+type Parsed = (Stamp, Option<Arc<Attachment>>);
 
 /// By what a file is taken for unchanged. Good enough for names.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 //! starts. What the rest of the agent gets can't be contradictory any more.
 
 mod raw;
-mod source;
 mod validate;
 
 use std::{
@@ -16,9 +15,13 @@ use globset::GlobSet;
 use ipam_common::Mac;
 use ipnet::IpNet;
 
-use crate::engine::lease::{Mode, Pool};
-
-pub use self::source::{LeaseSource, ParseLeaseSourceError};
+use crate::{
+    engine::{
+        lease::{Mode, Pool},
+        owner::MacPattern,
+    },
+    store::source::Source,
+};
 
 /// Where the configuration is when nobody says.
 pub const DEFAULT_FILE: &str = "/etc/ipam-agent/config.yaml";
@@ -74,11 +77,9 @@ impl Interfaces {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
     /// What it is, and where.
-    pub source: LeaseSource,
+    pub source: Source,
     /// What the daemon does with its leases unasked.
     pub reclaim: Mode,
-    /// Whether squatted addresses are reserved in it.
-    pub fence: bool,
     /// What it hands out, and on which wire; overrides what is found on the host.
     pub pools: Vec<Pool>,
 }
@@ -108,8 +109,6 @@ pub enum Cri {
 pub struct Observe {
     /// Whether IP packets from leased addresses count as life.
     pub data_plane: bool,
-    /// The segments in which claimants are probed.
-    pub confirm: Vec<String>,
 }
 
 /// One machine with several MACs.
@@ -126,8 +125,8 @@ pub struct OwnerConfig {
 pub struct ExemptionConfig {
     /// For these addresses.
     pub addresses: Vec<IpNet>,
-    /// By these MACs: six groups of two hexadecimal digits or `*`; empty: by any.
-    pub macs: Vec<String>,
+    /// By these MACs; empty: by any.
+    pub macs: Vec<MacPattern>,
     /// Why.
     pub reason: String,
 }
@@ -152,8 +151,6 @@ pub struct Reclaim {
     pub max_per_pass: u32,
     /// How many percent of a pool one unattended pass releases at most.
     pub max_percent: u8,
-    /// Whether the libcni caches of released leases are removed too.
-    pub clean_caches: bool,
     /// Whether the floors are lifted: for laboratories and tests.
     pub lab: bool,
 }
@@ -170,7 +167,6 @@ impl Default for Reclaim {
             pass_interval: minutes(1),
             max_per_pass: 64,
             max_percent: 10,
-            clean_caches: false,
             lab: false,
         }
     }
@@ -184,7 +180,7 @@ pub struct Overrides {
     /// In place of `interfaces.include`, if any.
     pub interfaces: Vec<String>,
     /// In place of `stores`, if any; nothing is released from them unasked.
-    pub leases: Vec<LeaseSource>,
+    pub leases: Vec<Source>,
     /// In place of `state_dir`.
     pub state_dir: Option<PathBuf>,
     /// In place of `socket`.

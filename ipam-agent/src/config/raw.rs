@@ -77,7 +77,7 @@ pub(super) struct Holders {
 pub(super) struct Observe {
     pub data_plane: Option<Spanned<bool>>,
     #[serde(default)]
-    pub confirm: Vec<String>,
+    pub confirm: Vec<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -109,7 +109,7 @@ pub(super) struct Reclaim {
     pub max_per_pass: Option<Spanned<u64>>,
     pub max_percent: Option<Spanned<u64>>,
     #[serde(default)]
-    pub clean_caches: bool,
+    pub clean_caches: Option<Spanned<bool>>,
     #[serde(default)]
     pub lab: bool,
 }

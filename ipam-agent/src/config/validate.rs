@@ -21,7 +21,7 @@ use super::{
     OwnerConfig, StoreConfig,
     raw::{self, Text},
 };
-use crate::engine::lease::Mode;
+use crate::engine::{lease::Mode, owner::MacPattern};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
@@ -142,16 +142,9 @@ fn mac(at: At<'_>, key: &str, text: &Text) -> Result<Mac> {
 }
 
 /// Six groups of two hexadecimal digits or `*`.
-fn mac_pattern(at: At<'_>, key: &str, text: &Text) -> Result<String> {
-    let is_group = |group: &str| {
-        group == "*" || (group.len() == 2 && group.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    };
-    let groups: Vec<&str> = text.value.split([':', '-']).collect();
-    if groups.len() == 6 && groups.into_iter().all(is_group) {
-        return Ok(text.value.to_ascii_lowercase());
-    }
-    let right = "not a MAC pattern such as 00:00:5e:00:01:* (six groups: two digits or *)";
-    Err(at.wrong(key, text, right))
+fn mac_pattern(at: At<'_>, key: &str, text: &Text) -> Result<MacPattern> {
+    let right = "not a MAC pattern such as 00:00:5e:00:01:*";
+    text.value.parse().map_err(|_| at.wrong(key, text, right))
 }
 
 fn interfaces(at: At<'_>, raw: raw::Interfaces, flags: Vec<String>) -> Result<Interfaces> {
@@ -228,9 +221,12 @@ fn observe(at: At<'_>, raw: raw::Observe, stores: &[StoreConfig]) -> Result<Obse
                      releasing needs true, or `reclaim: observe` on every store";
         return Err(at.wrong("observe.data_plane", data_plane, right));
     }
+    if let Some(segment) = raw.confirm.first() {
+        let right = "this version confirms nothing by probes yet; leave it empty";
+        return Err(at.wrong("observe.confirm", segment, right));
+    }
     Ok(Observe {
         data_plane: raw.data_plane.is_none_or(|data_plane| data_plane.value),
-        confirm: raw.confirm,
     })
 }
 

@@ -11,6 +11,7 @@ use super::{
     conflict::{Conflict, Event},
     evidence::{PassEvidence, SourceReport},
     lease::{Generation, StoreName, StoreView},
+    owner::Owners,
     plan::{Outcome, ReclaimPlan},
     segment::{Segment, Topology},
     time::Timestamp,
@@ -59,6 +60,15 @@ pub enum Input {
         views: Vec<StoreView>,
         /// Those that could not, and why; what was known of them stays known.
         failed: Vec<(StoreName, String)>,
+        /// What it says of owners.
+        owners: Owners,
+    },
+    /// A whole source could not be read; what was known of its stores stays known.
+    SourceFailed {
+        /// Its place in the configuration.
+        source: usize,
+        /// Why.
+        why: String,
     },
     /// LEASED holds these addresses since now.
     Watching(Vec<Address>),

@@ -81,6 +81,7 @@ pub struct Changes {
 pub struct LeaseBook {
     boot: Arc<str>,
     sources: BTreeMap<usize, BTreeSet<StoreName>>,
+    failing: BTreeMap<usize, String>,
     stores: BTreeMap<StoreName, Store>,
     records: BTreeMap<Address, Vec<Record>>,
     remembered: BTreeMap<(StoreName, Address), Remembered>,
@@ -114,6 +115,7 @@ impl LeaseBook {
     ) -> Changes {
         let mut changes = Changes::default();
         let first = !self.sources.contains_key(&source);
+        self.failing.remove(&source);
         self.round = self.round.wrapping_add(1);
         let mut present = BTreeSet::new();
         for (name, why) in failed {
@@ -154,6 +156,22 @@ impl LeaseBook {
             self.forget_unseen(&present, &unread, &mut changes);
         }
         changes
+    }
+
+    /// A source could not be read: its stores stay as they are known.
+    pub fn source_failed(&mut self, source: usize, why: &str) {
+        for name in self.sources.get(&source).into_iter().flatten() {
+            if let Some(store) = self.stores.get_mut(name) {
+                store.failed = Some(why.to_owned());
+            }
+        }
+        let failing = self.failing.entry(source).or_default();
+        why.clone_into(failing);
+    }
+
+    /// The sources that can't be read at all, and why.
+    pub fn failing(&self) -> impl Iterator<Item = &str> {
+        self.failing.values().map(String::as_str)
     }
 
     fn upsert(&mut self, lease: Lease, first: bool, now: Timestamp, changes: &mut Changes) {

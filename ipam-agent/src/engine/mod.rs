@@ -85,6 +85,9 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
+    /// The configuration's, and what sources of leases add to them.
+    owners: Owners,
+    told_owners: BTreeMap<usize, Owners>,
     topology: Arc<Topology>,
     table: Table,
     leases: LeaseBook,
@@ -106,7 +109,9 @@ impl Engine {
     pub fn new(settings: Settings) -> Self {
         Self {
             leases: LeaseBook::new(Arc::clone(&settings.boot)),
+            owners: settings.owners.clone(),
             settings,
+            told_owners: BTreeMap::new(),
             topology: Arc::default(),
             table: Table::default(),
             scopes: Scopes::default(),
@@ -139,9 +144,19 @@ impl Engine {
                 source,
                 views,
                 failed,
+                owners,
             } => {
+                self.told_owners.insert(source, owners);
+                self.owners = self.settings.owners.clone();
+                for told in self.told_owners.values() {
+                    self.owners.merge(told);
+                }
                 let changes = self.leases.update(source, views, failed, now);
                 self.leases_changed(changes, now);
+            }
+            Input::SourceFailed { source, why } => {
+                self.leases.source_failed(source, &why);
+                self.scopes = Scopes::new(self.leases.stores(), &self.topology);
             }
             Input::Watching(addresses) => self.leases.watching(&addresses, now),
             Input::Evidence(evidence) => self.evidence(evidence, now),
@@ -314,9 +329,9 @@ impl Engine {
                 return;
             }
         };
-        heard.strong &= !self.settings.owners.is_exempt(address, heard.mac);
+        heard.strong &= !self.owners.is_exempt(address, heard.mac);
         let place = (self.table.id(&segment), address);
-        let (topology, owners, leases) = (&self.topology, &self.settings.owners, &self.leases);
+        let (topology, owners, leases) = (&self.topology, &self.owners, &self.leases);
         let owner_of = |mac| owners.of(mac, &topology.own_macs);
         let entry = self
             .table
@@ -338,7 +353,7 @@ impl Engine {
         let segment = self.table.segment(place.0).clone();
         let judge = Judge {
             topology: &self.topology,
-            owners: &self.settings.owners,
+            owners: &self.owners,
             leases: &self.leases,
             scopes: &self.scopes,
         };
@@ -546,7 +561,7 @@ impl Engine {
             for place in places {
                 let judge = Judge {
                     topology: &self.topology,
-                    owners: &self.settings.owners,
+                    owners: &self.owners,
                     leases: &self.leases,
                     scopes: &self.scopes,
                 };
@@ -596,6 +611,24 @@ impl Engine {
         self.entries().filter_map(|(segment, address, entry)| {
             Some((segment, address, entry, conflict_of(entry)?))
         })
+    }
+
+    /// A conflict in one sentence, each MAC with where it was heard.
+    pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
+        let entry = self
+            .table
+            .find(segment)
+            .and_then(|id| self.table.get(&(id, address)));
+        let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
+        let name = |mac: Mac| {
+            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
+            match port {
+                Some(port) => format!("{mac} on {}", port.name),
+                None if self.topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
+                None => mac.to_string(),
+            }
+        };
+        conflict.verdict.sentence(address, &name)
     }
 
     /// Every address, by segment.

@@ -123,6 +123,12 @@ impl Owners {
             .map_or(OwnerKey::Mac(mac), |(place, _)| OwnerKey::Named(place))
     }
 
+    /// Adds another's rules.
+    pub fn merge(&mut self, other: &Self) {
+        self.owners.extend_from_slice(&other.owners);
+        self.exempt.extend_from_slice(&other.exempt);
+    }
+
     /// Whether this MAC contests nobody for this address.
     pub fn is_exempt(&self, address: Address, mac: Mac) -> bool {
         self.exempt.iter().any(|exemption| {
@@ -146,14 +152,7 @@ mod tests {
             let pattern: MacPattern = text.parse().expect(text);
             assert_eq!(pattern.to_string(), text);
         }
-        for text in [
-            "",
-            "00:00:5e:00:01:02:*",
-            "0:*",
-            "00*",
-            "zz:*",
-            "01:00:5e:00:00:01",
-        ] {
+        for text in ["", "00:00:5e:00:01:02:*", "0:*", "00*", "zz:*", "01:00:5e:00:00:01"] {
             assert_eq!(text.parse::<MacPattern>(), Err(ParseMacError), "{text}");
         }
     }

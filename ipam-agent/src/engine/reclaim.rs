@@ -346,6 +346,9 @@ impl Planner<'_> {
         if self.pass.at.is_none() {
             let detail = "no source of holders was asked yet";
             blockers.push(Blocker::new(Reason::SourceDown, detail));
+        } else if self.pass.sources.is_empty() && self.pass.down.is_empty() {
+            let detail = "no source of holders is configured: set holders.netns or holders.cri";
+            blockers.push(Blocker::new(Reason::SourceDown, detail));
         }
         for (source, why) in &self.pass.down {
             let detail = format!("{}: {why}", source.name());

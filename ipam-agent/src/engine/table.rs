@@ -232,6 +232,11 @@ impl Table {
         id
     }
 
+    /// The number of a segment that was met.
+    pub fn find(&self, segment: &Segment) -> Option<SegmentId> {
+        self.ids.get(segment).copied()
+    }
+
     /// The segment of a number.
     pub fn segment(&self, id: SegmentId) -> &Segment {
         &self.segments[id.0 as usize]

@@ -83,7 +83,7 @@ pub fn history(directory: &Path, limit: usize) -> Result<History, JournalError> 
                 id,
                 at,
                 boot_id,
-                intent,
+                intent: *intent,
                 effect: None,
             });
         }

@@ -37,7 +37,7 @@ pub struct Record {
 #[serde(tag = "phase", rename_all = "kebab-case")]
 pub enum Phase {
     /// A lease is about to be released.
-    Intent(Intent),
+    Intent(Box<Intent>),
     /// What became of it.
     Effect(Effect),
 }

@@ -1,1 +1,226 @@
+//! What is written is read back, whatever happens to a line.
 
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use ipam_common::Address;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    engine::lease::{Damage, Generation, Holder, Lease, StoreName},
+    full_disk,
+};
+
+fn at() -> jiff::Timestamp {
+    "2026-11-01T10:00:00Z".parse().expect("a time")
+}
+
+fn release(last: u8, content: &[u8]) -> Release {
+    Release::for_test(Lease {
+        store: StoreName("host-local:net".into()),
+        address: Address::v4([10, 0, 0, last]).expect("claimable"),
+        holder: Holder {
+            pod: Some("ns/name".into()),
+            ..Holder::default()
+        },
+        generation: Generation {
+            inode: 7,
+            modified: 5,
+            content: content.into(),
+        },
+        damage: content.is_empty().then_some(Damage::Empty),
+    })
+}
+
+fn released() -> Effect {
+    Effect {
+        result: EffectResult::Released,
+        detail: None,
+    }
+}
+
+fn journal() -> (TempDir, Journal) {
+    let base = tempfile::tempdir().expect("a directory");
+    let journal = Journal::open(base.path(), "boot-1").expect("open");
+    (base, journal)
+}
+
+fn intend(journal: &mut Journal, release: &Release) -> String {
+    let ids = journal.append_intents(at(), Asker::Person, [release]);
+    ids.expect("written").remove(0)
+}
+
+#[test]
+fn a_record_reads_as_documented() {
+    let (base, mut journal) = journal();
+    let id = intend(&mut journal, &release(7, b"4bd7\r\neth0"));
+    journal
+        .append_effect(at(), &id, released())
+        .expect("written");
+    let text = fs::read_to_string(base.path().join(FILE)).expect("the journal");
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            serde_json::json!({
+                "schema": "ipam-agent/journal/v1", "id": "00000001", "at": "2026-11-01T10:00:00Z", "boot_id": "boot-1",
+                "phase": "intent", "asker": "person", "store": "host-local:net", "address": "10.0.0.7",
+                "holder": { "pod": "ns/name" },
+                "generation": { "inode": 7, "modified": 5, "content": "4bd7\r\neth0" },
+                "reason": "10.0.0.7, leased to ns/name, was not heard for 16 min while its wire was watched without a gap, no holder is known to namespaces, and 2 passes agree",
+                "evidence": { "quiet_for": 960, "unchanged_for": 1000, "coverage": { "since": 0, "window": 900 }, "sources": ["namespaces"], "passes": 2 },
+            }),
+            serde_json::json!({
+                "schema": "ipam-agent/journal/v1", "id": "00000001", "at": "2026-11-01T10:00:00Z", "boot_id": "boot-1",
+                "phase": "effect", "result": "released",
+            }),
+        ]
+    );
+    let mode = fs::metadata(base.path().join(FILE))
+        .expect("metadata")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn an_intent_without_an_effect_is_found_at_the_next_start() {
+    let (base, mut journal) = journal();
+    let releases = [release(1, b"a"), release(2, b""), release(3, &[0xff, 0])];
+    let ids = journal
+        .append_intents(at(), Asker::Daemon, &releases)
+        .expect("written");
+    journal
+        .append_effect(at(), &ids[0], released())
+        .expect("written");
+    drop(journal);
+
+    let mut journal = Journal::open(base.path(), "boot-2").expect("open");
+    let unfinished = journal.unfinished().expect("read");
+    assert_eq!(unfinished.keys().collect::<Vec<_>>(), [&ids[1], &ids[2]]);
+    for (id, release) in [(&ids[1], &releases[1]), (&ids[2], &releases[2])] {
+        assert_eq!(
+            unfinished[id].generation.generation().as_ref(),
+            Some(&release.lease().generation)
+        );
+    }
+    let next = intend(&mut journal, &release(4, b"d"));
+    assert!(next > ids[2], "{next}");
+}
+
+#[test]
+fn a_line_cut_off_by_a_power_cut_spoils_no_other() {
+    let (base, mut journal) = journal();
+    let first = intend(&mut journal, &release(1, b"a"));
+    let second = intend(&mut journal, &release(2, b"b"));
+    drop(journal);
+    let path = base.path().join(FILE);
+    let text = fs::read(&path).expect("the journal");
+    fs::write(&path, &text[..text.len() - 20]).expect("cut off");
+
+    let mut journal = Journal::open(base.path(), "boot-2").expect("open");
+    let third = intend(&mut journal, &release(3, b"c"));
+    assert!(third > first && third >= second);
+    journal
+        .append_effect(at(), &third, released())
+        .expect("written");
+    let history = history(base.path(), 10).expect("read");
+    assert_eq!((history.damaged, history.first_damaged), (1, Some(2)));
+    let told: Vec<(&str, bool)> = history
+        .entries
+        .iter()
+        .map(|entry| (&*entry.id, entry.effect.is_some()))
+        .collect();
+    assert_eq!(told, [(&*third, true), (&*first, false)]);
+}
+
+#[test]
+fn history_is_newest_first_and_no_longer_than_asked() {
+    let (base, mut journal) = journal();
+    let releases: Vec<Release> = (1..=100).map(|last| release(last, b"x")).collect();
+    let ids = journal
+        .append_intents(at(), Asker::Daemon, &releases)
+        .expect("written");
+    for id in &ids {
+        journal
+            .append_effect(at(), id, released())
+            .expect("written");
+    }
+    let history = history(base.path(), 3).expect("read");
+    let told: Vec<&str> = history.entries.iter().map(|entry| &*entry.id).collect();
+    assert_eq!(told, ["00000100", "00000099", "00000098"]);
+    assert!(
+        history
+            .entries
+            .iter()
+            .all(|entry| entry.effect == Some(released()))
+    );
+    assert_eq!(super::history(base.path(), 0).expect("read").entries, []);
+    assert_eq!(
+        super::history(&base.path().join("none"), 3).expect("read"),
+        History::default()
+    );
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_half_said() {
+    full_disk::with_small_disk(256 << 10, |disk| {
+        let directory = disk.join("state");
+        let mut journal = Journal::open(&directory, "boot-1").expect("open");
+        let first = intend(&mut journal, &release(1, b"a"));
+        full_disk::fill(disk);
+        let many: Vec<Release> = (1..=200).map(|last| release(last, b"x")).collect();
+        let error = journal
+            .append_intents(at(), Asker::Daemon, &many)
+            .expect_err("full");
+        assert!(
+            crate::error::in_full(&error).contains("No space left"),
+            "{error:?}"
+        );
+        full_disk::free(disk);
+        let second = intend(&mut journal, &release(2, b"b"));
+        let history = history(&directory, 10).expect("read");
+        assert_eq!(history.damaged, 0);
+        let told: Vec<&str> = history.entries.iter().map(|entry| &*entry.id).collect();
+        assert_eq!(told, [&*second, &*first]);
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_content_comes_back_as_it_was(content in proptest::collection::vec(any::<u8>(), 0..4097)) {
+        let (base, mut journal) = journal();
+        intend(&mut journal, &release(1, &content));
+        let history = history(base.path(), 1).expect("read");
+        let back = history.entries[0].intent.generation.generation().expect("readable");
+        prop_assert_eq!(&*back.content, &*content);
+    }
+
+    /// Any damage: no abort, and what can be read was written.
+    #[test]
+    fn damage_never_invents_a_release(places in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5)) {
+        let (base, mut journal) = journal();
+        for last in 1..=3 {
+            intend(&mut journal, &release(last, b"x"));
+        }
+        let written = history(base.path(), 10).expect("read").entries.len() as u64;
+        let path = base.path().join(FILE);
+        let mut bytes = fs::read(&path).expect("the journal");
+        for (place, byte) in places {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        fs::write(&path, bytes).expect("damaged");
+        let mut journal = Journal::open(base.path(), "boot-2").expect("open");
+        let damaged = history(base.path(), 10).expect("read");
+        prop_assert!(damaged.entries.len() as u64 <= written);
+        let id = intend(&mut journal, &release(9, b"y"));
+        prop_assert_eq!(&history(base.path(), 1).expect("read").entries[0].id, &id);
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ipam_common::{Address, Mac};
+use ipam_common::Address;
 use jiff::Timestamp as WallTime;
 
 use super::document::{
@@ -136,15 +136,13 @@ impl Composer<'_> {
     }
 
     /// All that is known of one address.
-    pub fn explain(&self, address: IpAddr) -> Explain {
+    pub fn explain(&self, known: Address) -> Explain {
         let planner = self.engine.planner(self.now);
-        let known = Address::from_ip(address);
-        let records: Vec<&Record> = known
-            .map(|address| self.engine.leases().of(&address).iter().collect())
-            .unwrap_or_default();
+        let address = known.ip();
+        let records: Vec<&Record> = self.engine.leases().of(&known).iter().collect();
         let mut claims = Vec::new();
         for (segment, at, entry) in self.engine.entries() {
-            if Some(at) == known {
+            if at == known {
                 claims.extend(entry.claims.iter().map(|claim| SegmentClaim {
                     segment: segment_name(segment),
                     claim: self.claim(claim),
@@ -154,7 +152,7 @@ impl Composer<'_> {
         let mut conflicts: Vec<ConflictRecord> = self
             .engine
             .conflicts()
-            .filter(|(_, at, _, _)| Some(*at) == known)
+            .filter(|(_, at, _, _)| *at == known)
             .map(|(segment, at, entry, conflict)| self.conflict(segment, at, entry, conflict))
             .collect();
         sort_conflicts(&mut conflicts);
@@ -179,7 +177,7 @@ impl Composer<'_> {
             holders: self.holders(&records),
             leases,
             conflicts,
-            events: self.events(|event| Some(event.address) == known),
+            events: self.events(|event| event.address == known),
         }
     }
 
@@ -248,14 +246,6 @@ impl Composer<'_> {
         conflict: &Conflict,
     ) -> ConflictRecord {
         let topology = self.engine.topology();
-        let where_heard = |mac: Mac| {
-            let claim = entry.claims.iter().find(|claim| claim.mac == mac);
-            match claim.and_then(|claim| topology.ports.get(&claim.ifindex)) {
-                Some(port) => format!("{mac} on {}", port.name),
-                None if topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
-                None => mac.to_string(),
-            }
-        };
         let mut claims: Vec<ClaimRecord> =
             entry.claims.iter().map(|claim| self.claim(claim)).collect();
         let unheard = conflict.verdict.macs().iter();
@@ -284,7 +274,7 @@ impl Composer<'_> {
             first_seen: self.clock.at(conflict.first_seen),
             last_seen: self.clock.at(conflict.last_seen),
             resolved_at: conflict.resolved.map(|at| self.clock.at(at)),
-            reason: conflict.verdict.sentence(address, &where_heard),
+            reason: self.engine.sentence(segment, address, conflict),
             changes: changes.into(),
             flapping: changes >= FLAPPING,
             claims,
@@ -436,10 +426,11 @@ impl Composer<'_> {
     }
 
     fn stores_down(&self) -> Vec<String> {
-        let stores = self.engine.leases().stores().iter();
-        stores
-            .filter_map(|(name, store)| Some(format!("{name}: {}", store.failed.as_ref()?)))
-            .collect()
+        let leases = self.engine.leases();
+        let stores = leases.stores().iter();
+        let down =
+            stores.filter_map(|(name, store)| Some(format!("{name}: {}", store.failed.as_ref()?)));
+        down.chain(leases.failing().map(str::to_owned)).collect()
     }
 
     fn plan_blind(&self) -> Vec<String> {

@@ -1,6 +1,15 @@
 //! What the agent says: the documents that programs read, and how people see them.
 //!
-//! Pure: documents go in with the time and the width of the screen, text comes out.
+//! Pure: a document goes in with the width of the screen, text comes out. "Now" is when
+//! the document was made.
 
 pub mod compose;
 pub mod document;
+mod page;
+mod render;
+pub mod schema;
+
+pub use self::{
+    page::{Page, View},
+    render::{Csv, Document, Format, RenderError, render},
+};

@@ -1,1 +1,194 @@
+//! The memory across restarts, damage, a second process and a full disk.
 
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::full_disk;
+
+fn remembered(last: u8, content: &[u8]) -> Remembered {
+    Remembered {
+        store: StoreName("host-local:net".into()),
+        address: Address::v4([10, 0, 0, last]).expect("claimable"),
+        generation: Generation {
+            inode: 7,
+            modified: -5,
+            content: content.into(),
+        },
+        boot_id: "0d7e7a6a-3c6d-4b5e-8f5e-2f6d3c1b0a99".into(),
+        first_seen: Timestamp(1_000_000_007),
+        at: "2026-11-01T10:00:00.123456789Z".parse().expect("a time"),
+    }
+}
+
+fn key(lease: &Remembered) -> (StoreName, Address) {
+    (lease.store.clone(), lease.address)
+}
+
+fn open(directory: &Path) -> State {
+    let state = State::open(directory).expect("open");
+    assert!(state.problem().is_none(), "{:?}", state.problem());
+    state
+}
+
+#[test]
+fn what_is_remembered_is_there_after_a_restart_and_what_is_forgotten_is_not() {
+    let base = tempfile::tempdir().expect("a directory");
+    let directory = base.path().join("made/if/need/be");
+    let (a, b, c) = (
+        remembered(1, b"id\r\neth0"),
+        remembered(2, b""),
+        remembered(3, &[0, 255]),
+    );
+    let mut state = open(&directory);
+    assert_eq!(state.load(), []);
+    state
+        .remember(&[a.clone(), b.clone(), c.clone()], &[])
+        .expect("remembered");
+    state.remember(&[], &[key(&b)]).expect("forgotten");
+    drop(state);
+    assert_eq!(
+        fs::metadata(&directory)
+            .expect("metadata")
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
+    let mut state = open(&directory);
+    assert_eq!(state.load(), [a.clone(), c.clone()]);
+    assert_eq!(state.load(), []);
+    // Both at once: the lease was granted anew.
+    let anew = remembered(1, b"other\r\neth0");
+    state
+        .remember(std::slice::from_ref(&anew), &[key(&a)])
+        .expect("remembered");
+    drop(state);
+    assert_eq!(open(&directory).load(), [anew, c]);
+}
+
+#[test]
+fn a_second_process_is_told_who_has_it() {
+    let base = tempfile::tempdir().expect("a directory");
+    let state = open(base.path());
+    let Err(error) = State::open(base.path()) else {
+        panic!("opened twice");
+    };
+    let process = format!("(process {})", std::process::id());
+    assert!(error.to_string().contains(&process), "{error}");
+    drop(state);
+    open(base.path());
+}
+
+#[test]
+fn a_damaged_database_is_moved_aside_and_a_new_one_begun() {
+    let base = tempfile::tempdir().expect("a directory");
+    for n in 0..2 {
+        fs::write(base.path().join(database::FILE), "not a database at all").expect("written");
+        let mut state = open(base.path());
+        assert_eq!(state.load(), []);
+        assert_eq!(state.warnings().len(), 1);
+        let aside = base.path().join(format!("state.redb.damaged-{n}"));
+        assert!(
+            state.warnings()[0].contains(&*aside.to_string_lossy()),
+            "{:?}",
+            state.warnings()
+        );
+        assert_eq!(fs::read(aside).expect("kept"), b"not a database at all");
+        state
+            .remember(&[remembered(1, b"x")], &[])
+            .expect("remembered");
+        assert!(state.problem().is_none());
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_a_problem_until_it_can() {
+    let base = tempfile::tempdir().expect("a directory");
+    let blocked = base.path().join("file");
+    fs::write(&blocked, "").expect("a file");
+    let directory = blocked.join("state");
+    let mut state = State::open(&directory).expect("no reason to stop");
+    assert!(state.problem().is_some());
+    state
+        .remember(&[remembered(1, b"x")], &[])
+        .expect("kept for later");
+    assert!(state.problem().is_some());
+    fs::remove_file(&blocked).expect("removed");
+    state.remember(&[], &[]).expect("written now");
+    assert!(state.problem().is_none());
+    drop(state);
+    assert_eq!(open(&directory).load(), [remembered(1, b"x")]);
+}
+
+#[test]
+fn a_full_disk_is_a_problem_until_it_is_not() {
+    full_disk::with_small_disk(1 << 20, |disk| {
+        let directory = disk.join("state");
+        let mut state = open(&directory);
+        state
+            .remember(&[remembered(1, b"before")], &[])
+            .expect("remembered");
+        assert!(state.problem().is_none());
+        full_disk::fill(disk);
+        let many: Vec<Remembered> = (2..=250)
+            .map(|last| remembered(last, &[b'x'; 4096]))
+            .collect();
+        state.remember(&many[..200], &[]).expect("kept for later");
+        assert!(state.problem().is_some());
+        state.remember(&[], &[]).expect("kept for later");
+        assert!(state.problem().is_some());
+        full_disk::free(disk);
+        state
+            .remember(
+                &[remembered(1, b"after")],
+                &many.iter().map(key).collect::<Vec<_>>(),
+            )
+            .expect("written");
+        assert!(state.problem().is_none(), "{:?}", state.problem());
+        drop(state);
+        assert_eq!(open(&directory).load(), [remembered(1, b"after")]);
+    });
+}
+
+/// A database with some rows, as bytes.
+fn database() -> (TempDir, Vec<Remembered>, Vec<u8>) {
+    let base = tempfile::tempdir().expect("a directory");
+    let rows: Vec<Remembered> = (1..=50)
+        .map(|last| remembered(last, b"id\r\neth0"))
+        .collect();
+    open(base.path()).remember(&rows, &[]).expect("remembered");
+    let bytes = fs::read(base.path().join(database::FILE)).expect("bytes");
+    (base, rows, bytes)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever a disk does to the database: no abort, no row that was never written.
+    #[test]
+    fn damage_makes_the_memory_shorter_and_never_false(
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+        early in any::<bool>(),
+    ) {
+        let (base, rows, mut bytes) = database();
+        for (place, byte) in flips {
+            // Most of the file is unused: damage the front of it, too.
+            let end = if early { 8192.min(bytes.len()) } else { bytes.len() };
+            bytes[place.index(end)] ^= byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        fs::write(base.path().join(database::FILE), &bytes).expect("written");
+        let mut state = State::open(base.path()).expect("no reason to stop");
+        for row in state.load() {
+            prop_assert!(rows.contains(&row));
+        }
+        state.remember(&[remembered(99, b"x")], &[]).expect("remembered");
+        prop_assert!(state.problem().is_none(), "{:?}", state.problem());
+    }
+}

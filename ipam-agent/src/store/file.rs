@@ -23,8 +23,8 @@ use crate::engine::{
 
 /// The largest file that is read, in bytes. A million leases are some 100 MiB.
 const LIMIT: u64 = 512 * 1024 * 1024;
-/// The most leases in one file.
-const MAX_LEASES: usize = 4_000_000;
+/// The most events of a YAML parser: four million leases with all they can have.
+const YAML_EVENTS: usize = 64_000_000;
 
 /// A lease file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +74,9 @@ struct Document {
     #[serde(default)]
     exempt: Vec<ExemptSpec>,
 }
+
+/// The lease file that is read when the configuration names none.
+pub const LEASE_FILE: &str = "/etc/ipam-agent/leases.yaml";
 
 /// One lease file: by its name's end CSV (leases alone, with a heading), JSON, else YAML.
 pub struct LeaseFile {
@@ -170,7 +173,7 @@ fn parse(path: &Path, content: &[u8]) -> Result<Document, FileError> {
         Some("json") => serde_json::from_slice(content)
             .map_err(|error| wrong(Some(error.line() as u64), without_place(&error.to_string()))),
         _ => serde_saphyr::from_slice_with_options(content, yaml_options()).map_err(|error| {
-            let line = error.location().map(|location| location.line() as u64);
+            let line = error.location().map(|location| location.line());
             wrong(line, without_place(&error.without_snippet().to_string()))
         }),
     }
@@ -179,8 +182,8 @@ fn parse(path: &Path, content: &[u8]) -> Result<Document, FileError> {
 /// Bounds that hold a million leases and no bomb of aliases.
 fn yaml_options() -> serde_saphyr::Options {
     let budget = serde_saphyr::budget! {
-        max_events: MAX_LEASES * 16,
-        max_nodes: MAX_LEASES * 16,
+        max_events: YAML_EVENTS,
+        max_nodes: YAML_EVENTS,
         max_total_scalar_bytes: LIMIT as usize,
         max_depth: 16,
         max_anchors: 0,

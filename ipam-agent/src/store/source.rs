@@ -1,7 +1,7 @@
 //! The names by which people give sources of leases: `host-local`, `host-local:DIR`,
 //! `file:PATH`.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use super::host_local;
 
@@ -46,6 +46,15 @@ const NOT_SUPPORTED: [&str; 7] = [
     "harvester-dhcp",
     "harvester-lb",
 ];
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostLocal(directory) => write!(f, "host-local:{}", directory.display()),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
 
 impl FromStr for Source {
     type Err = ParseSourceError;

@@ -6,28 +6,28 @@ use ipnet::IpNet;
 use super::{At, Result, list, mac, parsed, prefix};
 use crate::{
     config::{
-        LeaseSource, StoreConfig,
+        StoreConfig,
         raw::{self, Text},
     },
     engine::lease::{Mode, Place, Pool},
+    store::{file::LEASE_FILE, host_local, source::Source},
 };
 
 pub(super) fn stores(
     at: At<'_>,
     raw: Option<Vec<raw::Store>>,
-    flags: Vec<LeaseSource>,
+    flags: Vec<Source>,
 ) -> Result<Vec<StoreConfig>> {
     let read_only = |source| StoreConfig {
         source,
         reclaim: Mode::Observe,
-        fence: false,
         pools: Vec::new(),
     };
     if !flags.is_empty() {
         return Ok(flags.into_iter().map(read_only).collect());
     }
     let Some(raw) = raw else {
-        let default = LeaseSource::HostLocal(LeaseSource::HOST_LOCAL_DIR.into());
+        let default = Source::HostLocal(host_local::DIRECTORY.into());
         return Ok(vec![read_only(default)]);
     };
     raw.into_iter().map(|raw| store(at, raw)).collect()
@@ -44,35 +44,34 @@ fn store(at: At<'_>, raw: raw::Store) -> Result<StoreConfig> {
             if let Some(path) = &raw.path {
                 return Err(at.wrong("stores.path", path, "of host-local it is called `dir`"));
             }
-            let dir = place(raw.dir, "stores.dir", LeaseSource::HOST_LOCAL_DIR)?;
-            LeaseSource::HostLocal(dir)
+            let dir = place(raw.dir, "stores.dir", host_local::DIRECTORY)?;
+            Source::HostLocal(dir)
         }
         "file" => {
             if let Some(dir) = &raw.dir {
                 return Err(at.wrong("stores.dir", dir, "of a file it is called `path`"));
             }
-            LeaseSource::File(place(raw.path, "stores.path", LeaseSource::LEASE_FILE)?)
+            Source::File(place(raw.path, "stores.path", LEASE_FILE)?)
         }
         _ => {
             let right = "unknown; known are host-local and file";
             return Err(at.wrong("stores.kind", &raw.kind, right));
         }
     };
-    let writable = matches!(source, LeaseSource::HostLocal(_));
+    let writable = matches!(source, Source::HostLocal(_));
     let reclaim = match &raw.reclaim {
         Some(text) => mode(at, text, writable)?,
         None => Mode::Observe,
     };
     if let Some(fence) = &raw.fence
         && fence.value
-        && !writable
     {
-        return Err(at.wrong("stores.fence", fence, "a lease file is only read"));
+        let right = "this version fences nothing yet; leave it false";
+        return Err(at.wrong("stores.fence", fence, right));
     }
     Ok(StoreConfig {
         source,
         reclaim,
-        fence: raw.fence.is_some_and(|fence| fence.value),
         pools: raw
             .pools
             .into_iter()

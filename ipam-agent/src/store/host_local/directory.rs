@@ -203,4 +203,17 @@ mod tests {
         assert_eq!(network_file_system(statfs::EXT4_SUPER_MAGIC), None);
         assert_eq!(network_file_system(statfs::TMPFS_MAGIC), None);
     }
+
+    #[test]
+    fn a_lock_that_was_replaced_is_not_the_lock() {
+        let base = tempfile::tempdir().expect("a directory");
+        let directory = Directory::open(base.path().to_owned()).expect("open");
+        let lock = directory.open_lock().expect("made");
+        assert!(directory.is_the_lock(&lock).expect("examined"));
+        std::fs::remove_file(base.path().join("lock")).expect("removed");
+        assert!(!directory.is_the_lock(&lock).expect("examined"));
+        let new = directory.open_lock().expect("made again");
+        assert!(!directory.is_the_lock(&lock).expect("examined"));
+        assert!(directory.is_the_lock(&new).expect("examined"));
+    }
 }

@@ -39,7 +39,7 @@ pub fn leases(
             None => {}
         }
     }
-    leases.sort_by(|a, b| (a.address, a.generation.inode).cmp(&(b.address, b.generation.inode)));
+    leases.sort_by_key(|lease| (lease.address, lease.generation.inode));
     Ok(leases)
 }
 

@@ -410,7 +410,8 @@ fn a_hundred_thousand_leases_are_read_in_seconds() {
     let elapsed = began.elapsed();
     assert_eq!(view.leases.len(), 100_000);
     println!("100,000 leases read in {elapsed:?}");
-    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    // A guard against what grows with the square; the benchmark has the figures.
+    assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
 }
 
 proptest! {

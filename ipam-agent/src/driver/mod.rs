@@ -1,0 +1,131 @@
+//! The loop that drives the engine on a live host: hands it what happens, with the time,
+//! and does what it says. It decides nothing itself.
+
+pub mod clock;
+mod daemon;
+mod gather;
+mod observer;
+mod release;
+mod replay;
+mod scan;
+mod stores;
+
+use std::path::PathBuf;
+
+use crate::{
+    config::Config,
+    engine::{
+        Settings,
+        owner::{Exemption, MacPattern, Owner, Owners},
+        reclaim::ReclaimSettings,
+    },
+    serve::BindError,
+    source::{links::LinksError, live::LoadError},
+    state::StateError,
+    store::watch::WatchError,
+};
+
+pub use self::{
+    daemon::run,
+    replay::{ReplayError, ReplayOptions, replay},
+    scan::scan,
+};
+
+/// Why the agent can't look at the wire, or can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The eBPF program.
+    #[error("can't observe")]
+    Load(#[from] LoadError),
+    /// The host's links.
+    #[error("can't follow the host's links")]
+    Links(#[from] LinksError),
+    /// The patterns of interfaces.
+    #[error("can't use the patterns of interfaces: {0}")]
+    Interfaces(String),
+    /// The daemon's state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The daemon's socket.
+    #[error(transparent)]
+    Socket(#[from] BindError),
+    /// The watch on the stores.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// The ring buffer.
+    #[error("can't wait for the eBPF program's events")]
+    Events(#[source] std::io::Error),
+    /// Signals.
+    #[error("can't wait for signals")]
+    Signals(#[source] std::io::Error),
+    /// The boot id.
+    #[error("can't read {}: without it boots can't be told apart", path.display())]
+    Boot {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Where Linux tells this boot from every other.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+fn boot_id() -> Result<String, DriverError> {
+    let id = std::fs::read_to_string(BOOT_ID).map_err(|source| DriverError::Boot {
+        path: BOOT_ID.into(),
+        source,
+    })?;
+    Ok(id.trim().to_owned())
+}
+
+/// The host's name.
+pub fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(
+        |_| String::from("localhost"),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// What the engine is told of the configuration.
+fn settings(config: &Config, boot: &str) -> Settings {
+    let reclaim = &config.reclaim;
+    Settings {
+        boot: boot.into(),
+        owners: owners(config),
+        reclaim: ReclaimSettings {
+            gate: reclaim.gate,
+            damaged_gate: reclaim.damaged_gate,
+            asked_gate: reclaim.asked_gate,
+            asked_damaged_gate: reclaim.asked_damaged_gate,
+            reboot_gate: reclaim.reboot_gate,
+            pass_interval: reclaim.pass_interval,
+            max_per_pass: reclaim.max_per_pass as usize,
+            max_percent: reclaim.max_percent,
+            keep: config.keep.clone(),
+            data_plane: config.observe.data_plane,
+        },
+    }
+}
+
+fn owners(config: &Config) -> Owners {
+    Owners {
+        owners: config
+            .owners
+            .iter()
+            .map(|owner| Owner {
+                name: owner.name.as_str().into(),
+                macs: owner.macs.iter().copied().map(MacPattern::from).collect(),
+            })
+            .collect(),
+        exempt: config
+            .exempt
+            .iter()
+            .map(|exemption| Exemption {
+                addresses: exemption.addresses.clone(),
+                macs: exemption.macs.clone(),
+                reason: exemption.reason.as_str().into(),
+            })
+            .collect(),
+    }
+}

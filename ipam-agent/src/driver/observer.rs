@@ -1,0 +1,331 @@
+//! What a daemon and a scan have in common: the engine on the live wire, with the program
+//! on every port that is wanted and LEASED filled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::{
+    DriverError, clock,
+    release::lock,
+    settings,
+    stores::{Readings, Stores},
+};
+use crate::{
+    config::Config,
+    engine::{
+        Engine,
+        evidence::PortCheck,
+        input::{Command, Input, Seen},
+        segment::Topology,
+        time::Timestamp,
+    },
+    error::in_full,
+    report::compose::Composer,
+    source::{
+        links::{LinkEvent, Links, NameFilter},
+        live::{AttachError, Events, Live, Options, Tables},
+    },
+    store::Notes,
+};
+use ipam_common::sighting::Counter;
+
+/// A port whose program somebody pushes aside is attached to again no more often.
+const REATTACH: Duration = Duration::from_secs(1);
+
+/// The engine, and its eyes.
+pub struct Observer {
+    /// The engine.
+    pub engine: Engine,
+    /// The program and where it is.
+    pub live: Arc<Mutex<Live>>,
+    /// Its maps.
+    pub tables: Arc<Tables>,
+    /// The configured sources of leases.
+    pub stores: Stores,
+    /// The host's name.
+    pub host: String,
+    /// The boot id.
+    pub boot: String,
+    topology: Arc<Topology>,
+    tried: BTreeMap<u32, Timestamp>,
+    /// Wanted ports that our program isn't on, and why, as far as that was told.
+    missing: BTreeMap<u32, String>,
+    counted_lost: u64,
+    notes: Notes,
+}
+
+/// What the observer hears.
+pub struct Ears {
+    /// The links.
+    pub links: Links,
+    /// The program's events.
+    pub events: Events,
+}
+
+impl Observer {
+    /// Loads the program and opens the links. Nothing is attached yet.
+    pub fn new(config: &Config, boot: String) -> Result<(Self, Ears), DriverError> {
+        let filter = NameFilter::new(&config.interfaces.include, &config.interfaces.exclude)
+            .map_err(|error| DriverError::Interfaces(error.to_string()))?;
+        let (live, events) = Live::load(Options {
+            data_plane: config.observe.data_plane,
+            ..Options::default()
+        })?;
+        let tables = live.tables();
+        let observer = Self {
+            engine: Engine::new(settings(config, &boot)),
+            live: Arc::new(Mutex::new(live)),
+            tables,
+            stores: Stores::new(&config.stores),
+            host: super::host_name(),
+            boot,
+            topology: Arc::default(),
+            tried: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            counted_lost: 0,
+            notes: Notes::default(),
+        };
+        let links = Links::open(filter)?;
+        Ok((observer, Ears { links, events }))
+    }
+
+    /// Learns the links as they are and attaches to every port that is wanted.
+    pub async fn begin(&mut self, ears: &mut Ears) -> Result<(), DriverError> {
+        loop {
+            let event = ears.links.next().await?;
+            let known = matches!(event, LinkEvent::Topology(_));
+            self.link_event(event);
+            if known {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells the engine.
+    pub fn tell(&mut self, input: Input) {
+        self.engine.handle(input, clock::now());
+    }
+
+    /// Tells the engine what was seen.
+    pub fn seen(&mut self, seen: &mut Vec<Seen>) {
+        let now = clock::now();
+        for seen in seen.drain(..) {
+            self.engine.handle(Input::Seen(seen), now);
+        }
+    }
+
+    /// Follows the links.
+    pub fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Topology(topology) => {
+                self.tell(Input::Links(Arc::clone(&topology)));
+                self.topology = topology;
+                self.forget_gone_ports();
+                self.attach_all();
+            }
+            LinkEvent::Touched(ifindex) => self.look_at(ifindex),
+            LinkEvent::Lost => {
+                for ifindex in self.wanted() {
+                    self.look_at(ifindex);
+                }
+            }
+        }
+    }
+
+    /// The sources of leases were read.
+    pub fn stores_read(&mut self, readings: Readings) {
+        for input in readings.inputs {
+            self.tell(input);
+        }
+        if readings.notes != self.notes {
+            self.notes = readings.notes;
+            for note in self.notes.lines() {
+                tracing::info!("{note}");
+            }
+        }
+    }
+
+    /// Puts addresses into LEASED or out of it.
+    pub fn watch(&mut self, add: Vec<ipam_common::Address>, remove: &[ipam_common::Address]) {
+        if let Err(error) = self.tables.leased_remove(remove) {
+            tracing::warn!("{}", in_full(&error));
+        }
+        match self.tables.leased_insert(&add) {
+            Ok(()) => self.tell(Input::Watching(add)),
+            // Which of them are in there the next pass will see; until then none counts.
+            Err(error) => tracing::warn!("{}", in_full(&error)),
+        }
+    }
+
+    /// Counts what was lost since the last time; whether anything was.
+    pub fn count_lost(&mut self) -> bool {
+        let counts = match self.tables.counters() {
+            Ok(counts) => counts,
+            Err(error) => {
+                tracing::warn!("{}", in_full(&error));
+                return false;
+            }
+        };
+        let lost = [
+            Counter::EventsLimited,
+            Counter::EventsLost,
+            Counter::SightingsOverShare,
+            Counter::SightingsFailed,
+        ];
+        let lost = lost.iter().fold(0u64, |sum, &counter| {
+            sum.saturating_add(counts.get(counter))
+        });
+        let more = lost.saturating_sub(self.counted_lost);
+        self.counted_lost = lost;
+        if more > 0 {
+            self.tell(Input::Lost(more));
+        }
+        more > 0
+    }
+
+    /// Documents of the engine's state now.
+    pub fn composer<'a>(&'a self, blind: &'a [String]) -> Composer<'a> {
+        Composer {
+            engine: &self.engine,
+            clock: clock::wall(),
+            now: clock::now(),
+            host: &self.host,
+            boot: Some(&self.boot),
+            blind,
+        }
+    }
+
+    /// The ports that are to be watched.
+    pub fn wanted(&self) -> Vec<u32> {
+        let ports = self.topology.ports.iter();
+        ports
+            .filter(|(_, port)| port.wanted)
+            .map(|(&ifindex, _)| ifindex)
+            .collect()
+    }
+
+    /// What the kernel says of every wanted port.
+    pub fn check_all(&self) -> Vec<(u32, PortCheck)> {
+        let live = lock(&self.live);
+        let wanted = self.wanted().into_iter();
+        wanted
+            .map(|ifindex| (ifindex, live.check(ifindex)))
+            .collect()
+    }
+
+    /// Puts the program back where a check found it missing.
+    pub fn mend(&mut self, checks: &[(u32, PortCheck)]) {
+        for (ifindex, check) in checks {
+            if *check != PortCheck::Attached {
+                self.attach(*ifindex);
+            }
+        }
+    }
+
+    /// Takes the program off every port: nothing of ours is left.
+    pub fn end(&mut self) {
+        let mut live = lock(&self.live);
+        let ports: Vec<u32> = live.ports().map(|(ifindex, _)| ifindex).collect();
+        for ifindex in ports {
+            live.detach(ifindex);
+        }
+    }
+
+    /// Does what a command says that needs nothing but the observer; gives back the others.
+    pub fn obey(&mut self, command: Command) -> Option<Command> {
+        match command {
+            Command::Watch { add, remove } => {
+                self.watch(add, &remove);
+                None
+            }
+            other => Some(other),
+        }
+    }
+
+    fn forget_gone_ports(&mut self) {
+        let ports: BTreeSet<u32> = self.wanted().into_iter().collect();
+        let mut live = lock(&self.live);
+        let gone: Vec<u32> = live
+            .ports()
+            .map(|(ifindex, _)| ifindex)
+            .filter(|ifindex| !ports.contains(ifindex))
+            .collect();
+        for ifindex in gone {
+            live.detach(ifindex);
+        }
+        self.tried.retain(|ifindex, _| ports.contains(ifindex));
+        self.missing.retain(|ifindex, _| ports.contains(ifindex));
+    }
+
+    fn attach_all(&mut self) {
+        let attached: BTreeSet<u32> = {
+            let live = lock(&self.live);
+            live.ports().map(|(ifindex, _)| ifindex).collect()
+        };
+        for ifindex in self.wanted() {
+            if !attached.contains(&ifindex) {
+                self.attach(ifindex);
+            }
+        }
+    }
+
+    fn look_at(&mut self, ifindex: u32) {
+        if !self
+            .topology
+            .ports
+            .get(&ifindex)
+            .is_some_and(|port| port.wanted)
+        {
+            return;
+        }
+        let check = lock(&self.live).check(ifindex);
+        if let PortCheck::Blind(why) = check {
+            self.tell(Input::Unattached { ifindex, why });
+            self.attach(ifindex);
+        }
+    }
+
+    fn attach(&mut self, ifindex: u32) {
+        let Some(port) = self.topology.ports.get(&ifindex) else {
+            return;
+        };
+        let name = Arc::clone(&port.name);
+        let now = clock::now();
+        let tried = self.tried.get(&ifindex);
+        if tried.is_some_and(|&at| now.since(at) < REATTACH) {
+            self.missing.entry(ifindex).or_default();
+            return;
+        }
+        self.tried.insert(ifindex, now);
+        let attached = lock(&self.live).attach(ifindex, &name);
+        match attached {
+            Ok(()) => {
+                self.missing.remove(&ifindex);
+                tracing::debug!(interface = %name, "watched");
+                self.tell(Input::Attached { ifindex });
+            }
+            Err(AttachError::Vanished { .. }) => {
+                self.missing.remove(&ifindex);
+                tracing::debug!(interface = %name, "gone before it could be watched");
+            }
+            Err(error) => {
+                let why = in_full(&error);
+                if self.missing.get(&ifindex) != Some(&why) {
+                    tracing::warn!(interface = %name, "not watched: {why}");
+                }
+                self.missing.insert(ifindex, why.clone());
+                self.tell(Input::Unattached { ifindex, why });
+            }
+        }
+    }
+
+    /// Tries again where attaching failed or had to wait.
+    pub fn retry(&mut self) {
+        for ifindex in self.missing.keys().copied().collect::<Vec<_>>() {
+            self.attach(ifindex);
+        }
+    }
+}

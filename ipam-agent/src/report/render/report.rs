@@ -1,0 +1,260 @@
+//! Conflicts first, each with all that a person needs to act; then the rest in short.
+
+use jiff::Timestamp;
+
+use super::{Csv, Document, Maybe, blindness, joined, segments};
+use crate::report::{
+    document::{
+        ClaimRecord, ConflictRecord, ConflictState, EventRecord, LeaseCounts, LeaseName, Report,
+        Severity,
+    },
+    page::{
+        Align::{Left, Right},
+        Cell, Page, Style, Table, count,
+    },
+};
+
+/// More conflicts than this are listed one a line.
+const TOLD_IN_FULL: usize = 20;
+/// So many events are shown; the JSON has all.
+const EVENTS_SHOWN: usize = 20;
+
+impl Document for Report {
+    fn generated_at(&self) -> Timestamp {
+        self.generated_at
+    }
+
+    fn table(&self, page: &mut Page) {
+        headline(page, self);
+        if self.conflicts.len() <= TOLD_IN_FULL {
+            for conflict in &self.conflicts {
+                page.blank();
+                in_full(page, conflict);
+            }
+        } else {
+            page.blank();
+            in_short(page, &self.conflicts);
+            page.blank();
+            let hint = "`ipam-agent explain ADDRESS` tells one in full.";
+            page.text(0, Style::Dim, hint);
+        }
+        events(page, &self.events);
+        blindness(page, &self.blind);
+        page.blank();
+        segments::in_one_line(page, &self.segments);
+        leases(page, self.leases);
+    }
+
+    fn csv(&self, csv: &mut Csv) {
+        csv.row([
+            &"id",
+            &"kind",
+            &"severity",
+            &"state",
+            &"address",
+            &"segment",
+            &"vlan",
+            &"outer_vlan",
+            &"first_seen",
+            &"last_seen",
+            &"changes",
+            &"macs",
+            &"interfaces",
+            &"stores",
+            &"holders",
+            &"reason",
+        ]);
+        for conflict in &self.conflicts {
+            let claims = || conflict.claims.iter();
+            let leases = || conflict.leases.iter();
+            csv.row([
+                &conflict.id,
+                &conflict.kind,
+                &conflict.severity,
+                &conflict.state,
+                &Maybe(conflict.address),
+                &conflict.segment.name,
+                &Maybe(conflict.segment.vlan),
+                &Maybe(conflict.segment.outer_vlan),
+                &conflict.first_seen,
+                &conflict.last_seen,
+                &conflict.changes,
+                &joined(claims().map(|claim| claim.mac), " "),
+                &joined(claims().filter_map(|claim| claim.interface.as_deref()), " "),
+                &joined(leases().map(|lease| &lease.store), " "),
+                &joined(leases().map(|lease| &lease.holder), " "),
+                &conflict.reason,
+            ]);
+        }
+    }
+}
+
+fn headline(page: &mut Page, report: &Report) {
+    let active = usize::try_from(report.summary.active).unwrap_or(usize::MAX);
+    let resolved = report.conflicts.len().saturating_sub(active);
+    let active_style = if active > 0 { Style::Bad } else { Style::Good };
+    let text = match (active, resolved) {
+        (0, 0) if report.blind.is_empty() => "No conflicts.".to_owned(),
+        (0, 0) => "No conflicts where the agent could look.".to_owned(),
+        (0, resolved) => format!("No conflicts now; {resolved} resolved."),
+        (active, 0) => format!("{}.", count(active, "conflict")),
+        (active, resolved) => format!("{}, {resolved} resolved.", count(active, "conflict")),
+    };
+    page.text(0, active_style, &text);
+}
+
+pub(super) fn severity_style(conflict: &ConflictRecord) -> Style {
+    match (conflict.state, conflict.severity) {
+        (ConflictState::Resolved, _) => Style::Dim,
+        (ConflictState::Active, Severity::Critical) => Style::Bad,
+        (ConflictState::Active, Severity::Warning) => Style::Warning,
+        (ConflictState::Active, Severity::Info) => Style::Bold,
+    }
+}
+
+fn standing(conflict: &ConflictRecord) -> &'static str {
+    match conflict.state {
+        ConflictState::Active => conflict.severity.name(),
+        ConflictState::Resolved => conflict.state.name(),
+    }
+}
+
+pub(super) fn in_full(page: &mut Page, conflict: &ConflictRecord) {
+    let style = severity_style(conflict);
+    let address = conflict
+        .address
+        .map_or_else(String::new, |ip| ip.to_string());
+    page.line(
+        0,
+        [
+            Cell::new(style, standing(conflict).to_uppercase()),
+            Cell::new(Style::Bold, conflict.kind.name()),
+            Cell::new(Style::Bold, address),
+            conflict.segment.to_string().into(),
+        ],
+    );
+    page.text(2, Style::Plain, &conflict.reason);
+    claims(page, 2, &conflict.claims);
+    for lease in &conflict.leases {
+        page.text(2, Style::Plain, &leased(lease));
+    }
+    let mut facts = vec![format!("since {}", page.ago(conflict.first_seen))];
+    if conflict.changes > 0 {
+        facts.push(format!("changed hands {}", times(conflict.changes)));
+    }
+    if conflict.flapping {
+        facts.push("flapping".to_owned());
+    }
+    if let Some(at) = conflict.resolved_at {
+        facts.push(format!("resolved {}", page.ago(at)));
+    }
+    facts.push(format!("id {}", conflict.id));
+    page.text(2, Style::Dim, &joined(facts, ", "));
+}
+
+fn times(number: u64) -> String {
+    match number {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{number} times"),
+    }
+}
+
+pub(super) fn claims(page: &mut Page, indent: usize, claims: &[ClaimRecord]) {
+    if claims.is_empty() {
+        return;
+    }
+    let mut table = Table::new([
+        ("MAC", Left),
+        ("INTERFACE", Left),
+        ("FIRST SEEN", Left),
+        ("LAST SEEN", Left),
+        ("FRAMES", Right),
+        ("EVIDENCE", Left),
+    ]);
+    for claim in claims {
+        table.row([
+            claim.mac.to_string().into(),
+            claim.interface.as_deref().unwrap_or("gone").into(),
+            page.ago(claim.first_seen).into(),
+            page.ago(claim.last_seen).into(),
+            claim.frames.to_string().into(),
+            joined(&claim.evidence, ", ").into(),
+        ]);
+    }
+    page.table(indent, table);
+}
+
+fn leased(lease: &LeaseName) -> String {
+    let LeaseName {
+        store,
+        holder,
+        state,
+        ..
+    } = lease;
+    format!("leased to {holder} by {store}, {state}")
+}
+
+fn in_short(page: &mut Page, conflicts: &[ConflictRecord]) {
+    let mut table = Table::new([
+        ("SEVERITY", Left),
+        ("KIND", Left),
+        ("ADDRESS", Left),
+        ("SEGMENT", Left),
+        ("LAST SEEN", Left),
+        ("WHO", Left),
+    ]);
+    for conflict in conflicts {
+        let who = conflict.claims.iter().map(|claim| match &claim.interface {
+            Some(interface) => format!("{} ({interface})", claim.mac),
+            None => claim.mac.to_string(),
+        });
+        table.row([
+            Cell::new(severity_style(conflict), standing(conflict)),
+            conflict.kind.name().into(),
+            Maybe(conflict.address).to_string().into(),
+            conflict.segment.to_string().into(),
+            page.ago(conflict.last_seen).into(),
+            joined(who, ", ").into(),
+        ]);
+    }
+    page.table(0, table);
+}
+
+fn events(page: &mut Page, events: &[EventRecord]) {
+    if events.is_empty() {
+        return;
+    }
+    page.blank();
+    page.text(0, Style::Bold, "Events that are no conflict");
+    let hidden = events.len().saturating_sub(EVENTS_SHOWN);
+    if hidden > 0 {
+        let text = format!("{hidden} earlier ones: --output json");
+        page.text(2, Style::Dim, &text);
+    }
+    let mut table = Table::new([
+        ("WHEN", Left),
+        ("KIND", Left),
+        ("ADDRESS", Left),
+        ("WHAT", Left),
+    ]);
+    for event in &events[hidden..] {
+        table.row([
+            page.ago(event.at).into(),
+            event.kind.name().into(),
+            event.address.to_string().into(),
+            event.reason.as_str().into(),
+        ]);
+    }
+    page.table(2, table);
+}
+
+pub(super) fn leases(page: &mut Page, counts: LeaseCounts) {
+    let states = counts.iter().filter(|&(_, number)| number > 0);
+    let states = states.map(|(state, number)| format!("{number} {state}"));
+    let text = match counts.total() {
+        0 => "Leases: none.".to_owned(),
+        _ => format!("Leases: {}.", joined(states, ", ")),
+    };
+    page.text(0, Style::Plain, &text);
+}

@@ -1,0 +1,158 @@
+//! Golden renderings. What a person would see is in `snapshots/`: read it when it changes.
+
+mod samples;
+
+use insta::assert_snapshot;
+
+use super::{Document, Format, render};
+use crate::report::View;
+
+const NARROW: View = View {
+    width: Some(80),
+    color: false,
+};
+const WIDE: View = View {
+    width: Some(120),
+    color: false,
+};
+
+fn show<D: Document>(document: &D, format: Format, view: View) -> String {
+    render(document, format, view).expect("rendered")
+}
+
+/// At 80 and 120 columns, and as CSV.
+fn all<D: Document>(document: &D) -> String {
+    [
+        show(document, Format::Table, NARROW),
+        show(document, Format::Table, WIDE),
+        show(document, Format::Csv, NARROW),
+    ]
+    .join("\n=====\n\n")
+}
+
+#[test]
+fn report() {
+    assert_snapshot!(all(&samples::report(2)));
+}
+
+#[test]
+fn report_without_conflicts() {
+    assert_snapshot!(show(&samples::quiet_report(), Format::Table, NARROW));
+    let mut blind = samples::quiet_report();
+    blind.blind = vec!["mgmt-br: veth9 can't be attached: permission denied".to_owned()];
+    blind.segments.clear();
+    assert_snapshot!(show(&blind, Format::Table, NARROW));
+}
+
+#[test]
+fn report_of_500_conflicts() {
+    let text = show(&samples::report(500), Format::Table, NARROW);
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.contains("duplicate-address"))
+            .count(),
+        250
+    );
+    let head: Vec<_> = text.lines().take(8).collect();
+    let tail: Vec<_> = text.lines().rev().take(16).collect();
+    let tail: Vec<_> = tail.into_iter().rev().collect();
+    assert_snapshot!(format!("{}\n[…]\n{}", head.join("\n"), tail.join("\n")));
+}
+
+#[test]
+fn report_as_json() {
+    assert_snapshot!(show(&samples::report(1), Format::Json, NARROW));
+}
+
+#[test]
+fn report_in_colour() {
+    let view = View {
+        width: Some(80),
+        color: true,
+    };
+    assert_snapshot!(show(&samples::report(1), Format::Table, view).replace('\x1b', "ESC"));
+}
+
+#[test]
+fn leases() {
+    assert_snapshot!(all(&samples::leases()));
+}
+
+#[test]
+fn addresses() {
+    assert_snapshot!(all(&samples::addresses()));
+}
+
+#[test]
+fn segments() {
+    assert_snapshot!(all(&samples::segments()));
+}
+
+#[test]
+fn explain() {
+    assert_snapshot!(all(&samples::explain()));
+}
+
+#[test]
+fn plan() {
+    assert_snapshot!(all(&samples::plan()));
+}
+
+#[test]
+fn applied() {
+    assert_snapshot!(all(&samples::applied()));
+}
+
+#[test]
+fn history() {
+    assert_snapshot!(all(&samples::history()));
+}
+
+#[test]
+fn doctor() {
+    assert_snapshot!(all(&samples::doctor()));
+}
+
+#[test]
+fn a_name_cannot_move_the_cursor() {
+    let mut leases = samples::leases();
+    let hostile = "x\x1b]0;owned\x07\x1b[2J\u{202e}\r\nFAKE  active";
+    leases.leases[0].lease.holder.pod = Some(hostile.to_owned());
+    leases.leases[0].lease.store = hostile.to_owned();
+    leases.leases[0].reason = hostile.to_owned();
+    for format in [Format::Table, Format::Csv] {
+        let text = show(&leases, format, NARROW);
+        let obeyed = |character: char| character != '\n' && character.is_control();
+        assert!(!text.contains(obeyed), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("FAKE")), "{text}");
+    }
+}
+
+/// What a program reads back is what was written, down to the last field.
+#[test]
+fn documents_survive_json() {
+    fn check<D>(document: &D)
+    where
+        D: Document + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let json = show(document, Format::Json, NARROW);
+        let read: D = serde_json::from_str(&json).expect("read");
+        assert_eq!(*document, read);
+    }
+    check(&samples::report(2));
+    check(&samples::leases());
+    check(&samples::addresses());
+    check(&samples::segments());
+    check(&samples::explain());
+    check(&samples::plan());
+    check(&samples::applied());
+    check(&samples::history());
+    check(&samples::doctor());
+}
+
+#[test]
+fn another_document_is_refused() {
+    let json = show(&samples::plan(), Format::Json, NARROW);
+    let read = serde_json::from_str::<crate::report::document::Applied>(&json);
+    assert!(read.is_err_and(|error| error.to_string().contains("ipam-agent/plan/v1")));
+}

@@ -1,0 +1,477 @@
+//! Documents as the agent could have made them at noon.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipam_common::sighting::Evidence;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    engine::{
+        lease::Damage,
+        plan::{Asker, Reason},
+    },
+    report::document::*,
+};
+
+fn now() -> Timestamp {
+    "2026-11-23T12:00:00Z".parse().expect("a time")
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    now() - SignedDuration::from_secs(seconds)
+}
+
+fn host() -> String {
+    "node1".to_owned()
+}
+
+fn address(number: u16) -> IpAddr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(10, 52, high, low).into()
+}
+
+fn segment(name: &str, vlan: Option<u16>) -> SegmentName {
+    SegmentName {
+        name: name.to_owned(),
+        vlan,
+        outer_vlan: None,
+    }
+}
+
+fn mac(last: u8) -> HardwareAddress {
+    let mac = ipam_common::Mac::new([2, 0, 0, 0, 0, last]);
+    HardwareAddress(mac.expect("unicast"))
+}
+
+fn claim(last: u8, interface: &str, first: i64, heard: i64) -> ClaimRecord {
+    ClaimRecord {
+        mac: mac(last),
+        interface: Some(interface.to_owned()),
+        first_seen: ago(first),
+        last_seen: ago(heard),
+        frames: 12,
+        evidence: vec![
+            EvidenceName(Evidence::ArpReply),
+            EvidenceName(Evidence::ArpAnnouncement),
+        ],
+    }
+}
+
+fn holder(pod: &str) -> HolderName {
+    HolderName {
+        container_id: Some("4f1d".repeat(16)),
+        interface: Some("eth0".to_owned()),
+        pod: Some(pod.to_owned()),
+        mac: Some(mac(1)),
+        host_interface: Some("veth1a2b3c4d".to_owned()),
+    }
+}
+
+fn lease(number: u16, pod: &str, state: LeaseState) -> LeaseName {
+    LeaseName {
+        store: "host-local:k8s-pod-network".to_owned(),
+        address: address(number),
+        holder: holder(pod),
+        state,
+    }
+}
+
+fn conflict(number: u16) -> ConflictRecord {
+    let duplicate = number % 2 == 1;
+    let (kind, severity) = match duplicate {
+        true => (ConflictKind::DuplicateAddress, Severity::Critical),
+        false => (ConflictKind::UnleasedAddress, Severity::Warning),
+    };
+    let mut claims = vec![claim(1, "veth1a2b3c4d", 4000, 3)];
+    if duplicate {
+        claims.push(claim(2, "mgmt-bo", 130, 1));
+    }
+    ConflictRecord {
+        id: format!("c{number:07x}"),
+        kind,
+        severity,
+        state: ConflictState::Active,
+        address: Some(address(number)),
+        segment: segment("mgmt-br", Some(10)),
+        first_seen: ago(130),
+        last_seen: ago(1),
+        resolved_at: None,
+        reason: match duplicate {
+            true => format!(
+                "02:00:00:00:00:01 behind veth1a2b3c4d and 02:00:00:00:00:02 on mgmt-bo both use \
+                 {}: the first came back 0.3 s after the second spoke",
+                address(number)
+            ),
+            false => "nobody leased it, and it is inside 10.52.0.0/24".to_owned(),
+        },
+        changes: if duplicate { 9 } else { 0 },
+        flapping: duplicate,
+        claims,
+        leases: match duplicate {
+            true => vec![lease(number, "default/web-0", LeaseState::Active)],
+            false => Vec::new(),
+        },
+        history: vec![
+            ConflictStep {
+                at: ago(130),
+                kind: ConflictKind::LeaseMismatch,
+                severity: Severity::Warning,
+                state: ConflictState::Active,
+            },
+            ConflictStep {
+                at: ago(129),
+                kind,
+                severity,
+                state: ConflictState::Active,
+            },
+        ],
+    }
+}
+
+fn segment_records() -> Vec<SegmentRecord> {
+    vec![
+        SegmentRecord {
+            segment: segment("mgmt-br", None),
+            watched_since: Some(ago(7500)),
+            complete: true,
+            lost: 0,
+            interfaces: vec!["mgmt-bo".to_owned(), "veth1a2b3c4d".to_owned()],
+        },
+        SegmentRecord {
+            segment: segment("mgmt-br", Some(10)),
+            watched_since: None,
+            complete: false,
+            lost: 7,
+            interfaces: vec!["mgmt-bo".to_owned()],
+        },
+    ]
+}
+
+fn event(at: i64) -> EventRecord {
+    EventRecord {
+        kind: EventKind::AddressMoved,
+        address: address(9),
+        segment: segment("mgmt-br", None),
+        at: ago(at),
+        macs: vec![mac(3), mac(4)],
+        reason: "02:00:00:00:00:03 left, and 02:00:00:00:00:04 uses the address now".to_owned(),
+    }
+}
+
+pub fn report(conflicts: u16) -> Report {
+    let mut conflicts: Vec<_> = (1..=conflicts).map(conflict).collect();
+    if let [_, last] = conflicts.as_mut_slice() {
+        last.state = ConflictState::Resolved;
+        last.resolved_at = Some(ago(20));
+    }
+    Report {
+        schema: ReportSchema::V1,
+        generated_at: now(),
+        host: host(),
+        boot_id: Some("5f0c6d8e-1b7a-4c1e-9a57-0d3c2b1a9f8e".to_owned()),
+        blind: vec!["mgmt-br VLAN 10: veth9 can't be attached: permission denied".to_owned()],
+        segments: segment_records(),
+        summary: Summary::of(&conflicts),
+        conflicts,
+        events: vec![event(400), event(70)],
+        leases: [LeaseState::Active, LeaseState::Active, LeaseState::Stale]
+            .into_iter()
+            .collect(),
+    }
+}
+
+pub fn quiet_report() -> Report {
+    let mut quiet = report(0);
+    quiet.blind.clear();
+    quiet.events.clear();
+    quiet.segments.truncate(1);
+    quiet
+}
+
+pub fn segments() -> Segments {
+    Segments {
+        schema: SegmentsSchema::V1,
+        generated_at: now(),
+        host: host(),
+        segments: segment_records(),
+    }
+}
+
+fn blocker(reason: Reason, detail: &str, ready: Option<i64>) -> BlockerRecord {
+    BlockerRecord {
+        reason,
+        detail: detail.to_owned(),
+        ready_at: ready.map(|seconds| ago(-seconds)),
+    }
+}
+
+fn lease_records() -> Vec<LeaseRecord> {
+    let wire = Some(segment("mgmt-br", None));
+    vec![
+        LeaseRecord {
+            lease: lease(2, "default/web-0", LeaseState::Active),
+            segment: wire.clone(),
+            damage: None,
+            reason: "heard 3 s ago".to_owned(),
+            since: Some(ago(4000)),
+            last_heard: Some(ago(3)),
+            blockers: vec![
+                blocker(Reason::Seen, "heard 3 s ago", None),
+                blocker(Reason::Holder, "configured behind veth1a2b3c4d", None),
+            ],
+        },
+        LeaseRecord {
+            lease: LeaseName {
+                holder: HolderName::default(),
+                ..lease(7, "", LeaseState::Quiet)
+            },
+            segment: wire,
+            damage: Some(Damage::Empty),
+            reason: "neither heard nor held; its record is empty, as power loss leaves it"
+                .to_owned(),
+            since: Some(ago(600)),
+            last_heard: None,
+            blockers: vec![blocker(
+                Reason::Age,
+                "seen unchanged for 10 of 15 min",
+                Some(300),
+            )],
+        },
+        LeaseRecord {
+            lease: LeaseName {
+                store: "host-local:storage".to_owned(),
+                address: "fd00:52::5c".parse().expect("an address"),
+                ..lease(
+                    0,
+                    "longhorn-system/instance-manager-0f3c",
+                    LeaseState::Stale,
+                )
+            },
+            segment: Some(segment("storage-br", Some(20))),
+            damage: None,
+            reason: "nobody uses it: silent for 2 h, no holder, two passes agree".to_owned(),
+            since: Some(ago(7300)),
+            last_heard: None,
+            blockers: Vec::new(),
+        },
+    ]
+}
+
+pub fn leases() -> Leases {
+    Leases {
+        schema: LeasesSchema::V1,
+        generated_at: now(),
+        host: host(),
+        blind: vec!["host-local:backup: cannot read /srv/backup: permission denied".to_owned()],
+        leases: lease_records(),
+    }
+}
+
+pub fn addresses() -> Addresses {
+    let record = |number, last, interface, leased: bool| AddressRecord {
+        address: address(number),
+        segment: segment("mgmt-br", None),
+        claim: claim(last, interface, 4000, 3),
+        leases: match leased {
+            true => vec![lease(number, "default/web-0", LeaseState::Active)],
+            false => Vec::new(),
+        },
+    };
+    let elsewhere = AddressRecord {
+        address: "fe80::42:acff:fe11:2".parse().expect("an address"),
+        segment: segment("storage-br", Some(20)),
+        ..record(1, 4, "storage-bo", false)
+    };
+    Addresses {
+        schema: AddressesSchema::V1,
+        generated_at: now(),
+        host: host(),
+        addresses: vec![
+            record(2, 1, "veth1a2b3c4d", true),
+            record(200, 2, "mgmt-bo", false),
+            elsewhere,
+        ],
+    }
+}
+
+pub fn explain() -> Explain {
+    let conflict = conflict(1);
+    let claims = conflict.claims.iter().cloned();
+    Explain {
+        schema: ExplainSchema::V1,
+        generated_at: now(),
+        host: host(),
+        address: address(1),
+        verdict: "Two machines use it, and default/web-0 has leased it.".to_owned(),
+        claims: claims
+            .map(|claim| SegmentClaim {
+                segment: conflict.segment.clone(),
+                claim,
+            })
+            .collect(),
+        life: Life {
+            assertion: Some(ago(1)),
+            probe: None,
+            packet: Some(ago(2)),
+        },
+        holders: vec![
+            HolderAnswer {
+                source: "namespaces".to_owned(),
+                answer: Held::Yes,
+                detail: Some("configured behind veth1a2b3c4d".to_owned()),
+            },
+            HolderAnswer {
+                source: "cri".to_owned(),
+                answer: Held::Unknown,
+                detail: Some("no socket was found".to_owned()),
+            },
+        ],
+        leases: lease_records().into_iter().take(1).collect(),
+        conflicts: vec![conflict],
+        events: vec![event(5000)],
+    }
+}
+
+pub fn plan() -> Plan {
+    let release = |number, pod: Option<&str>, damage| PlannedRelease {
+        store: "host-local:k8s-pod-network".to_owned(),
+        address: address(number),
+        holder: pod.map(holder).unwrap_or_default(),
+        damage,
+        reason: "no sign of life since the watch began, nobody holds it, two passes agree"
+            .to_owned(),
+        evidence: ProofRecord {
+            watched_since: ago(1300),
+            gate_seconds: 900,
+            quiet_seconds: 1300,
+            unchanged_seconds: 1290,
+            earlier_boot: None,
+            sources: vec!["namespaces".to_owned()],
+            passes: 2,
+        },
+    };
+    let kept = |number, blockers| KeptLease {
+        store: "host-local:k8s-pod-network".to_owned(),
+        address: address(number),
+        blockers,
+    };
+    let young = kept(
+        40,
+        vec![
+            blocker(Reason::Age, "seen unchanged for 4 of 5 min", Some(60)),
+            blocker(Reason::SecondPass, "one pass agrees", Some(70)),
+        ],
+    );
+    let alive = |number| {
+        let seen = blocker(Reason::Seen, "heard 3 s ago", None);
+        kept(number, vec![seen, blocker(Reason::Holder, "web-0", None)])
+    };
+    let covered = |number| {
+        let detail = "mgmt-br was not watched from 11:50 to 11:51";
+        let ready = 60 * i64::from(1 + number % 5);
+        kept(number, vec![blocker(Reason::Coverage, detail, Some(ready))])
+    };
+    Plan {
+        schema: PlanSchema::V1,
+        generated_at: now(),
+        host: host(),
+        complete: false,
+        blind: vec!["cri: no socket was found".to_owned()],
+        releases: vec![
+            release(30, Some("default/job-7"), None),
+            release(31, None, Some(Damage::Nul)),
+        ],
+        kept: std::iter::once(young)
+            .chain((50..53).map(alive))
+            .chain((60..90).map(covered))
+            .collect(),
+    }
+}
+
+pub fn applied() -> Applied {
+    let outcome = |number, result, blocker, error: Option<&str>| OutcomeRecord {
+        store: "host-local:k8s-pod-network".to_owned(),
+        address: address(number),
+        result,
+        blocker,
+        error: error.map(str::to_owned),
+    };
+    let changed = blocker(Reason::Changed, "its file was written anew meanwhile", None);
+    Applied {
+        schema: AppliedSchema::V1,
+        generated_at: now(),
+        host: host(),
+        blind: Vec::new(),
+        outcomes: vec![
+            outcome(30, ReleaseResult::Released, None, None),
+            outcome(31, ReleaseResult::Kept, Some(changed), None),
+            outcome(
+                32,
+                ReleaseResult::Failed,
+                None,
+                Some("read-only file system"),
+            ),
+        ],
+    }
+}
+
+pub fn history() -> History {
+    let entry = |number, at, result, detail: Option<&str>| HistoryEntry {
+        id: format!("{number}"),
+        at: ago(at),
+        boot_id: "5f0c6d8e-1b7a-4c1e-9a57-0d3c2b1a9f8e".to_owned(),
+        asker: Asker::Person,
+        store: "host-local:k8s-pod-network".to_owned(),
+        address: address(number),
+        holder: holder("default/job-7"),
+        damage: None,
+        reason: "silent for 21 min, nobody holds it, two passes agree".to_owned(),
+        result,
+        detail: detail.map(str::to_owned),
+    };
+    History {
+        schema: HistorySchema::V1,
+        generated_at: now(),
+        host: host(),
+        damaged_lines: 1,
+        entries: vec![
+            entry(31, 40, ReleaseResult::Unknown, None),
+            entry(30, 90, ReleaseResult::Released, None),
+            entry(
+                29,
+                200_000,
+                ReleaseResult::Failed,
+                Some("read-only file system"),
+            ),
+        ],
+    }
+}
+
+pub fn doctor() -> Doctor {
+    let check = |name: &str, status, detail: &str, mend: Option<&str>| Check {
+        name: name.to_owned(),
+        status,
+        detail: detail.to_owned(),
+        mend: mend.map(str::to_owned),
+    };
+    Doctor {
+        schema: DoctorSchema::V1,
+        generated_at: now(),
+        host: host(),
+        checks: vec![
+            check("kernel", CheckStatus::Ok, "6.18.5", None),
+            check(
+                "state",
+                CheckStatus::Warn,
+                "/var/lib/ipam-agent is on tmpfs and does not survive a reboot: nothing is released",
+                Some("put state_dir on a disk"),
+            ),
+            check(
+                "capabilities",
+                CheckStatus::Fail,
+                "missing: bpf, perfmon",
+                Some("run it as root, or grant them in the unit file"),
+            ),
+        ],
+    }
+}
