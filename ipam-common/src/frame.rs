@@ -111,7 +111,7 @@ pub enum Refusal {
     /// Sent to where such a message can't go: DAD elsewhere than to a solicited-node
     /// address, or an answer to a solicitation to a multicast address.
     Destination = 17,
-    /// A Neighbor Discovery message longer than an Ethernet frame's 1,500 bytes.
+    /// A Neighbor Discovery message longer than 512 bytes.
     Oversized = 18,
     /// More options than are followed.
     Options = 19,

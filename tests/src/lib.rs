@@ -5,3 +5,7 @@ pub mod daemon;
 pub mod lab;
 pub mod netns;
 pub mod runtime;
+//! What the suites share.
+
+pub mod frames;
+pub mod testrun;

@@ -25,10 +25,11 @@ const NONCE: u8 = 14;
 
 /// Messages and options come in words of eight bytes (§4.6).
 const WORD: usize = 8;
-/// Words in the longest message looked at, an Ethernet frame's 1,500 bytes less IPv6's 40.
-const WORDS: usize = 182;
+/// Words in the longest message looked at: 512 bytes hold an advertisement of a dozen
+/// prefixes.
+const WORDS: usize = 64;
 /// How many options are followed.
-const OPTIONS: usize = 32;
+const OPTIONS: usize = 16;
 
 const UNSPECIFIED: [u8; 16] = [0; 16];
 
@@ -261,7 +262,7 @@ fn sum<F: Frame>(frame: &F, ip: &ip::V6, start: usize, length: usize) -> Result<
         let word = frame.read(start + word * WORD).ok_or(Refusal::Truncated)?;
         sum += halves(u64::from_be_bytes(word));
     }
-    // 374 numbers of at most 32 bits: folded to 33, 18, 17 and 16 bits.
+    // Fewer than 2⁸ numbers of 32 bits: folded to 33, 18, 17 and 16 bits.
     sum = (sum >> 32) + (sum & 0xffff_ffff);
     sum = (sum >> 16) + (sum & 0xffff);
     sum = (sum >> 16) + (sum & 0xffff);

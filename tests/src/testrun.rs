@@ -1,0 +1,203 @@
+//! The eBPF object under BPF_PROG_TEST_RUN: one frame at a time, and what a packet costs.
+//!
+//! Needs root (or BPF, NET_ADMIN and PERFMON). A test run has its own skb: nothing on the
+//! machine's wires is touched. It strips no tag: all tags stay in the frame.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapData},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use ipam_agent::source::live::pod;
+use ipam_common::{
+    Address,
+    sighting::{PortBudget, Stamps},
+};
+use serde::Serialize;
+
+use crate::frames::{self, Arp};
+
+/// The object that the repository keeps.
+pub const OBJECT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../ipam-ebpf/object/ipam-ebpf.o"
+);
+
+/// The port that a test run's skb comes in by: the loopback device of the namespace.
+pub const IFINDEX: u32 = 1;
+
+/// What `TC_ACT_UNSPEC`, -1, is as the return value of a test run.
+pub const TC_ACT_UNSPEC: u32 = u32::MAX;
+
+/// The object, loaded.
+pub struct Object {
+    ebpf: Ebpf,
+}
+
+impl Object {
+    /// Load it, with the stamping of data packets on or off, and with one port, the test
+    /// run's, which may put as much as it likes into SIGHTINGS.
+    pub fn load(data_plane: bool) -> anyhow::Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .override_global("DATA_PLANE", &u8::from(data_plane), true)
+            .load_file(OBJECT)
+            .context("can't load the eBPF object (needs root, or BPF, NET_ADMIN, PERFMON)")?;
+        for name in ["ipam_agent", "empty"] {
+            program(&mut ebpf, name)?.load()?;
+        }
+        let mut object = Self { ebpf };
+        object.refill()?;
+        Ok(object)
+    }
+
+    /// Give the port its whole share and its event tokens back.
+    pub fn refill(&mut self) -> anyhow::Result<()> {
+        let budget = pod::PortBudget(PortBudget::new(i64::MAX, 0));
+        self.hash::<u32, pod::PortBudget>("PORTS")?
+            .insert(IFINDEX, budget, 0)?;
+        Ok(())
+    }
+
+    /// Put a lease there.
+    pub fn lease(&mut self, address: Address) -> anyhow::Result<()> {
+        let stamps = pod::Stamps(Stamps::default());
+        self.hash::<[u8; 16], pod::Stamps>("LEASED")?
+            .insert(address.mapped(), stamps, 0)?;
+        Ok(())
+    }
+
+    /// A hash map of the object, LRU or not.
+    pub fn hash<K: aya::Pod, V: aya::Pod>(
+        &mut self,
+        name: &str,
+    ) -> anyhow::Result<HashMap<&mut MapData, K, V>> {
+        let map = self
+            .ebpf
+            .map_mut(name)
+            .with_context(|| format!("the object has no map {name}"))?;
+        Ok(map.try_into()?)
+    }
+
+    /// The maps themselves.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Run `frame` through once. Yields the return value and the frame as it came out.
+    pub fn run(&mut self, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
+        let mut out = vec![0; frame.len() + 256];
+        let result = program(&mut self.ebpf, "ipam_agent")?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
+    }
+
+    /// The mean time that `name` takes for `frame`, over `repeat` runs in a row.
+    fn time(&mut self, name: &str, frame: &[u8], repeat: u32) -> anyhow::Result<Duration> {
+        let result = program(&mut self.ebpf, name)?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::default()
+        })?;
+        ensure!(
+            result.return_value == TC_ACT_UNSPEC,
+            "{name} returned {}",
+            result.return_value
+        );
+        Ok(result.duration)
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
+    ebpf.program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?
+        .try_into()
+        .map_err(Into::into)
+}
+
+/// One measured number.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// Its name in the contract.
+    pub name: &'static str,
+    /// What was measured.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// What it must not exceed.
+    pub target: f64,
+    /// What it was measured over, in the same unit.
+    pub baseline: f64,
+}
+
+/// What a packet costs beyond an empty classifier, in nanoseconds.
+///
+/// The kernel tells the mean of a run in whole nanoseconds, and a run's level depends on
+/// what else the machine does. So both programs run by turns, and a figure is the median
+/// of the differences of neighbours.
+pub fn figures() -> anyhow::Result<Vec<Figure>> {
+    let v4 = Ipv4Addr::new(10, 0, 0, 5);
+    let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5);
+    let other = Ipv4Addr::new(10, 0, 0, 9);
+    let ipv4 = frames::ipv4_data(frames::mac(5), v4, other);
+    let ipv6 = frames::ipv6_data(
+        frames::mac(5),
+        v6,
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9),
+    );
+    let claim = Arp::request(frames::mac(5), v4, other).frame();
+    let leased = Address::from_ip(v4.into()).context("not an address of a host")?;
+
+    let mut off = Object::load(false)?;
+    off.lease(leased)?;
+    // Enters the claim; from the second frame on it is a known one.
+    off.run(&claim)?;
+    let mut on = Object::load(true)?;
+    on.lease(leased)?;
+    Ok(vec![
+        over_empty(&mut off, "ipv4_over_empty_ns", &ipv4, 2.0)?,
+        over_empty(&mut off, "ipv6_over_empty_ns", &ipv6, 5.0)?,
+        over_empty(&mut on, "data_plane_over_empty_ns", &ipv4, 30.0)?,
+        over_empty(&mut off, "known_claim_over_empty_ns", &claim, 90.0)?,
+    ])
+}
+
+const ROUNDS: usize = 15;
+const REPEAT: u32 = 1_000_000;
+
+fn over_empty(
+    object: &mut Object,
+    name: &'static str,
+    frame: &[u8],
+    target: f64,
+) -> anyhow::Result<Figure> {
+    let mut over = Vec::with_capacity(ROUNDS);
+    let mut empty = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let nothing = object.time("empty", frame, REPEAT)?.as_nanos() as f64;
+        let ours = object.time("ipam_agent", frame, REPEAT)?.as_nanos() as f64;
+        over.push(ours - nothing);
+        empty.push(nothing);
+    }
+    Ok(Figure {
+        name,
+        value: median(over),
+        unit: "ns",
+        target,
+        baseline: median(empty),
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
