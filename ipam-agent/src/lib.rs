@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod cni;
 pub mod config;
 pub mod driver;

@@ -83,6 +83,9 @@ pub enum PersistError {
     },
 }
 
+/// The lock's file in the state directory.
+const LOCK: &str = "lock";
+
 type Key = (StoreName, Address);
 
 /// The agent's memory. Dropped, it gives the state directory free.
@@ -214,7 +217,7 @@ impl State {
             }
         };
         make_directory(&self.directory).map_err(failed("make", &self.directory))?;
-        let path = self.directory.join("lock");
+        let path = self.directory.join(LOCK);
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -290,6 +293,18 @@ enum Failure {
 /// Makes the state directory, for nobody else to look into.
 pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Whether a file of this name in the state directory is the agent's memory: the database,
+/// one that was moved aside, the lock.
+pub fn is_ours(name: &str) -> bool {
+    name == LOCK || name.starts_with(database::FILE)
+}
+
+/// Whether a process has the state in `directory` open.
+pub fn is_in_use(directory: &Path) -> bool {
+    let held = |lock: File| matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
+    File::open(directory.join(LOCK)).is_ok_and(held)
 }
 
 /// The process id that the lock's owner wrote into it.

@@ -12,17 +12,19 @@ use std::{
 };
 
 use globset::GlobSet;
-use ipam_common::Mac;
 use ipnet::IpNet;
 
 use crate::{
     engine::{
         lease::{Mode, Pool},
-        owner::MacPattern,
+        owner::Owners,
+        reclaim::ReclaimSettings,
     },
     store::source::Source,
 };
 
+/// The lease file that is read when a store of kind `file` names none.
+pub const LEASE_FILE: &str = "/etc/ipam-agent/leases.yaml";
 /// Where the configuration is when nobody says.
 pub const DEFAULT_FILE: &str = "/etc/ipam-agent/config.yaml";
 
@@ -39,10 +41,8 @@ pub struct Config {
     pub holders: Holders,
     /// What is looked at.
     pub observe: Observe,
-    /// Machines with several MACs.
-    pub owners: Vec<OwnerConfig>,
-    /// Claims that contest nobody.
-    pub exempt: Vec<ExemptionConfig>,
+    /// Machines with several MACs, and claims that contest nobody.
+    pub owners: Owners,
     /// Addresses that are never released.
     pub keep: Vec<IpNet>,
     /// What a release needs.
@@ -111,26 +111,6 @@ pub struct Observe {
     pub data_plane: bool,
 }
 
-/// One machine with several MACs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnerConfig {
-    /// The machine.
-    pub name: String,
-    /// Its MACs.
-    pub macs: Vec<Mac>,
-}
-
-/// Claims that contest nobody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExemptionConfig {
-    /// For these addresses.
-    pub addresses: Vec<IpNet>,
-    /// By these MACs; empty: by any.
-    pub macs: Vec<MacPattern>,
-    /// Why.
-    pub reason: String,
-}
-
 /// What a release needs. [`Reclaim::default`] is what the documentation says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reclaim {
@@ -148,7 +128,7 @@ pub struct Reclaim {
     /// From one pass to the next.
     pub pass_interval: Duration,
     /// How many leases one unattended pass releases at most.
-    pub max_per_pass: u32,
+    pub max_per_pass: usize,
     /// How many percent of a pool one unattended pass releases at most.
     pub max_percent: u8,
     /// Whether the floors are lifted: for laboratories and tests.
@@ -214,6 +194,23 @@ impl Config {
         let raw = raw::parse(text).map_err(|error| ConfigError::syntax(file, text, &error))?;
         validate::config(Some(file), raw, overrides)
     }
+
+    /// What the engine is told of releases.
+    pub fn reclaim_settings(&self) -> ReclaimSettings {
+        let reclaim = &self.reclaim;
+        ReclaimSettings {
+            gate: reclaim.gate,
+            damaged_gate: reclaim.damaged_gate,
+            asked_gate: reclaim.asked_gate,
+            asked_damaged_gate: reclaim.asked_damaged_gate,
+            reboot_gate: reclaim.reboot_gate,
+            pass_interval: reclaim.pass_interval,
+            max_per_pass: reclaim.max_per_pass,
+            max_percent: reclaim.max_percent,
+            keep: self.keep.clone(),
+            data_plane: self.observe.data_plane,
+        }
+    }
 }
 
 /// Why there is no configuration.
@@ -265,7 +262,7 @@ impl ConfigError {
         Self::Syntax {
             file: file.to_owned(),
             line,
-            message: format!("{message}: {written}"),
+            message: format!("{message}, in `{written}`"),
         }
     }
 }

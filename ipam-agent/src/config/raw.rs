@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::store::spec::{ExemptSpec, OwnerSpec, PoolSpec};
+
 /// A text and where it stands.
 pub(super) type Text = Spanned<String>;
 
@@ -22,9 +24,9 @@ pub(super) struct Config {
     #[serde(default)]
     pub observe: Observe,
     #[serde(default)]
-    pub owners: Vec<Owner>,
+    pub owners: Vec<OwnerSpec>,
     #[serde(default)]
-    pub exempt: Vec<Exemption>,
+    pub exempt: Vec<ExemptSpec>,
     #[serde(default)]
     pub keep: Vec<Text>,
     #[serde(default)]
@@ -50,19 +52,7 @@ pub(super) struct Store {
     pub reclaim: Option<Text>,
     pub fence: Option<Spanned<bool>>,
     #[serde(default)]
-    pub pools: Vec<Pool>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Pool {
-    pub cidr: Text,
-    pub segment: Option<Text>,
-    pub vlan: Option<Spanned<u64>>,
-    pub gateway: Option<Text>,
-    pub gateway_mac: Option<Text>,
-    #[serde(default)]
-    pub exclude: Vec<Text>,
+    pub pools: Vec<PoolSpec>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -78,23 +68,6 @@ pub(super) struct Observe {
     pub data_plane: Option<Spanned<bool>>,
     #[serde(default)]
     pub confirm: Vec<Text>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Owner {
-    pub name: String,
-    pub macs: Vec<Text>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Exemption {
-    pub addresses: Vec<Text>,
-    #[serde(default)]
-    pub macs: Vec<Text>,
-    #[serde(default)]
-    pub reason: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

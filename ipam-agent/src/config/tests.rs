@@ -1,8 +1,10 @@
 use std::{path::Path, time::Duration};
 
-use super::{Config, Cri, Overrides, Reclaim};
-use crate::engine::lease::{Mode, Place};
-use crate::store::{file::LEASE_FILE, source::Source};
+use super::{Config, Cri, LEASE_FILE, Overrides, Reclaim};
+use crate::{
+    engine::lease::{Mode, Place},
+    store::source::Source,
+};
 
 fn parse(text: &str) -> Result<Config, String> {
     let file = Path::new("/etc/ipam-agent/config.yaml");
@@ -81,7 +83,12 @@ reclaim: { gate: 1h30m }
     let lease_file = Source::File(LEASE_FILE.into());
     assert_eq!((&file.source, file.reclaim), (&lease_file, Mode::Observe));
     assert_eq!(config.holders.cri, Cri::Off);
-    assert_eq!(config.exempt[0].macs[0].to_string(), "00:00:5e:00:01:*");
+    let [owner] = config.owners.owners.as_slice() else {
+        panic!("one owner");
+    };
+    assert_eq!((&*owner.name, owner.macs.len()), ("node2", 2));
+    let exempt = &config.owners.exempt[0];
+    assert_eq!(exempt.macs[0].to_string(), "00:00:5e:00:01:*");
     assert_eq!(config.keep[0].to_string(), "10.0.0.5/32");
     assert_eq!(config.reclaim.gate, Duration::from_secs(90 * 60));
 }
@@ -106,8 +113,8 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         "observe:\n  data_plane: false\nstores: [{ kind: host-local, reclaim: after-reboot }]\n",
         "observe: { data_plane: perhaps }\n",
         "owners: [{ name: n, macs: ['01:00:5e:00:00:01'] }]\n",
-        "exempt: [{ addresses: [10.0.0.0/33] }]\n",
-        "exempt: [{ addresses: [10.0.0.1], macs: ['00:00:5e*'] }]\n",
+        "exempt: [{ addresses: [10.0.0.0/33], reason: x }]\n",
+        "exempt: [{ addresses: [10.0.0.1], macs: ['00:00:5e:0:*'], reason: VRRP }]\n",
         "reclaim:\n  gate: 900\n",
         "reclaim:\n  gate: soon\n",
         "reclaim:\n  gate: -15m\n",

@@ -12,16 +12,14 @@ use std::{
 };
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use ipam_common::Mac;
 use ipnet::IpNet;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, ConfigError, Cri, ExemptionConfig, Holders, Interfaces, Observe, Origin, Overrides,
-    OwnerConfig, StoreConfig,
+    Config, ConfigError, Cri, Holders, Interfaces, Observe, Origin, Overrides, StoreConfig,
     raw::{self, Text},
 };
-use crate::engine::{lease::Mode, owner::MacPattern};
+use crate::engine::{lease::Mode, owner::Owners};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
@@ -46,9 +44,11 @@ pub(super) fn config(
         interfaces: interfaces(at, raw.interfaces, overrides.interfaces)?,
         holders: holders(at, raw.holders, &stores)?,
         observe,
-        owners: owners(at, raw.owners)?,
-        exempt: exempt(at, raw.exempt)?,
-        keep: list(at, "keep", &raw.keep, prefix)?,
+        owners: Owners {
+            owners: raw.owners.into_iter().map(Into::into).collect(),
+            exempt: raw.exempt.into_iter().map(Into::into).collect(),
+        },
+        keep: keep(at, &raw.keep)?,
         reclaim: reclaim::reclaim(at, raw.reclaim)?,
         state_dir: path(
             at,
@@ -110,13 +110,9 @@ fn parsed<T: FromStr>(at: At<'_>, key: &str, text: &Text, right: &str) -> Result
     value.map_err(|_| at.wrong(key, text, format_args!("not {right}")))
 }
 
-fn list<T>(
-    at: At<'_>,
-    key: &str,
-    texts: &[Text],
-    parse: impl Fn(At<'_>, &str, &Text) -> Result<T>,
-) -> Result<Vec<T>> {
-    texts.iter().map(|text| parse(at, key, text)).collect()
+fn keep(at: At<'_>, texts: &[Text]) -> Result<Vec<IpNet>> {
+    let prefixes = texts.iter().map(|text| prefix(at, "keep", text));
+    prefixes.collect()
 }
 
 /// An address, or a prefix without host bits.
@@ -134,17 +130,6 @@ fn prefix(at: At<'_>, key: &str, text: &Text) -> Result<IpNet> {
         return Err(at.wrong(key, text, right));
     }
     Ok(prefix)
-}
-
-fn mac(at: At<'_>, key: &str, text: &Text) -> Result<Mac> {
-    let value = text.value.parse::<Mac>();
-    value.map_err(|error| at.wrong(key, text, error))
-}
-
-/// Six groups of two hexadecimal digits or `*`.
-fn mac_pattern(at: At<'_>, key: &str, text: &Text) -> Result<MacPattern> {
-    let right = "not a MAC pattern such as 00:00:5e:00:01:*";
-    text.value.parse().map_err(|_| at.wrong(key, text, right))
 }
 
 fn interfaces(at: At<'_>, raw: raw::Interfaces, flags: Vec<String>) -> Result<Interfaces> {
@@ -233,27 +218,6 @@ fn observe(at: At<'_>, raw: raw::Observe, stores: &[StoreConfig]) -> Result<Obse
 /// Whether the daemon releases anything unasked.
 fn releasing(stores: &[StoreConfig]) -> bool {
     stores.iter().any(|store| store.reclaim != Mode::Observe)
-}
-
-fn owners(at: At<'_>, raw: Vec<raw::Owner>) -> Result<Vec<OwnerConfig>> {
-    let owners = raw.into_iter().map(|owner| {
-        Ok(OwnerConfig {
-            macs: list(at, "owners.macs", &owner.macs, mac)?,
-            name: owner.name,
-        })
-    });
-    owners.collect()
-}
-
-fn exempt(at: At<'_>, raw: Vec<raw::Exemption>) -> Result<Vec<ExemptionConfig>> {
-    let exempt = raw.into_iter().map(|exemption| {
-        Ok(ExemptionConfig {
-            addresses: list(at, "exempt.addresses", &exemption.addresses, prefix)?,
-            macs: list(at, "exempt.macs", &exemption.macs, mac_pattern)?,
-            reason: exemption.reason,
-        })
-    });
-    exempt.collect()
 }
 
 fn path(

@@ -14,11 +14,7 @@ use std::path::PathBuf;
 
 use crate::{
     config::Config,
-    engine::{
-        Settings,
-        owner::{Exemption, MacPattern, Owner, Owners},
-        reclaim::ReclaimSettings,
-    },
+    engine::Settings,
     serve::BindError,
     source::{links::LinksError, live::LoadError},
     state::StateError,
@@ -89,43 +85,9 @@ pub fn host_name() -> String {
 
 /// What the engine is told of the configuration.
 fn settings(config: &Config, boot: &str) -> Settings {
-    let reclaim = &config.reclaim;
     Settings {
         boot: boot.into(),
-        owners: owners(config),
-        reclaim: ReclaimSettings {
-            gate: reclaim.gate,
-            damaged_gate: reclaim.damaged_gate,
-            asked_gate: reclaim.asked_gate,
-            asked_damaged_gate: reclaim.asked_damaged_gate,
-            reboot_gate: reclaim.reboot_gate,
-            pass_interval: reclaim.pass_interval,
-            max_per_pass: reclaim.max_per_pass as usize,
-            max_percent: reclaim.max_percent,
-            keep: config.keep.clone(),
-            data_plane: config.observe.data_plane,
-        },
-    }
-}
-
-fn owners(config: &Config) -> Owners {
-    Owners {
-        owners: config
-            .owners
-            .iter()
-            .map(|owner| Owner {
-                name: owner.name.as_str().into(),
-                macs: owner.macs.iter().copied().map(MacPattern::from).collect(),
-            })
-            .collect(),
-        exempt: config
-            .exempt
-            .iter()
-            .map(|exemption| Exemption {
-                addresses: exemption.addresses.clone(),
-                macs: exemption.macs.clone(),
-                reason: exemption.reason.as_str().into(),
-            })
-            .collect(),
+        owners: config.owners.clone(),
+        reclaim: config.reclaim_settings(),
     }
 }

@@ -333,12 +333,15 @@ impl Judge<'_> {
         }
     }
 
-    /// The address was found configured behind these ports, at once.
+    /// The address was found configured behind these ports, at once. It counts
+    /// [`BEHIND_GRACE`] after a claimant's first word: a pod that is made anew may have it
+    /// before the old one's namespace is gone.
     pub fn behind(&self, entry: &mut Entry, ports: &BTreeSet<u32>, now: Timestamp) {
         let owner_of = |mac| self.owner_of(mac);
         let rivals: Vec<Mac> = entry
             .strong()
             .filter(|(claim, _)| ports.contains(&claim.ifindex))
+            .filter(|(claim, _)| now.since(claim.first_seen) >= BEHIND_GRACE)
             .map(|(claim, _)| claim.mac)
             .collect();
         let owners: BTreeSet<OwnerKey> = rivals.iter().map(|&mac| owner_of(mac)).collect();

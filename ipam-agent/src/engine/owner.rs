@@ -152,7 +152,14 @@ mod tests {
             let pattern: MacPattern = text.parse().expect(text);
             assert_eq!(pattern.to_string(), text);
         }
-        for text in ["", "00:00:5e:00:01:02:*", "0:*", "00*", "zz:*", "01:00:5e:00:00:01"] {
+        for text in [
+            "",
+            "00:00:5e:00:01:02:*",
+            "0:*",
+            "00*",
+            "zz:*",
+            "01:00:5e:00:00:01",
+        ] {
             assert_eq!(text.parse::<MacPattern>(), Err(ParseMacError), "{text}");
         }
     }

@@ -256,7 +256,7 @@ impl Request {
     pub fn link(index: u32) -> Self {
         Self::new(
             libc::RTM_GETLINK,
-            0,
+            libc::NLM_F_ACK,
             &LinkHeader::of(libc::AF_UNSPEC, index),
         )
         .with(

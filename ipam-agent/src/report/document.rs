@@ -168,6 +168,16 @@ pub struct SegmentName {
     pub outer_vlan: Option<u16>,
 }
 
+impl SegmentName {
+    /// Whether a person who says `text` means it: its name alone, or `NAME.VLAN`.
+    pub fn is_called(&self, text: &str) -> bool {
+        let vlan = text.strip_prefix(&self.name);
+        let vlan = vlan.and_then(|rest| rest.strip_prefix('.'));
+        text == self.name
+            || (vlan.is_some() && vlan.and_then(|vlan| vlan.parse().ok()) == self.vlan)
+    }
+}
+
 /// To whom an address was given, as far as known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HolderName {

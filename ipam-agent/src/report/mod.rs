@@ -10,6 +10,6 @@ mod render;
 pub mod schema;
 
 pub use self::{
-    page::{Page, View},
+    page::{Page, View, clean},
     render::{Csv, Document, Format, RenderError, render},
 };

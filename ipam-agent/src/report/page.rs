@@ -195,7 +195,7 @@ pub(super) fn count(number: usize, one: &str) -> String {
 
 /// The text without anything that a terminal would obey or that hides what is there:
 /// control characters, direction overrides and zero-width characters are written out.
-pub(super) fn clean(text: &str) -> Cow<'_, str> {
+pub fn clean(text: &str) -> Cow<'_, str> {
     let is_hidden = |character: char| {
         character.is_control()
             || matches!(character,

@@ -75,9 +75,6 @@ struct Document {
     exempt: Vec<ExemptSpec>,
 }
 
-/// The lease file that is read when the configuration names none.
-pub const LEASE_FILE: &str = "/etc/ipam-agent/leases.yaml";
-
 /// One lease file: by its name's end CSV (leases alone, with a heading), JSON, else YAML.
 pub struct LeaseFile {
     path: PathBuf,

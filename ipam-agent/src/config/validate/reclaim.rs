@@ -89,7 +89,7 @@ pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
     let max_per_pass = at_most(
         "reclaim.max_per_pass",
         raw.max_per_pass,
-        u64::from(default.max_per_pass),
+        default.max_per_pass as u64,
         u64::from(u32::MAX),
     )?;
     let max_percent = at_most(
@@ -99,7 +99,7 @@ pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
         100,
     )?;
     Ok(Reclaim {
-        max_per_pass: u32::try_from(max_per_pass).unwrap_or(u32::MAX),
+        max_per_pass: usize::try_from(max_per_pass).unwrap_or(usize::MAX),
         max_percent: u8::try_from(max_percent).unwrap_or(100),
         ..reclaim
     })

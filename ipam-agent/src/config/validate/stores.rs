@@ -1,16 +1,13 @@
 //! Lease stores and their pools.
 
-use ipam_common::Address;
-use ipnet::IpNet;
-
-use super::{At, Result, list, mac, parsed, prefix};
+use super::{At, Result};
 use crate::{
     config::{
-        StoreConfig,
+        LEASE_FILE, StoreConfig,
         raw::{self, Text},
     },
-    engine::lease::{Mode, Place, Pool},
-    store::{file::LEASE_FILE, host_local, source::Source},
+    engine::lease::Mode,
+    store::{host_local, source::Source},
 };
 
 pub(super) fn stores(
@@ -72,11 +69,7 @@ fn store(at: At<'_>, raw: raw::Store) -> Result<StoreConfig> {
     Ok(StoreConfig {
         source,
         reclaim,
-        pools: raw
-            .pools
-            .into_iter()
-            .map(|raw| pool(at, raw))
-            .collect::<Result<_>>()?,
+        pools: raw.pools.into_iter().map(|spec| spec.pool).collect(),
     })
 }
 
@@ -95,69 +88,4 @@ fn mode(at: At<'_>, text: &Text, writable: bool) -> Result<Mode> {
         return Err(at.wrong("stores.reclaim", text, right));
     }
     Ok(mode)
-}
-
-fn pool(at: At<'_>, raw: raw::Pool) -> Result<Pool> {
-    let cidr = prefix(at, "pools.cidr", &raw.cidr)?;
-    let vlan = match &raw.vlan {
-        Some(vlan) => match u16::try_from(vlan.value) {
-            // IEEE 802.1Q table 9-2: 0 is no VLAN, 4095 is reserved.
-            Ok(number @ 1..=4094) => Some(number),
-            _ => return Err(at.wrong("pools.vlan", vlan, "should be 1 to 4094")),
-        },
-        None => None,
-    };
-    let place = match (raw.segment, &raw.vlan) {
-        (Some(name), _) => Some(Place::Segment {
-            name: name.value.into(),
-            vlan,
-        }),
-        (None, Some(written)) => {
-            let right = "a VLAN of which segment? `segment` is missing";
-            return Err(at.wrong("pools.vlan", written, right));
-        }
-        (None, None) => None,
-    };
-    let gateway = match &raw.gateway {
-        Some(text) => Some(inside(at, "pools.gateway", text, &text.value, cidr)?),
-        None => None,
-    };
-    Ok(Pool {
-        prefix: cidr,
-        range: None,
-        gateway,
-        gateway_mac: match &raw.gateway_mac {
-            Some(text) => Some(mac(at, "pools.gateway_mac", text)?),
-            None => None,
-        },
-        exclude: list(at, "pools.exclude", &raw.exclude, |at, key, text| {
-            range(at, key, text, cidr)
-        })?,
-        place,
-    })
-}
-
-/// `FIRST-LAST` or one address, inside `cidr`.
-fn range(at: At<'_>, key: &str, text: &Text, cidr: IpNet) -> Result<(Address, Address)> {
-    let (first, last) = match text.value.split_once('-') {
-        Some((first, last)) => (first.trim(), last.trim()),
-        None => (text.value.as_str(), text.value.as_str()),
-    };
-    let (first, last) = (
-        inside(at, key, text, first, cidr)?,
-        inside(at, key, text, last, cidr)?,
-    );
-    if first > last {
-        return Err(at.wrong(key, text, "ends before it begins"));
-    }
-    Ok((first, last))
-}
-
-fn inside(at: At<'_>, key: &str, text: &Text, part: &str, cidr: IpNet) -> Result<Address> {
-    let one = Text::new(part.to_owned(), text.referenced, text.defined);
-    let address: std::net::IpAddr = parsed(at, key, &one, "an address of the pool")?;
-    match Address::from_ip(address) {
-        Some(claimable) if cidr.contains(&address) => Ok(claimable),
-        _ => Err(at.wrong(key, &one, format_args!("not an address inside {cidr}"))),
-    }
 }

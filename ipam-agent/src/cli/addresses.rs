@@ -1,0 +1,43 @@
+//! `ipam-agent addresses`
+
+use clap::Args;
+
+use super::{
+    CliError, Io, Status,
+    shared::{ConfigArgs, OutputArgs},
+};
+use crate::report::document::Addresses;
+
+/// Who is on this wire: address, MAC, port, lease, last heard.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipam-agent addresses
+  ipam-agent addresses --segment mgmt-br
+  ipam-agent addresses -i veth1a2b3c4d --output csv")]
+pub struct AddressesArgs {
+    /// Only what was heard on this interface
+    #[arg(long, short, value_name = "IFACE")]
+    interface: Option<String>,
+    /// Only this segment: NAME or NAME.VLAN
+    #[arg(long)]
+    segment: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    daemon: ConfigArgs,
+}
+
+impl AddressesArgs {
+    pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
+        let mut addresses: Addresses = self.daemon.client()?.get("/api/v1/addresses").await?;
+        addresses.addresses.retain(|record| {
+            let segment = self.segment.as_deref();
+            let interface = self.interface.as_deref();
+            segment.is_none_or(|segment| record.segment.is_called(segment))
+                && interface.is_none_or(|name| record.claim.interface.as_deref() == Some(name))
+        });
+        io.show(&addresses, self.output.output)?;
+        Ok(Status::Nothing)
+    }
+}

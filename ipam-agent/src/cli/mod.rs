@@ -1,0 +1,185 @@
+//! The commands: what they are called, what they take, and how they end. Results go to
+//! stdout, everything else to stderr.
+
+mod addresses;
+mod doctor;
+mod explain;
+mod io;
+mod leases;
+mod reclaim;
+mod replay;
+mod report;
+mod run;
+mod scan;
+mod segments;
+mod shared;
+mod uninstall;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use self::{
+    io::Io,
+    replay::{ParseSegmentError, PortsOfSegment, ReplayArgs},
+    run::RunArgs,
+    scan::ScanArgs,
+    uninstall::{UninstallArgs, uninstall},
+};
+use crate::{config::ConfigError, journal::JournalError, report::RenderError, serve::ClientError};
+
+/// Finds IP addresses that two machines use at once, and gives back leases that nobody
+/// uses any more.
+#[derive(Debug, Parser)]
+#[command(name = "ipam-agent", version, propagate_version = true)]
+#[command(after_help = "\
+Examples:
+  ipam-agent doctor                  what works on this host, and what doesn't
+  ipam-agent report                  conflicts that the running daemon knows
+  ipam-agent explain 10.52.0.86      all that is known of one address
+  ipam-agent reclaim plan            what could be given back, and what is kept, why
+
+Exit status: 0 nothing found, 1 something found, 2 an error, 3 it could not look.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Conflicts known to the running daemon
+    Report(report::ReportArgs),
+    /// Who is on this wire: address, MAC, port, lease, last heard
+    Addresses(addresses::AddressesArgs),
+    /// Every lease with its state and the reason for it
+    Leases(leases::LeasesArgs),
+    /// What is watched, and since when without a gap
+    Segments(segments::SegmentsArgs),
+    /// All that is known of one address
+    Explain(explain::ExplainArgs),
+    /// Give back leases that nobody uses any more
+    #[command(subcommand)]
+    Reclaim(reclaim::ReclaimCommand),
+    /// What works on this host, what doesn't, and the mend
+    Doctor(doctor::DoctorArgs),
+}
+
+/// How a command ends that did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing was found.
+    Nothing,
+    /// Something was found, or is left.
+    Something,
+    /// It could not look.
+    Blind,
+}
+
+impl Status {
+    /// Of a look that found `something`, or was `blind`. What was found was found, however
+    /// little was seen.
+    fn of(something: bool, blind: bool) -> Self {
+        match (something, blind) {
+            (true, _) => Self::Something,
+            (false, true) => Self::Blind,
+            (false, false) => Self::Nothing,
+        }
+    }
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Nothing => Self::SUCCESS,
+            Status::Something => Self::from(1),
+            Status::Blind => Self::from(3),
+        }
+    }
+}
+
+/// Why a command could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The daemon gave no answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The daemon that would have had to look is not there.
+    #[error(transparent)]
+    Blind(ClientError),
+    /// The journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The result can't be written down.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// stdout or stderr is broken, but not because its reader went away.
+    #[error("cannot write the result")]
+    Write(#[source] std::io::Error),
+    /// A person must confirm, and there is none.
+    #[error("nobody can be asked, as this is no terminal: say --yes to {0} without asking")]
+    Unconfirmed(&'static str),
+    /// What uses it must end first.
+    #[error("a daemon is running with {}: stop it first", .0.display())]
+    Running(std::path::PathBuf),
+    /// Something of the agent's is still there.
+    #[error("cannot remove {what}")]
+    Remove {
+        /// What.
+        what: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The runtime could not be made.
+    #[error("cannot start")]
+    Runtime(#[source] std::io::Error),
+}
+
+impl CliError {
+    /// 3: it could not look; 2: any other error.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Blind(_) => ExitCode::from(3),
+            _ => ExitCode::from(2),
+        }
+    }
+
+    /// For a command that judges: without a daemon it could not look.
+    fn judging(error: ClientError) -> Self {
+        match error.is_blind() {
+            true => Self::Blind(error),
+            false => Self::Client(error),
+        }
+    }
+}
+
+impl Cli {
+    /// Does it.
+    ///
+    /// # Errors
+    /// It can't; nothing was found out.
+    pub fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(CliError::Runtime)?;
+        runtime.block_on(async {
+            match self.command {
+                Command::Report(args) => args.run(io).await,
+                Command::Addresses(args) => args.run(io).await,
+                Command::Leases(args) => args.run(io).await,
+                Command::Segments(args) => args.run(io).await,
+                Command::Explain(args) => args.run(io).await,
+                Command::Reclaim(command) => command.run(io).await,
+                Command::Doctor(args) => args.run(io).await,
+            }
+        })
+    }
+}

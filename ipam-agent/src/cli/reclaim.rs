@@ -1,0 +1,30 @@
+//! `ipam-agent reclaim plan|apply|history`
+
+mod apply;
+mod history;
+mod plan;
+
+use clap::Subcommand;
+
+use super::{CliError, Io, Status};
+
+/// Give back leases that nobody uses any more.
+#[derive(Debug, Subcommand)]
+pub enum ReclaimCommand {
+    /// What would be released now, and what is kept, why, and when it could go
+    Plan(plan::PlanArgs),
+    /// Release what is proven stale; asks first
+    Apply(apply::ApplyArgs),
+    /// What was released, the newest first
+    History(history::HistoryArgs),
+}
+
+impl ReclaimCommand {
+    pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
+        match self {
+            Self::Plan(args) => args.run(io).await,
+            Self::Apply(args) => args.run(io).await,
+            Self::History(args) => args.run(io),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `ipam-agent run`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::shared::ConfigArgs;
+use crate::{
+    config::{Config, ConfigError, Overrides},
+    store::source::Source,
+};
+
+/// The daemon of one host: observes, judges, serves, reclaims. Flags override the file.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipam-agent run
+  ipam-agent run --config ./config.yaml --state-dir ./state --socket ./agent.sock
+  ipam-agent run -i 'veth*' -i mgmt-bo --leases file:/etc/ipam-agent/leases.yaml
+
+It ends with 0 on SIGTERM or SIGINT after a clean stop, and with 2 if it can't start.")]
+pub struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where the agent keeps what must survive a reboot
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Watch the interfaces of this name or pattern, in place of those configured
+    #[arg(long = "interface", short, value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// Read leases here, in place of the stores configured; nothing is released from them
+    /// unasked: host-local[:DIR] or file:PATH
+    #[arg(long, value_name = "SOURCE")]
+    leases: Vec<Source>,
+}
+
+impl RunArgs {
+    /// The configuration, with the flags over it.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub fn config(self) -> Result<Config, ConfigError> {
+        Config::load(Overrides {
+            interfaces: self.interfaces,
+            leases: self.leases,
+            state_dir: self.state_dir,
+            ..self.config.overrides()
+        })
+    }
+}

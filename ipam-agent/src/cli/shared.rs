@@ -1,0 +1,62 @@
+//! Arguments that many commands take.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    config::{Config, ConfigError, Overrides},
+    report::Format,
+    serve::Client,
+};
+
+/// How results are written.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// How results are written
+    #[arg(long, short, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// Which configuration counts.
+#[derive(Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// The configuration file [default: /etc/ipam-agent/config.yaml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The daemon's socket [default: as configured, /run/ipam-agent/agent.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// What they override.
+    pub fn overrides(self) -> Overrides {
+        Overrides {
+            file: self.config,
+            socket: self.socket,
+            ..Overrides::default()
+        }
+    }
+
+    /// A client of the daemon that they name. Who names the socket needs no configuration.
+    pub fn client(self) -> Result<Client, ConfigError> {
+        match (self.config.is_none(), self.socket) {
+            (true, Some(socket)) => Ok(Client::new(socket)),
+            (_, socket) => {
+                let overrides = Overrides {
+                    file: self.config,
+                    socket,
+                    ..Overrides::default()
+                };
+                Ok(Client::new(Config::load(overrides)?.socket))
+            }
+        }
+    }
+}
+
+/// This host's name.
+pub fn host() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}

@@ -1,0 +1,119 @@
+//! `ipam-agent uninstall`
+
+use std::{
+    fs, io,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{CliError, Io, Status, shared::ConfigArgs};
+use crate::{
+    config::{Config, Overrides},
+    journal, state,
+};
+
+/// Remove what the agent left on this host: filters of an agent that was killed, its state
+/// and its socket. Leases are not touched.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipam-agent uninstall
+  ipam-agent uninstall --yes")]
+pub struct UninstallArgs {
+    /// Don't ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Where the state is [default: as configured, /var/lib/ipam-agent]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Removes it. `remove_filters` takes away every filter of the agent's and names the
+/// interfaces they were on.
+///
+/// # Errors
+/// A daemon is running, nobody confirmed, or something can't be removed.
+pub fn uninstall(
+    args: UninstallArgs,
+    io: &mut Io<'_>,
+    remove_filters: impl FnOnce() -> Result<Vec<String>, io::Error>,
+) -> Result<Status, CliError> {
+    let config = Config::load(Overrides {
+        state_dir: args.state_dir,
+        ..args.config.overrides()
+    })?;
+    if UnixStream::connect(&config.socket).is_ok() {
+        return Err(CliError::Running(config.socket));
+    }
+    // It may have been given another socket.
+    if state::is_in_use(&config.state_dir) {
+        return Err(CliError::Running(config.state_dir));
+    }
+    let question = format!(
+        "Remove all filters of the agent, its state and journal in {}, and {}?",
+        config.state_dir.display(),
+        config.socket.display(),
+    );
+    if !args.yes && !io.confirm(&question, "remove it all")? {
+        return Ok(Status::Something);
+    }
+    let filters = remove_filters().map_err(|source| CliError::Remove {
+        what: "the agent's filters".to_owned(),
+        source,
+    })?;
+    for interface in filters {
+        io.tell(&format!("removed the filter on {interface}\n"))?;
+    }
+    for file in state_files(&config.state_dir)? {
+        remove(io, &file)?;
+    }
+    remove(io, &config.socket)?;
+    // Only when empty: what others put there is not ours.
+    for directory in [Some(config.state_dir.as_path()), config.socket.parent()] {
+        if let Some(directory) = directory
+            && fs::remove_dir(directory).is_ok()
+        {
+            io.tell(&format!("removed {}\n", directory.display()))?;
+        }
+    }
+    Ok(Status::Nothing)
+}
+
+/// The files in the state directory that are the agent's: its database, what was moved
+/// aside as damaged, the lock, the journal.
+fn state_files(directory: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let failed = |source| CliError::Remove {
+        what: format!("the state in {}", directory.display()),
+        source,
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(journal::FILE) || state::is_ours(&name) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn remove(io: &mut Io<'_>, path: &Path) -> Result<(), CliError> {
+    match fs::remove_file(path) {
+        Ok(()) => io.tell(&format!("removed {}\n", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(CliError::Remove {
+            what: path.display().to_string(),
+            source,
+        }),
+    }
+}
