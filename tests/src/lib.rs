@@ -2,10 +2,8 @@
 //! that the suites, the demo and the benchmarks share.
 
 pub mod daemon;
+pub mod frames;
 pub mod lab;
 pub mod netns;
 pub mod runtime;
-//! What the suites share.
-
-pub mod frames;
 pub mod testrun;

@@ -3,12 +3,9 @@
 use anyhow::{Result, ensure};
 use tests::lab::Lab;
 
-use crate::{
-    frames::announcement,
-    host::{
-        SLAVES, Uplink, claimants, ensure_no_conflict, eventually, has_clsact, machine, programs,
-        received, start, wait_for_claims, wait_for_duplicate, wait_until_watched,
-    },
+use crate::host::{
+    SLAVES, Uplink, announcement, claimants, ensure_no_conflict, eventually, has_clsact, machine,
+    programs, received, start, wait_for_claims, wait_for_duplicate, wait_until_watched,
 };
 
 const ADDRESS: &str = "10.7.0.5";
@@ -42,7 +39,7 @@ pub fn fail_over(lab: &mut Lab) -> Result<()> {
     let daemon = start(lab)?;
     wait_until_watched(&daemon, &["bond0"])?;
     let announce = |mac: &str, times: usize| {
-        let frame = announcement(mac.parse()?, ADDRESS.parse()?, &[]);
+        let frame = announcement(mac, ADDRESS, &[])?;
         uplink.remote.send("eth0", &vec![frame; times])
     };
     let counted = |frames: u64| {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tests::{
     daemon::Daemon,
+    frames::{Arp, tagged},
     lab::{Lab, Netns, ip, run},
 };
 
@@ -84,6 +85,13 @@ pub fn machine(lab: &Lab, name: &str, veth: &str, mac: &str) -> Result<Netns> {
     ip_line(&format!("-n {name} link set eth0 address {mac} up"))?;
     ip_line(&format!("link set {veth} up"))?;
     Ok(machine)
+}
+
+/// A broadcast ARP announcement with these tags, outermost first.
+pub fn announcement(mac: &str, address: &str, tags: &[(u16, u16)]) -> Result<Vec<u8>> {
+    let mac: ipam_common::Mac = mac.parse()?;
+    let frame = Arp::announcement(mac.bytes(), address.parse()?).frame();
+    Ok(tagged(&frame, tags))
 }
 
 /// Starts the agent with its defaults, on this host's disk.

@@ -9,9 +9,8 @@ use tests::{
     lab::{Lab, run},
 };
 
-use crate::{
-    frames::announcement,
-    host::{Uplink, has_clsact, machine, programs, start, wait_for_claims, wait_until_watched},
+use crate::host::{
+    Uplink, announcement, has_clsact, machine, programs, start, wait_for_claims, wait_until_watched,
 };
 
 const ADDRESS: &str = "10.7.0.5";
@@ -59,7 +58,7 @@ pub fn kill(lab: &mut Lab) -> Result<()> {
             "on {port} are {on_it:?}, left were {left:?}"
         );
     }
-    let frame = announcement(MAC.parse()?, ADDRESS.parse()?, &[]);
+    let frame = announcement(MAC, ADDRESS, &[])?;
     machine.send("eth0", &[frame])?;
     wait_for_claims(
         &daemon,

@@ -6,7 +6,6 @@
 //! one.
 
 mod bond;
-mod frames;
 mod harvester;
 mod host;
 mod leftovers;

@@ -2,14 +2,14 @@
 
 use anyhow::{Result, ensure};
 use ipam_agent::report::document::{AddressRecord, SegmentName};
-use tests::lab::{Lab, Netns};
+use tests::{
+    frames::{DOT1AD, DOT1Q},
+    lab::{Lab, Netns},
+};
 
-use crate::{
-    frames::{Tag, announcement},
-    host::{
-        Uplink, claimants, ensure_no_conflict, ip_line, start, wait_for_claims, wait_for_duplicate,
-        wait_until_watched,
-    },
+use crate::host::{
+    Uplink, announcement, claimants, ensure_no_conflict, ip_line, start, wait_for_claims,
+    wait_for_duplicate, wait_until_watched,
 };
 
 const ADDRESS: &str = "10.7.0.5";
@@ -17,8 +17,8 @@ const A: &str = "02:00:00:00:00:0a";
 const B: &str = "02:00:00:00:00:0b";
 const C: &str = "02:00:00:00:00:0c";
 
-fn announce(machine: &Netns, mac: &str, tags: &[Tag]) -> Result<()> {
-    let frame = announcement(mac.parse()?, ADDRESS.parse()?, tags);
+fn announce(machine: &Netns, mac: &str, tags: &[(u16, u16)]) -> Result<()> {
+    let frame = announcement(mac, ADDRESS, tags)?;
     machine.send("eth0", &[frame])
 }
 
@@ -48,8 +48,8 @@ pub fn tagged(lab: &mut Lab) -> Result<()> {
     let daemon = start(lab)?;
     wait_until_watched(&daemon, &["bond0"])?;
     for _ in 0..3 {
-        announce(&uplink.remote, A, &[Tag::C(100)])?;
-        announce(&uplink.remote, B, &[Tag::C(200)])?;
+        announce(&uplink.remote, A, &[(DOT1Q, 100)])?;
+        announce(&uplink.remote, B, &[(DOT1Q, 200)])?;
     }
     wait_for_claims(&daemon, ADDRESS, |claims| {
         claims.len() == 2
@@ -58,8 +58,8 @@ pub fn tagged(lab: &mut Lab) -> Result<()> {
     })?;
     ensure_no_conflict(&daemon)?;
 
-    announce(&uplink.remote, C, &[Tag::C(100)])?;
-    announce(&uplink.remote, A, &[Tag::C(100)])?;
+    announce(&uplink.remote, C, &[(DOT1Q, 100)])?;
+    announce(&uplink.remote, A, &[(DOT1Q, 100)])?;
     let conflict = wait_for_duplicate(&daemon, ADDRESS)?;
     ensure!(conflict.segment == segment(None, 100), "{conflict:#?}");
     let expected = [(A.to_owned(), "bond0"), (C.to_owned(), "bond0")];
@@ -73,9 +73,9 @@ pub fn double_tagged(lab: &mut Lab) -> Result<()> {
     let daemon = start(lab)?;
     wait_until_watched(&daemon, &["bond0"])?;
     for _ in 0..3 {
-        announce(&uplink.remote, A, &[Tag::S(300), Tag::C(10)])?;
-        announce(&uplink.remote, B, &[Tag::S(400), Tag::C(10)])?;
-        announce(&uplink.remote, C, &[Tag::S(300)])?;
+        announce(&uplink.remote, A, &[(DOT1AD, 300), (DOT1Q, 10)])?;
+        announce(&uplink.remote, B, &[(DOT1AD, 400), (DOT1Q, 10)])?;
+        announce(&uplink.remote, C, &[(DOT1AD, 300)])?;
     }
     wait_for_claims(&daemon, ADDRESS, |claims| {
         claims.len() == 3
