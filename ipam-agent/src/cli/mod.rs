@@ -22,14 +22,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use self::{
-    io::Io,
-    replay::{ParseSegmentError, PortsOfSegment, ReplayArgs},
-    run::RunArgs,
-    scan::ScanArgs,
-    uninstall::{UninstallArgs, uninstall},
+pub use self::io::Io;
+use crate::{
+    config::ConfigError,
+    driver::{DriverError, ReplayError},
+    journal::JournalError,
+    netlink::NetlinkError,
+    report::RenderError,
+    serve::ClientError,
 };
-use crate::{config::ConfigError, journal::JournalError, report::RenderError, serve::ClientError};
 
 /// Finds IP addresses that two machines use at once, and gives back leases that nobody
 /// uses any more.
@@ -52,6 +53,12 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The daemon of one host: observe, judge, serve, give back
+    Run(run::RunArgs),
+    /// One look at the live wire, then a report; no daemon needed
+    Scan(scan::ScanArgs),
+    /// The same judgement over captures
+    Replay(replay::ReplayArgs),
     /// Conflicts known to the running daemon
     Report(report::ReportArgs),
     /// Who is on this wire: address, MAC, port, lease, last heard
@@ -67,6 +74,8 @@ pub enum Command {
     Reclaim(reclaim::ReclaimCommand),
     /// What works on this host, what doesn't, and the mend
     Doctor(doctor::DoctorArgs),
+    /// Remove what the agent left on this host; leases are not touched
+    Uninstall(uninstall::UninstallArgs),
 }
 
 /// How a command ends that did what it was asked.
@@ -137,6 +146,18 @@ pub enum CliError {
         /// Why.
         source: std::io::Error,
     },
+    /// The daemon or the scan could not go on.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The wire could not be looked at.
+    #[error(transparent)]
+    NoLook(DriverError),
+    /// A capture could not be judged.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The agent's filters.
+    #[error("cannot remove the agent's filters")]
+    Filters(#[from] NetlinkError),
     /// The runtime could not be made.
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
@@ -146,7 +167,7 @@ impl CliError {
     /// 3: it could not look; 2: any other error.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Blind(_) => ExitCode::from(3),
+            Self::Blind(_) | Self::NoLook(_) => ExitCode::from(3),
             _ => ExitCode::from(2),
         }
     }
@@ -172,6 +193,9 @@ impl Cli {
             .map_err(CliError::Runtime)?;
         runtime.block_on(async {
             match self.command {
+                Command::Run(args) => args.run().await,
+                Command::Scan(args) => args.run(io).await,
+                Command::Replay(args) => args.run(io),
                 Command::Report(args) => args.run(io).await,
                 Command::Addresses(args) => args.run(io).await,
                 Command::Leases(args) => args.run(io).await,
@@ -179,6 +203,7 @@ impl Cli {
                 Command::Explain(args) => args.run(io).await,
                 Command::Reclaim(command) => command.run(io).await,
                 Command::Doctor(args) => args.run(io).await,
+                Command::Uninstall(args) => args.run(io),
             }
         })
     }

@@ -4,8 +4,15 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
 
-use super::shared::OutputArgs;
-use crate::store::source::Source;
+use super::{
+    CliError, Io, Status,
+    shared::{OutputArgs, log_to_stderr},
+};
+use crate::{
+    config::Config,
+    driver::{self, ReplayOptions},
+    store::source::Source,
+};
 
 /// The same judgement over captures, pcap or pcapng, gzip'd or not. Needs no rights and no
 /// daemon.
@@ -30,6 +37,25 @@ pub struct ReplayArgs {
     /// How results are written
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl ReplayArgs {
+    pub(super) fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
+        log_to_stderr("warn");
+        let config = Config::without_file(self.leases)?;
+        let segments = self.segments.into_iter();
+        let report = driver::replay(
+            &config,
+            &ReplayOptions {
+                captures: self.captures,
+                segments: segments
+                    .map(|ports| (ports.name, ports.interfaces))
+                    .collect(),
+            },
+        )?;
+        io.show(&report, self.output.output)?;
+        Ok(Status::of(report.summary.conflicts > 0, false))
+    }
 }
 
 /// Interfaces of a capture that are one segment.

@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::ConfigArgs;
+use super::{
+    CliError, Status,
+    shared::{ConfigArgs, log_to_stderr},
+};
 use crate::{
-    config::{Config, ConfigError, Overrides},
+    config::{Config, Overrides},
+    driver,
     store::source::Source,
 };
 
@@ -35,16 +39,15 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The configuration, with the flags over it.
-    ///
-    /// # Errors
-    /// Whatever is wrong with it.
-    pub fn config(self) -> Result<Config, ConfigError> {
-        Config::load(Overrides {
+    pub(super) async fn run(self) -> Result<Status, CliError> {
+        let config = Config::load(Overrides {
             interfaces: self.interfaces,
             leases: self.leases,
             state_dir: self.state_dir,
             ..self.config.overrides()
-        })
+        })?;
+        log_to_stderr("info");
+        driver::run(&config).await?;
+        Ok(Status::Nothing)
     }
 }

@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::{ConfigArgs, OutputArgs};
+use super::{
+    CliError, Io, Status,
+    shared::{ConfigArgs, OutputArgs, log_to_stderr},
+};
 use crate::{
-    config::{Config, ConfigError, Overrides},
-    report::Format,
+    config::{Config, Overrides},
+    driver,
+    report::document::Report,
+    serve::Client,
     store::source::Source,
 };
 
@@ -38,17 +43,30 @@ pub struct ScanArgs {
 }
 
 impl ScanArgs {
-    /// The configuration, how long to look, and how to write what was found.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the configuration.
-    pub fn plan(self) -> Result<(Config, Duration, Format), ConfigError> {
+    pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let config = Config::load(Overrides {
             interfaces: self.interfaces,
             leases: self.leases,
             ..self.config.overrides()
         })?;
-        Ok((config, self.duration, self.output.output))
+        log_to_stderr("warn");
+        let client = Client::new(config.socket.clone());
+        let report: Report = match client.get("/api/v1/report").await {
+            Ok(report) => {
+                io.tell("a daemon is running: this is what it knows\n")?;
+                report
+            }
+            Err(error) if error.is_blind() => {
+                let seconds = self.duration.as_secs_f32();
+                io.tell(&format!("looking for {seconds} s ...\n"))?;
+                let scanned = driver::scan(&config, self.duration).await;
+                scanned.map_err(CliError::NoLook)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        io.show(&report, self.output.output)?;
+        let found = report.summary.conflicts > 0 || report.leases.stale > 0;
+        Ok(Status::of(found, !report.blind.is_empty()))
     }
 }
 

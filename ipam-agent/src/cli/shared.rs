@@ -55,6 +55,22 @@ impl ConfigArgs {
     }
 }
 
+/// Has what is logged written to stderr, from this level on unless `RUST_LOG` says
+/// otherwise.
+pub fn log_to_stderr(level: &str) {
+    use std::io::{IsTerminal as _, stderr};
+    use tracing_subscriber::EnvFilter;
+
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let color = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(color)
+        .with_target(false)
+        .init();
+}
+
 /// This host's name.
 pub fn host() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();

@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::{Cli, CliError, Io, Status, UninstallArgs, uninstall};
+use super::{
+    Cli, CliError, Io, Status,
+    uninstall::{UninstallArgs, uninstall},
+};
 use crate::{
     engine::plan::Reason,
     report::{View, document::*},

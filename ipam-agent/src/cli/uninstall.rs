@@ -11,7 +11,10 @@ use clap::Args;
 use super::{CliError, Io, Status, shared::ConfigArgs};
 use crate::{
     config::{Config, Overrides},
-    journal, state,
+    journal,
+    netlink::NetlinkError,
+    source::live::remove_all_leftovers,
+    state,
 };
 
 /// Remove what the agent left on this host: filters of an agent that was killed, its state
@@ -32,15 +35,18 @@ pub struct UninstallArgs {
     config: ConfigArgs,
 }
 
+impl UninstallArgs {
+    pub(super) fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
+        uninstall(self, io, remove_all_leftovers)
+    }
+}
+
 /// Removes it. `remove_filters` takes away every filter of the agent's and names the
 /// interfaces they were on.
-///
-/// # Errors
-/// A daemon is running, nobody confirmed, or something can't be removed.
-pub fn uninstall(
+pub(super) fn uninstall(
     args: UninstallArgs,
     io: &mut Io<'_>,
-    remove_filters: impl FnOnce() -> Result<Vec<String>, io::Error>,
+    remove_filters: impl FnOnce() -> Result<Vec<String>, NetlinkError>,
 ) -> Result<Status, CliError> {
     let config = Config::load(Overrides {
         state_dir: args.state_dir,
@@ -61,10 +67,7 @@ pub fn uninstall(
     if !args.yes && !io.confirm(&question, "remove it all")? {
         return Ok(Status::Something);
     }
-    let filters = remove_filters().map_err(|source| CliError::Remove {
-        what: "the agent's filters".to_owned(),
-        source,
-    })?;
+    let filters = remove_filters()?;
     for interface in filters {
         io.tell(&format!("removed the filter on {interface}\n"))?;
     }

@@ -186,6 +186,24 @@ impl Config {
         }
     }
 
+    /// The defaults, with these sources of leases and no others: for captures, which the
+    /// configuration of this host says nothing of.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn without_file(leases: Vec<Source>) -> Result<Self, ConfigError> {
+        let none = leases.is_empty();
+        let overrides = Overrides {
+            leases,
+            ..Overrides::default()
+        };
+        let mut config = validate::config(None, raw::Config::default(), overrides)?;
+        if none {
+            config.stores.clear();
+        }
+        Ok(config)
+    }
+
     /// [`Config::load`] of a file that is read already.
     ///
     /// # Errors

@@ -266,3 +266,21 @@ fn tcx_programs(ifindex: u32) -> Result<Vec<u32>, NetlinkError> {
         other => other.map_err(NetlinkError::Refused),
     }
 }
+
+/// Take what killed agents left off every link of this network namespace; the names of
+/// the links that had something.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn remove_all_leftovers() -> Result<Vec<String>, NetlinkError> {
+    let mut netlink = Netlink::open(PATIENCE)?;
+    let links = netlink.dump(&Request::links(), |message| LinkRecord::read(&message))?;
+    let mut cleaned = Vec::new();
+    for link in links {
+        if remove_leftovers(link.index)? {
+            cleaned.push(link.name.to_string());
+        }
+    }
+    Ok(cleaned)
+}

@@ -19,7 +19,7 @@ pub mod pod;
 mod tables;
 
 use attach::Attachment;
-pub use attach::{AttachError, Hook, remove_leftovers};
+pub use attach::{AttachError, Hook, remove_all_leftovers, remove_leftovers};
 pub use events::Events;
 pub use load::LoadError;
 pub use tables::{Counts, TableError, Tables};
