@@ -111,7 +111,8 @@ impl V6 {
     }
 }
 
+/// Whether this next header value is an extension header that is followed.
 #[inline(always)]
-const fn is_extension(protocol: u8) -> bool {
+pub(super) const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }

@@ -11,7 +11,7 @@ const DOT1Q: u16 = 0x8100;
 const DOT1AD: u16 = 0x88a8;
 
 /// Where the payload of a frame without tags begins.
-const UNTAGGED: usize = 14;
+pub(super) const UNTAGGED: usize = 14;
 const TAG: usize = 4;
 
 /// A frame's Ethernet header, tags read.
@@ -25,9 +25,8 @@ pub(super) struct Link {
 impl Link {
     #[inline(always)]
     pub(super) fn of<F: Frame>(frame: &F) -> Result<Self, Refusal> {
-        let ethertype = frame.head::<12, 2>().ok_or(Refusal::Truncated)?;
         let mut link = Self {
-            ethertype: u16::from_be_bytes(ethertype),
+            ethertype: frame.ethertype().ok_or(Refusal::Truncated)?,
             tags: Tags::default(),
             payload: UNTAGGED,
         };
