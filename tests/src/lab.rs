@@ -53,20 +53,33 @@ where
         skip(&why);
         return;
     }
-    let outcome = thread::Builder::new()
-        .name(String::from("lab"))
-        .spawn(move || {
-            let dir = tempfile::tempdir()?;
-            let mut lab = Lab::enter(dir.path())?;
-            test(&mut lab)
-        })
-        .map(thread::JoinHandle::join);
-    match outcome {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => panic!("{error:?}"),
-        Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(error) => panic!("no thread: {error}"),
+    if let Err(error) = try_in_lab(test) {
+        panic!("{error:?}");
     }
+}
+
+/// Runs `act` in a laboratory of its own.
+///
+/// # Errors
+///
+/// What `act` gives back, or why there is no laboratory.
+///
+/// # Panics
+///
+/// If `act` does.
+pub fn try_in_lab<T, F>(act: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Lab) -> Result<T> + Send + 'static,
+{
+    let thread = thread::Builder::new().name(String::from("lab"));
+    let lab = thread.spawn(|| {
+        let dir = tempfile::tempdir()?;
+        let mut lab = Lab::enter(dir.path())?;
+        act(&mut lab)
+    })?;
+    lab.join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Says that a test is skipped, or fails where that is not allowed.
