@@ -8,5 +8,4 @@ pub mod frames;
 pub mod lab;
 pub mod netns;
 pub mod runtime;
-pub mod netns;
 pub mod testrun;

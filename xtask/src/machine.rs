@@ -107,6 +107,8 @@ pub fn built(program: &str) -> PathBuf {
 pub fn exit_code(status: std::process::ExitStatus) -> std::process::ExitCode {
     use std::os::unix::process::ExitStatusExt as _;
     let code = status.code().or_else(|| Some(128 + status.signal()?));
-    code.and_then(|code| u8::try_from(code).ok())
-        .map_or(std::process::ExitCode::FAILURE, std::process::ExitCode::from)
+    code.and_then(|code| u8::try_from(code).ok()).map_or(
+        std::process::ExitCode::FAILURE,
+        std::process::ExitCode::from,
+    )
 }

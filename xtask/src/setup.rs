@@ -66,7 +66,9 @@ fn debian_packages(wanted: &[&str]) -> anyhow::Result<()> {
     install.extend(&missing);
     apt(&["update"])
         .and_then(|()| apt(&install))
-        .with_context(|| format!("can't install {names}: install them by hand, then run this again"))
+        .with_context(|| {
+            format!("can't install {names}: install them by hand, then run this again")
+        })
 }
 
 fn missing_packages<'a>(wanted: &[&'a str]) -> anyhow::Result<Vec<&'a str>> {
@@ -126,7 +128,9 @@ fn debian_rust_src() -> anyhow::Result<()> {
     let mirror = debian_mirror()?;
     fs::write(
         at("sources.list"),
-        format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} {RUST_SRC_SUITE} main\n"),
+        format!(
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} {RUST_SRC_SUITE} main\n"
+        ),
     )?;
     let get = |args: &[&str]| {
         let mut command = Command::new("apt-get");
@@ -187,19 +191,32 @@ fn debian_mirror() -> anyhow::Result<String> {
             }
         }
     }
-    bail!("no Debian mirror in /etc/apt/sources.list or {}", directory.display())
+    bail!(
+        "no Debian mirror in /etc/apt/sources.list or {}",
+        directory.display()
+    )
 }
 
 fn bpf_linker() -> anyhow::Result<()> {
     let directory = machine::bpf_linker()?;
     if directory.join("bpf-linker").is_file() {
-        say(&format!("bpf-linker {BPF_LINKER}: there ({})", directory.display()));
+        say(&format!(
+            "bpf-linker {BPF_LINKER}: there ({})",
+            directory.display()
+        ));
         return Ok(());
     }
     say(&format!("building bpf-linker {BPF_LINKER} (some minutes)"));
     let root = directory.parent().context("a directory has a parent")?;
     let install = Command::new("cargo")
-        .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--quiet"])
+        .args([
+            "install",
+            "bpf-linker",
+            "--version",
+            BPF_LINKER,
+            "--locked",
+            "--quiet",
+        ])
         .arg("--root")
         .arg(root)
         .stdout(Stdio::from(std::io::stderr()))
