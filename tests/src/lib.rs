@@ -1,6 +1,5 @@
 //! The agent's test worlds: laboratories of namespaces with real plugins and real frames,
 //! that the suites, the demo and the benchmarks share.
-//! What the suites share.
 
 pub mod daemon;
 pub mod demo;
