@@ -1,4 +1,6 @@
 //! What the suites share.
 
 pub mod frames;
+pub mod mutate;
+pub mod skip;
 pub mod testrun;
