@@ -26,7 +26,7 @@ impl Kernel {
         let Some(()) = privileged("BPF_PROG_TEST_RUN") else {
             return Ok(None);
         };
-        Ok(Some(Self(Object::load(false, 4096)?)))
+        Ok(Some(Self(Object::load(false, 65_536)?)))
     }
 
     /// The events that a frame makes.
