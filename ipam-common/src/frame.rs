@@ -99,7 +99,7 @@ pub enum Refusal {
     SenderAddress = 8,
     /// The address probed for, solicited or advertised is none that a machine can claim.
     TargetAddress = 9,
-    /// More IPv6 extension headers than are followed.
+    /// More IPv6 extension headers than are followed, or hop-by-hop options behind another.
     ExtensionHeaders = 10,
     /// Neighbor Discovery with a Fragment header (RFC 6980 §5).
     Fragmented = 11,

@@ -5,6 +5,8 @@ pub mod daemon;
 pub mod demo;
 pub mod frames;
 pub mod lab;
+pub mod mutate;
 pub mod netns;
 pub mod runtime;
+pub mod skip;
 pub mod testrun;
