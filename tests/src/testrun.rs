@@ -19,9 +19,11 @@ use ipam_common::{
     Address,
     sighting::{PortBudget, Stamps},
 };
-use serde::Serialize;
 
-use crate::frames::{self, Arp};
+use crate::{
+    bench::{Figure, median},
+    frames::{self, Arp},
+};
 
 /// The object that the repository keeps.
 pub const OBJECT: &str = concat!(
@@ -124,21 +126,6 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedCl
         .map_err(Into::into)
 }
 
-/// One measured number.
-#[derive(Clone, Debug, Serialize)]
-pub struct Figure {
-    /// Its name in the contract.
-    pub name: &'static str,
-    /// What was measured.
-    pub value: f64,
-    /// Its unit.
-    pub unit: &'static str,
-    /// What it must not exceed.
-    pub target: f64,
-    /// What it was measured over, in the same unit.
-    pub baseline: f64,
-}
-
 /// What a packet costs beyond an empty classifier, in nanoseconds.
 ///
 /// The kernel tells the mean of a run in whole nanoseconds, and a run's level depends on
@@ -192,12 +179,7 @@ fn over_empty(
         name,
         value: median(over),
         unit: "ns",
-        target,
-        baseline: median(empty),
+        target: Some(target),
+        baseline: Some(median(empty)),
     })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

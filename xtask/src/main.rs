@@ -3,6 +3,7 @@
 //! Tasks print what they do to stderr and results to stdout. They may write to `target/`,
 //! to the cache directory, and to the files that they say they make.
 
+mod bench;
 mod ebpf;
 mod machine;
 mod setup;
@@ -22,11 +23,14 @@ enum Task {
     Setup,
     /// Rebuild the eBPF object that the repository keeps
     Ebpf(ebpf::Args),
+    /// Measure what is promised
+    Bench(bench::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Setup => setup::run(),
         Task::Ebpf(args) => ebpf::run(&args),
+        Task::Bench(args) => bench::run(&args),
     }
 }
