@@ -16,8 +16,8 @@ use super::{
 };
 use crate::lab::{Netns, ip};
 
-const ROUNDS: usize = 9;
-const STREAM: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 21;
+const STREAM: Duration = Duration::from_millis(500);
 const CHUNK: usize = 128 * 1024;
 const PORT: u16 = 5001;
 
