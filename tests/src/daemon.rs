@@ -19,7 +19,7 @@ const LOG: &str = "daemon.log";
 pub struct Daemon {
     child: Child,
     log: PathBuf,
-    socket: PathBuf,
+    config: PathBuf,
 }
 
 /// The agent's binary, beside this program's.
@@ -81,7 +81,7 @@ impl Daemon {
         Ok(Self {
             child,
             log: dir.join(LOG),
-            socket,
+            config: file,
         })
     }
 
@@ -107,8 +107,8 @@ impl Daemon {
         let output = Command::new(binary()?)
             .args(command.split(' '))
             .args(args)
-            .args(["--output", "json", "--socket"])
-            .arg(&self.socket)
+            .args(["--output", "json", "--config"])
+            .arg(&self.config)
             .stdin(Stdio::null())
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -119,6 +119,19 @@ impl Daemon {
             );
         }
         Ok((text, output.status.code()))
+    }
+
+    /// Runs a command of the agent against it as a person would; what it prints.
+    pub fn text(&self, command: &str, args: &[&str]) -> Result<String> {
+        let output = Command::new(binary()?)
+            .args(command.split(' '))
+            .args(args)
+            .arg("--config")
+            .arg(&self.config)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Runs a query again and again until `found` finds what it looks for.

@@ -14,6 +14,7 @@ use std::{
     thread,
 };
 
+use crate::runtime::{Network, Pod};
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
     mount::{MsFlags, mount},
@@ -52,20 +53,33 @@ where
         skip(&why);
         return;
     }
-    let outcome = thread::Builder::new()
-        .name(String::from("lab"))
-        .spawn(move || {
-            let dir = tempfile::tempdir()?;
-            let mut lab = Lab::enter(dir.path())?;
-            test(&mut lab)
-        })
-        .map(thread::JoinHandle::join);
-    match outcome {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => panic!("{error:?}"),
-        Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(error) => panic!("no thread: {error}"),
+    if let Err(error) = try_in_lab(test) {
+        panic!("{error:?}");
     }
+}
+
+/// Runs `act` in a laboratory of its own.
+///
+/// # Errors
+///
+/// What `act` gives back, or why there is no laboratory.
+///
+/// # Panics
+///
+/// If `act` does.
+pub fn try_in_lab<T, F>(act: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Lab) -> Result<T> + Send + 'static,
+{
+    let thread = thread::Builder::new().name(String::from("lab"));
+    let lab = thread.spawn(|| {
+        let dir = tempfile::tempdir()?;
+        let mut lab = Lab::enter(dir.path())?;
+        act(&mut lab)
+    })?;
+    lab.join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Says that a test is skipped, or fails where that is not allowed.
@@ -143,6 +157,32 @@ impl Lab {
         self.boot()
     }
 
+    /// Has a pod of before the power cut come back with its old addresses and MAC, without
+    /// asking the plugins: as what restores itself does.
+    pub fn restore(&self, network: &Network, pod: &Pod) -> Result<Pod> {
+        let netns = self.pod(&pod.name)?;
+        let host = &pod.host_interface;
+        let bridge = network.make_bridge()?;
+        let mut link = vec!["link", "add", host, "type", "veth", "peer", "name", "eth0"];
+        link.extend(["address", &pod.mac, "netns", netns.name()]);
+        ip(&link)?;
+        ip(&["link", "set", host, "master", &bridge, "up"])?;
+        let inside = |args: &[&str]| ip(&[&["-n", netns.name()], args].concat());
+        inside(&["link", "set", "eth0", "up"])?;
+        for (address, prefix) in &pod.prefixed {
+            let with_prefix = format!("{address}/{prefix}");
+            let mut add = vec!["address", "add", &with_prefix, "dev", "eth0"];
+            if address.is_ipv6() {
+                add.push("nodad");
+            }
+            inside(&add)?;
+        }
+        Ok(Pod {
+            netns,
+            ..pod.clone()
+        })
+    }
+
     /// A network namespace for a pod.
     pub fn pod(&self, name: &str) -> Result<Netns> {
         ip(&["netns", "add", name])?;
@@ -191,17 +231,22 @@ impl Netns {
     /// Has the pod's kernel ask for `peer`: an ARP request or Neighbor Solicitation with
     /// the pod's own source, as any first packet makes it send.
     pub fn speak_to(&self, peer: IpAddr) -> Result<()> {
+        let any: IpAddr = match peer {
+            IpAddr::V4(_) => [0, 0, 0, 0].into(),
+            IpAddr::V6(_) => [0u16; 8].into(),
+        };
+        self.speak_from(any, peer)
+    }
+
+    /// The same from one of the pod's addresses.
+    pub fn speak_from(&self, source: IpAddr, peer: IpAddr) -> Result<()> {
         self.inside(move || {
             // What is known already would not be asked for.
             let _ = Command::new("ip")
                 .args(["neigh", "flush", "to", &peer.to_string()])
                 .stderr(Stdio::null())
                 .status();
-            let any: IpAddr = match peer {
-                IpAddr::V4(_) => [0, 0, 0, 0].into(),
-                IpAddr::V6(_) => [0u16; 8].into(),
-            };
-            let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+            let socket = UdpSocket::bind(SocketAddr::new(source, 0))?;
             socket
                 .send_to(b"hello", SocketAddr::new(peer, 9))
                 .with_context(|| format!("can't send to {peer}"))?;

@@ -3,8 +3,11 @@
 
 pub mod bench;
 pub mod daemon;
+pub mod demo;
 pub mod frames;
 pub mod lab;
+pub mod mutate;
 pub mod netns;
 pub mod runtime;
+pub mod skip;
 pub mod testrun;

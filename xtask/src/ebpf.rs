@@ -1,14 +1,16 @@
 //! `cargo xtask ebpf`: the eBPF object, rebuilt from its sources, byte for byte.
 //!
 //! The sources that are hashed are copied to a stage and built there, so the object can't
-//! depend on a file that its hash doesn't cover. The stage is one workspace, because cargo
-//! mixes the place of a crate outside its workspace into symbol names; and all paths are
-//! remapped. So the object is the same wherever the repository, cargo and rustc live.
+//! depend on a file that its hash doesn't cover. The stage is one workspace, with a link to
+//! the sources of `core` in it, because cargo mixes the place of a crate outside its
+//! workspace into symbol names; and all paths are remapped. So the object is the same
+//! wherever the repository, cargo, rustc and rust-src live.
 
 mod strip;
 
 use std::{
     env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -41,6 +43,9 @@ const SOURCES: [&str; 5] = [
     "ipam-ebpf/src",
 ];
 
+/// The name of the link to the sources of `core`.
+const LIBRARY: &str = "library";
+
 const STAGE: &str = r#"
 [workspace]
 resolver = "3"
@@ -69,6 +74,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     write(HASHES, hashes.as_bytes())?;
     eprintln!("{OBJECT}: {} bytes", object.len());
     Ok(())
+}
+
+/// Whether the kept object is its sources': rebuilt and compared.
+pub fn check_kept() -> anyhow::Result<()> {
+    run(&Args {
+        check: true,
+        log: None,
+    })
 }
 
 fn check(object: &[u8], hashes: &str) -> anyhow::Result<()> {
@@ -101,7 +114,7 @@ fn build(log: bool) -> anyhow::Result<Vec<u8>> {
         bail!("no bpf-linker {}: {setup}", machine::BPF_LINKER);
     }
 
-    let stage = stage()?;
+    let stage = stage(&rust_src)?;
     let target = root_join("target/ebpf")?;
     let mut path = vec![linker];
     path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -116,8 +129,8 @@ fn build(log: bool) -> anyhow::Result<Vec<u8>> {
         .env("PATH", env::join_paths(path)?)
         // -Zbuild-std on a stable compiler, with sources that may lie outside of it.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("__CARGO_TESTS_ONLY_SRC_ROOT", &rust_src)
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&stage, &rust_src)?)
+        .env("__CARGO_TESTS_ONLY_SRC_ROOT", stage.join(LIBRARY))
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&stage)?)
         .env_remove("RUSTFLAGS");
     if log {
         cargo.args(["--features", "ipam-ebpf/log"]);
@@ -129,7 +142,7 @@ fn build(log: bool) -> anyhow::Result<Vec<u8>> {
 }
 
 /// BTF, and no path of this machine.
-fn rustflags(stage: &Path, rust_src: &Path) -> anyhow::Result<String> {
+fn rustflags(stage: &Path) -> anyhow::Result<String> {
     let cargo_home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
         None => env::home_dir()
@@ -137,20 +150,27 @@ fn rustflags(stage: &Path, rust_src: &Path) -> anyhow::Result<String> {
             .join(".cargo"),
     };
     let mut flags = vec!["-Clink-arg=--btf".to_owned(), "-Ctarget-cpu=v3".to_owned()];
+    let mut prefixes = vec![
+        (cargo_home.clone(), "/cargo"),
+        (machine::sysroot()?, "/rustc"),
+        (stage.to_owned(), "/ipam-agent"),
+    ];
+    // A registry's directory is named after where it is mirrored.
+    for registry in fs::read_dir(cargo_home.join("registry/src"))
+        .into_iter()
+        .flatten()
+    {
+        prefixes.push((registry?.path(), "/cargo"));
+    }
     // Of several prefixes that match, the last one counts.
-    for (from, to) in [
-        (cargo_home.as_path(), "/cargo"),
-        (&machine::sysroot()?, "/rustc"),
-        (rust_src, "/rustc/library"),
-        (stage, "/ipam-agent"),
-    ] {
+    for (from, to) in prefixes {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     }
     Ok(flags.join("\x1f"))
 }
 
-/// Copy the sources to an empty directory.
-fn stage() -> anyhow::Result<PathBuf> {
+/// Copy the sources to an empty directory, and link those of `core`.
+fn stage(rust_src: &Path) -> anyhow::Result<PathBuf> {
     let stage = root_join("target/ebpf-stage")?;
     fs::remove_dir_all(&stage)?;
     for source in sources()? {
@@ -161,6 +181,7 @@ fn stage() -> anyhow::Result<PathBuf> {
         let from = machine::root().join(&source);
         fs::copy(&from, &to).with_context(|| format!("can't copy {}", from.display()))?;
     }
+    symlink(rust_src, stage.join(LIBRARY))?;
     fs::write(stage.join("Cargo.toml"), STAGE)?;
     fs::rename(stage.join("ipam-ebpf/Cargo.lock"), stage.join("Cargo.lock"))?;
     Ok(stage)

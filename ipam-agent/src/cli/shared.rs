@@ -70,9 +70,3 @@ pub fn log_to_stderr(level: &str) {
         .with_target(false)
         .init();
 }
-
-/// This host's name.
-pub fn host() -> String {
-    let name = nix::unistd::gethostname().unwrap_or_default();
-    name.to_string_lossy().into_owned()
-}

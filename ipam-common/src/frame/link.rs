@@ -11,8 +11,10 @@ const DOT1Q: u16 = 0x8100;
 const DOT1AD: u16 = 0x88a8;
 
 /// Where the payload of a frame without tags begins.
-const UNTAGGED: usize = 14;
+pub(super) const UNTAGGED: usize = 14;
 const TAG: usize = 4;
+/// QinQ has two.
+const MAX_TAGS: usize = 2;
 
 /// A frame's Ethernet header, tags read.
 pub(super) struct Link {
@@ -25,22 +27,27 @@ pub(super) struct Link {
 impl Link {
     #[inline(always)]
     pub(super) fn of<F: Frame>(frame: &F) -> Result<Self, Refusal> {
-        let ethertype = frame.head::<12, 2>().ok_or(Refusal::Truncated)?;
         let mut link = Self {
-            ethertype: u16::from_be_bytes(ethertype),
+            ethertype: frame.ethertype().ok_or(Refusal::Truncated)?,
             tags: Tags::default(),
             payload: UNTAGGED,
         };
-        let mut room = 2;
+        let mut tags = 0;
         if let Some(tci) = frame.stripped_tag() {
             link.add(tci);
-            room -= 1;
+            tags += 1;
         }
-        while matches!(link.ethertype, DOT1Q | DOT1AD) {
-            if room == 0 {
+        // Counted, so that the compiler unrolls it: older verifiers (Linux 6.1's
+        // `push_insn`) take a loop only where its back edge is a jump, and the compiler lets
+        // one fall through.
+        for _ in 0..=MAX_TAGS {
+            if !matches!(link.ethertype, DOT1Q | DOT1AD) {
+                break;
+            }
+            if tags == MAX_TAGS {
                 return Err(Refusal::Tags);
             }
-            room -= 1;
+            tags += 1;
             let [t0, t1, e0, e1] = frame.read(link.payload).ok_or(Refusal::Truncated)?;
             link.add(u16::from_be_bytes([t0, t1]));
             link.ethertype = u16::from_be_bytes([e0, e1]);

@@ -54,8 +54,12 @@ pub(super) struct Follower {
     complete: bool,
     /// Something changed since the topology was last made.
     dirty: bool,
-    topology: Arc<Topology>,
+    /// What was told last.
+    topology: Option<Arc<Topology>>,
     lost: bool,
+    /// All that the kernel had for us when it last dropped something has been read. Before,
+    /// a notification may speak of a link whose end was dropped.
+    drained: bool,
     touched: BTreeSet<u32>,
 }
 
@@ -69,8 +73,9 @@ impl Follower {
             sequence: 0,
             complete: false,
             dirty: false,
-            topology: Arc::default(),
+            topology: None,
             lost: false,
+            drained: true,
             touched: BTreeSet::new(),
         }
     }
@@ -80,16 +85,22 @@ impl Follower {
         self.dump.is_some()
     }
 
-    /// The kernel dropped notifications.
+    /// Nothing is left to be read.
+    pub(super) fn drained(&mut self) {
+        self.drained = true;
+    }
+
+    /// The kernel dropped notifications; it says so before it hands out those it kept.
     pub(super) fn overrun(&mut self) {
         self.lost = true;
+        self.drained = false;
         self.due = [Table::Links, Table::Vlans, Table::Addresses].into();
     }
 
     /// What to ask now, with its sequence number. One dump at a time: the kernel refuses a
     /// second one on the same socket.
     pub(super) fn request(&mut self) -> Option<(Request, u32)> {
-        if self.dump.is_some() {
+        if self.dump.is_some() || !self.drained {
             return None;
         }
         let table = self.due.pop_first()?;
@@ -136,10 +147,10 @@ impl Follower {
             return Some(LinkEvent::Lost);
         }
         if self.complete && mem::take(&mut self.dirty) {
-            let topology = self.records.topology(&self.filter);
-            if topology != *self.topology {
-                self.topology = Arc::new(topology);
-                return Some(LinkEvent::Topology(Arc::clone(&self.topology)));
+            let topology = Some(Arc::new(self.records.topology(&self.filter)));
+            if topology != self.topology {
+                self.topology.clone_from(&topology);
+                return topology.map(LinkEvent::Topology);
             }
         }
         self.touched.pop_first().map(LinkEvent::Touched)

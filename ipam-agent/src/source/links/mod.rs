@@ -11,7 +11,7 @@ use std::{
     future::poll_fn,
     io,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -117,20 +117,27 @@ impl Links {
     /// Read what waits, up to a bound; pending if nothing does.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinksError>> {
         let mut datagram = Vec::with_capacity(DATAGRAM);
-        let mut read = 0;
-        while read < BATCH {
+        for read in 0..BATCH {
             datagram.clear();
-            match self.socket.poll_recv(cx, &mut datagram) {
-                Poll::Ready(Ok(())) => self.follower.read(&datagram)?,
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+            // Not asked through tokio, which says "nothing" also when it wants us to yield.
+            let received = match self.socket.socket_ref().recv(&mut datagram, 0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.follower.drained();
+                    if read > 0 {
+                        break;
+                    }
+                    ready!(self.socket.poll_recv(cx, &mut datagram))
+                }
+                received => received.map(drop),
+            };
+            match received {
+                Ok(()) => self.follower.read(&datagram)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     self.follower.overrun();
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(LinksError::Socket(error))),
-                Poll::Pending if read == 0 => return Poll::Pending,
-                Poll::Pending => break,
+                Err(error) => return Poll::Ready(Err(LinksError::Socket(error))),
             }
-            read += 1;
         }
         Poll::Ready(Ok(()))
     }

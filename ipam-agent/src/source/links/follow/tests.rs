@@ -47,6 +47,7 @@ fn end(follower: &mut Follower, sequence: u32, flags: i32) {
 
 /// Answer every dump with these links.
 fn list(follower: &mut Follower, links: &BTreeMap<u32, String>) {
+    follower.drained();
     while let Some((request, sequence)) = follower.request() {
         let request = request.finish(sequence);
         let of_links =
@@ -87,6 +88,13 @@ fn nothing_is_told_before_all_is_known() {
 }
 
 #[test]
+fn a_host_without_ports_is_told_too() {
+    let mut follower = follower();
+    list(&mut follower, &BTreeMap::new());
+    assert_eq!(ports(&mut follower), Some(vec![]));
+}
+
+#[test]
 fn what_happens_during_a_dump_is_kept() {
     let mut follower = follower();
     list(
@@ -95,6 +103,7 @@ fn what_happens_during_a_dump_is_kept() {
     );
     assert_eq!(ports(&mut follower), Some(vec![3, 4]));
     follower.overrun();
+    follower.drained();
     let (_, sequence) = follower.request().unwrap();
     assert_eq!(follower.event(), Some(LinkEvent::Lost));
     // A link appears while the tables are listed: told at once.
@@ -119,6 +128,7 @@ fn an_inconsistent_dump_forgets_nothing_and_is_made_again() {
     let mut follower = follower();
     list(&mut follower, &[(3, "veth3".to_owned())].into());
     follower.overrun();
+    follower.drained();
     let (_, sequence) = follower.request().unwrap();
     end(&mut follower, sequence, libc::NLM_F_DUMP_INTR);
     assert_eq!(ports(&mut follower), Some(vec![3]));
@@ -178,6 +188,8 @@ enum Step {
     Del(u32),
     /// A notification that the kernel had no room for.
     Dropped(u32, bool),
+    /// A notification from before that, which is read after the kernel told of it.
+    Stale(u32),
     List,
 }
 
@@ -186,6 +198,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         index.clone().prop_map(Step::New),
         index.clone().prop_map(Step::Del),
+        index.clone().prop_map(Step::Stale),
         (index, any::<bool>()).prop_map(|(index, new)| Step::Dropped(index, new)),
         Just(Step::List),
     ]
@@ -216,12 +229,18 @@ proptest! {
                     }
                     follower.overrun();
                 }
+                Step::Stale(index) => {
+                    follower.overrun();
+                    // It would list at once, if it didn't know better.
+                    prop_assert!(follower.request().is_none());
+                    news(&mut follower, NEW_LINK, index, &format!("veth{index}"));
+                }
                 Step::List => list(&mut follower, &kernel),
             }
         }
         list(&mut follower, &kernel);
         while follower.event().is_some() {}
-        let known: Vec<_> = follower.topology.ports.keys().collect();
+        let known: Vec<_> = follower.topology.as_ref().unwrap().ports.keys().collect();
         prop_assert_eq!(known, kernel.keys().collect::<Vec<_>>());
     }
 
