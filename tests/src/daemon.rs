@@ -11,6 +11,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// Where a daemon logs to, in its directory.
+const LOG: &str = "daemon.log";
+
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
@@ -54,25 +57,30 @@ impl Daemon {
     /// Starts the daemon and doesn't wait.
     pub fn spawn(dir: &Path, config: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let file = dir.join("config.yaml");
-        let log = dir.join("daemon.log");
-        let socket = dir.join("agent.sock");
-        fs::write(&file, format!("{config}\nsocket: {}\n", socket.display()))?;
-        let stderr = fs::OpenOptions::new()
+        let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(&log)?;
+            .open(dir.join(LOG))?;
+        Self::spawn_logging(dir, config, log)
+    }
+
+    /// Starts the daemon with its log going to `log`, and doesn't wait.
+    pub fn spawn_logging(dir: &Path, config: &str, log: impl Into<Stdio>) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let file = dir.join("config.yaml");
+        let socket = dir.join("agent.sock");
+        fs::write(&file, format!("{config}\nsocket: {}\n", socket.display()))?;
         let child = Command::new(binary()?)
             .args(["run", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(stderr)
+            .stderr(log)
             .spawn()
             .context("can't start the daemon")?;
         Ok(Self {
             child,
-            log,
+            log: dir.join(LOG),
             config: file,
         })
     }

@@ -262,19 +262,40 @@ impl Netns {
 
 /// Sends frames, as they are, out of `interface` of this thread's network namespace.
 pub fn send(interface: &str, frames: &[Vec<u8>]) -> Result<()> {
-    let link = pnet_datalink::interfaces()
-        .into_iter()
-        .find(|link| link.name == interface)
-        .with_context(|| format!("no interface {interface}"))?;
-    let channel = pnet_datalink::channel(&link, pnet_datalink::Config::default())
-        .with_context(|| format!("can't open {interface}"))?;
-    let pnet_datalink::Channel::Ethernet(mut sender, _) = channel else {
-        bail!("{interface} is no Ethernet");
-    };
-    for frame in frames {
+    let mut sender = Sender::open(interface)?;
+    frames.iter().try_for_each(|frame| sender.send(frame))
+}
+
+/// Sends frames, as they are, out of one interface, from whatever thread has it.
+pub struct Sender {
+    interface: String,
+    socket: Box<dyn pnet_datalink::DataLinkSender>,
+}
+
+impl Sender {
+    /// Of an interface of this thread's network namespace.
+    pub fn open(interface: &str) -> Result<Self> {
+        let link = pnet_datalink::interfaces()
+            .into_iter()
+            .find(|link| link.name == interface)
+            .with_context(|| format!("no interface {interface}"))?;
+        let channel = pnet_datalink::channel(&link, pnet_datalink::Config::default())
+            .with_context(|| format!("can't open {interface}"))?;
+        let pnet_datalink::Channel::Ethernet(socket, _) = channel else {
+            bail!("{interface} is no Ethernet");
+        };
+        Ok(Self {
+            interface: interface.to_owned(),
+            socket,
+        })
+    }
+
+    /// Sends one frame.
+    pub fn send(&mut self, frame: &[u8]) -> Result<()> {
+        let interface = &self.interface;
         loop {
-            match sender.send_to(frame, None) {
-                Some(Ok(())) => break,
+            match self.socket.send_to(frame, None) {
+                Some(Ok(())) => return Ok(()),
                 // The device's queue is full.
                 Some(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     thread::yield_now();
@@ -286,7 +307,6 @@ pub fn send(interface: &str, frames: &[Vec<u8>]) -> Result<()> {
             }
         }
     }
-    Ok(())
 }
 
 /// Runs `ip` with these arguments.

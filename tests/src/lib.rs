@@ -1,6 +1,7 @@
 //! The agent's test worlds: laboratories of namespaces with real plugins and real frames,
 //! that the suites, the demo and the benchmarks share.
 
+pub mod bench;
 pub mod daemon;
 pub mod demo;
 pub mod frames;

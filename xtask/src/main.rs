@@ -3,6 +3,7 @@
 //! Tasks print what they do to stderr and results to stdout. They may write to `target/`,
 //! to the cache directory, and to the files that they say they make.
 
+mod bench;
 mod demo;
 mod ebpf;
 mod kernels;
@@ -27,6 +28,8 @@ enum Task {
     Demo(demo::Args),
     /// Run every test there is
     Test(test::Args),
+    /// Measure what is promised
+    Bench(bench::Args),
     /// Install what building the eBPF object and running the tests need
     Setup,
     /// Rebuild the eBPF object that the repository keeps
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().task {
         Task::Demo(args) => return demo::run(&args),
         Task::Test(args) => test::run(&args)?,
+        Task::Bench(args) => bench::run(&args)?,
         Task::Setup => setup::run()?,
         Task::Ebpf(args) => ebpf::run(&args)?,
     }
