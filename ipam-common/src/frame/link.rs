@@ -30,22 +30,37 @@ impl Link {
             tags: Tags::default(),
             payload: UNTAGGED,
         };
-        let mut room = 2;
-        if let Some(tci) = frame.stripped_tag() {
+        let stripped = frame.stripped_tag();
+        if let Some(tci) = stripped {
             link.add(tci);
-            room -= 1;
         }
-        while matches!(link.ethertype, DOT1Q | DOT1AD) {
-            if room == 0 {
-                return Err(Refusal::Tags);
-            }
-            room -= 1;
-            let [t0, t1, e0, e1] = frame.read(link.payload).ok_or(Refusal::Truncated)?;
-            link.add(u16::from_be_bytes([t0, t1]));
-            link.ethertype = u16::from_be_bytes([e0, e1]);
-            link.payload += TAG;
+        // Written out: kernels before 6.7 don't take every shape that a compiler gives a
+        // loop this small.
+        link.strip(frame)?;
+        if stripped.is_none() {
+            link.strip(frame)?;
+        }
+        if link.is_tag() {
+            return Err(Refusal::Tags);
         }
         Ok(link)
+    }
+
+    #[inline(always)]
+    const fn is_tag(&self) -> bool {
+        matches!(self.ethertype, DOT1Q | DOT1AD)
+    }
+
+    /// Read a tag from the frame, if one is next.
+    #[inline(always)]
+    fn strip<F: Frame>(&mut self, frame: &F) -> Result<(), Refusal> {
+        if self.is_tag() {
+            let [t0, t1, e0, e1] = frame.read(self.payload).ok_or(Refusal::Truncated)?;
+            self.add(u16::from_be_bytes([t0, t1]));
+            self.ethertype = u16::from_be_bytes([e0, e1]);
+            self.payload += TAG;
+        }
+        Ok(())
     }
 
     /// Take in the next tag, from the outside in. A VID of 0 carries a priority alone.
