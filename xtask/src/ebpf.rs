@@ -163,7 +163,12 @@ fn rustflags(stage: &Path, rust_src: &Path) -> anyhow::Result<String> {
             .context("neither CARGO_HOME nor HOME is set")?
             .join(".cargo"),
     };
-    let mut flags = vec!["-Clink-arg=--btf".to_owned(), "-Ctarget-cpu=v3".to_owned()];
+    let mut flags = vec![
+        "-Clink-arg=--btf".to_owned(),
+        // Else every small memset becomes a call of a loop.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
+        "-Ctarget-cpu=v3".to_owned(),
+    ];
     let mut prefixes = vec![
         (cargo_home.clone(), "/cargo"),
         (machine::sysroot()?, "/rustc"),
