@@ -80,7 +80,9 @@ pub(super) fn interfaces(config: &Config) -> Check {
             return fail(NAME, detail, "is this a namespace without a network?");
         }
     };
-    let names = links.iter().map(|link| link.name().to_string_lossy().into_owned());
+    let names = links
+        .iter()
+        .map(|link| link.name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| config.interfaces.wants(name)).collect();
     names.sort();
     if names.is_empty() {
