@@ -34,7 +34,7 @@ pub trait Frame {
         self.head::<12, 2>().map(u16::from_be_bytes)
     }
     /// How long the frame is, from the Ethernet header on.
-    fn len(&self) -> usize;
+    fn length(&self) -> usize;
     /// The tag control information of the VLAN tag that was stripped into metadata: the
     /// outermost of the frame's tags.
     fn stripped_tag(&self) -> Option<u16>;
@@ -64,7 +64,7 @@ impl Frame for Captured<'_> {
         self.bytes.get(offset..)?.first_chunk().copied()
     }
 
-    fn len(&self) -> usize {
+    fn length(&self) -> usize {
         self.bytes.len()
     }
 

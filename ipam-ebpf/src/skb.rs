@@ -47,7 +47,7 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn length(&self) -> usize {
         self.ctx.len() as usize
     }
 

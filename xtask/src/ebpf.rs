@@ -1,16 +1,16 @@
 //! `cargo xtask ebpf`: the eBPF object, rebuilt from its sources, byte for byte.
 //!
 //! The sources that are hashed are copied to a stage and built there, so the object can't
-//! depend on a file that its hash doesn't cover. The stage is one workspace, with a link to
-//! the sources of `core` in it, because cargo mixes the place of a crate outside its
-//! workspace into symbol names; and all paths are remapped. So the object is the same
-//! wherever the repository, cargo, rustc and rust-src live.
+//! depend on a file that its hash doesn't cover. Nor does it depend on where the
+//! repository, cargo, rustc and rust-src live: paths are remapped, and what cargo makes of
+//! paths to tell crates apart, which ends in symbol names, is taken out by a wrapper.
 
 mod strip;
 
 use std::{
-    env, fs,
-    os::unix::fs::symlink,
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -43,9 +43,6 @@ const SOURCES: [&str; 5] = [
     "ipam-ebpf/src",
 ];
 
-/// The name of the link to the sources of `core`.
-const LIBRARY: &str = "library";
-
 const STAGE: &str = r#"
 [workspace]
 resolver = "3"
@@ -58,6 +55,22 @@ codegen-units = 1
 panic = "abort"
 # BTF is made from it.
 debug = "full"
+"#;
+
+/// Stands before rustc: for the BPF target a crate's name alone tells it from others.
+const WRAPPER: &str = r#"#!/bin/sh
+case " $* " in
+*" bpfel-unknown-none "*)
+    for argument; do
+        shift
+        case $argument in
+        metadata=*) set -- "$@" metadata=ipam-agent ;;
+        *) set -- "$@" "$argument" ;;
+        esac
+    done
+    ;;
+esac
+exec "$@"
 "#;
 
 /// Build it, or check it.
@@ -114,7 +127,7 @@ fn build(log: bool) -> anyhow::Result<Vec<u8>> {
         bail!("no bpf-linker {}: {setup}", machine::BPF_LINKER);
     }
 
-    let stage = stage(&rust_src)?;
+    let stage = stage()?;
     let target = root_join("target/ebpf")?;
     let mut path = vec![linker];
     path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -129,8 +142,9 @@ fn build(log: bool) -> anyhow::Result<Vec<u8>> {
         .env("PATH", env::join_paths(path)?)
         // -Zbuild-std on a stable compiler, with sources that may lie outside of it.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("__CARGO_TESTS_ONLY_SRC_ROOT", stage.join(LIBRARY))
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&stage)?)
+        .env("__CARGO_TESTS_ONLY_SRC_ROOT", &rust_src)
+        .env("RUSTC_WRAPPER", stage.join("rustc-wrapper"))
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&stage, &rust_src)?)
         .env_remove("RUSTFLAGS");
     if log {
         cargo.args(["--features", "ipam-ebpf/log"]);
@@ -142,17 +156,23 @@ fn build(log: bool) -> anyhow::Result<Vec<u8>> {
 }
 
 /// BTF, and no path of this machine.
-fn rustflags(stage: &Path) -> anyhow::Result<String> {
+fn rustflags(stage: &Path, rust_src: &Path) -> anyhow::Result<String> {
     let cargo_home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
         None => env::home_dir()
             .context("neither CARGO_HOME nor HOME is set")?
             .join(".cargo"),
     };
-    let mut flags = vec!["-Clink-arg=--btf".to_owned(), "-Ctarget-cpu=v3".to_owned()];
+    let mut flags = vec![
+        "-Clink-arg=--btf".to_owned(),
+        // Else every small memset becomes a call of a loop.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
+        "-Ctarget-cpu=v3".to_owned(),
+    ];
     let mut prefixes = vec![
         (cargo_home.clone(), "/cargo"),
         (machine::sysroot()?, "/rustc"),
+        (rust_src.to_owned(), "/rustc/library"),
         (stage.to_owned(), "/ipam-agent"),
     ];
     // A registry's directory is named after where it is mirrored.
@@ -169,8 +189,8 @@ fn rustflags(stage: &Path) -> anyhow::Result<String> {
     Ok(flags.join("\x1f"))
 }
 
-/// Copy the sources to an empty directory, and link those of `core`.
-fn stage(rust_src: &Path) -> anyhow::Result<PathBuf> {
+/// Copy the sources to an empty directory.
+fn stage() -> anyhow::Result<PathBuf> {
     let stage = root_join("target/ebpf-stage")?;
     fs::remove_dir_all(&stage)?;
     for source in sources()? {
@@ -181,7 +201,9 @@ fn stage(rust_src: &Path) -> anyhow::Result<PathBuf> {
         let from = machine::root().join(&source);
         fs::copy(&from, &to).with_context(|| format!("can't copy {}", from.display()))?;
     }
-    symlink(rust_src, stage.join(LIBRARY))?;
+    let wrapper = stage.join("rustc-wrapper");
+    fs::write(&wrapper, WRAPPER)?;
+    fs::set_permissions(&wrapper, Permissions::from_mode(0o755))?;
     fs::write(stage.join("Cargo.toml"), STAGE)?;
     fs::rename(stage.join("ipam-ebpf/Cargo.lock"), stage.join("Cargo.lock"))?;
     Ok(stage)

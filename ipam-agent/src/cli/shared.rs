@@ -8,6 +8,7 @@ use crate::{
     config::{Config, ConfigError, Overrides},
     report::Format,
     serve::Client,
+    store::source::Source,
 };
 
 /// How results are written.
@@ -53,6 +54,14 @@ impl ConfigArgs {
             }
         }
     }
+}
+
+/// Leases read directly, without the daemon.
+#[derive(Debug, Default, Args)]
+pub struct SourceArgs {
+    /// Read leases here, without the daemon: host-local[:DIR] or file:PATH
+    #[arg(long, value_name = "SOURCE")]
+    pub leases: Vec<Source>,
 }
 
 /// Has what is logged written to stderr, from this level on unless `RUST_LOG` says

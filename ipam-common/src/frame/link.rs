@@ -13,8 +13,6 @@ const DOT1AD: u16 = 0x88a8;
 /// Where the payload of a frame without tags begins.
 pub(super) const UNTAGGED: usize = 14;
 const TAG: usize = 4;
-/// QinQ has two.
-const MAX_TAGS: usize = 2;
 
 /// A frame's Ethernet header, tags read.
 pub(super) struct Link {
@@ -32,28 +30,37 @@ impl Link {
             tags: Tags::default(),
             payload: UNTAGGED,
         };
-        let mut tags = 0;
-        if let Some(tci) = frame.stripped_tag() {
+        let stripped = frame.stripped_tag();
+        if let Some(tci) = stripped {
             link.add(tci);
-            tags += 1;
         }
-        // Counted, so that the compiler unrolls it: older verifiers (Linux 6.1's
-        // `push_insn`) take a loop only where its back edge is a jump, and the compiler lets
-        // one fall through.
-        for _ in 0..=MAX_TAGS {
-            if !matches!(link.ethertype, DOT1Q | DOT1AD) {
-                break;
-            }
-            if tags == MAX_TAGS {
-                return Err(Refusal::Tags);
-            }
-            tags += 1;
-            let [t0, t1, e0, e1] = frame.read(link.payload).ok_or(Refusal::Truncated)?;
-            link.add(u16::from_be_bytes([t0, t1]));
-            link.ethertype = u16::from_be_bytes([e0, e1]);
-            link.payload += TAG;
+        // Written out: kernels before 6.7 don't take every shape that a compiler gives a
+        // loop this small.
+        link.strip(frame)?;
+        if stripped.is_none() {
+            link.strip(frame)?;
+        }
+        if link.is_tag() {
+            return Err(Refusal::Tags);
         }
         Ok(link)
+    }
+
+    #[inline(always)]
+    const fn is_tag(&self) -> bool {
+        matches!(self.ethertype, DOT1Q | DOT1AD)
+    }
+
+    /// Read a tag from the frame, if one is next.
+    #[inline(always)]
+    fn strip<F: Frame>(&mut self, frame: &F) -> Result<(), Refusal> {
+        if self.is_tag() {
+            let [t0, t1, e0, e1] = frame.read(self.payload).ok_or(Refusal::Truncated)?;
+            self.add(u16::from_be_bytes([t0, t1]));
+            self.ethertype = u16::from_be_bytes([e0, e1]);
+            self.payload += TAG;
+        }
+        Ok(())
     }
 
     /// Take in the next tag, from the outside in. A VID of 0 carries a priority alone.

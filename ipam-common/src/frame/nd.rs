@@ -69,7 +69,7 @@ fn discovery<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighting>, Refus
     if ip.hop_limit != 255 {
         return Err(Refusal::HopLimit);
     }
-    if upper.end > frame.len() {
+    if upper.end > frame.length() {
         return Err(Refusal::Truncated);
     }
     let length = upper.end.saturating_sub(upper.start);
