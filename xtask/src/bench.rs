@@ -4,30 +4,33 @@
 
 use std::process::Command;
 
-use crate::machine;
+use crate::{machine, setup};
 
 /// `cargo xtask bench`'s arguments.
 #[derive(clap::Args)]
 pub struct Args {
-    /// `--output json` and the names of figures, as `cargo xtask bench -- --help` tells them
-    #[arg(
-        value_name = "ARG",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    args: Vec<String>,
+    /// What is written to stdout: a table, or one document; progress goes to stderr
+    #[arg(long, short, value_parser = ["table", "json"], default_value = "table")]
+    output: String,
+    /// Measure these figures only
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
 }
 
 /// Build it and run it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let target = machine::root().join("target");
+    setup::laboratory()?;
+    machine::build(&[
+        "--release",
+        "--package",
+        "ipam-agent",
+        "--package",
+        "tests",
+        "--bins",
+    ])?;
     machine::run(
-        Command::new("cargo")
-            .current_dir(machine::root())
-            .args(["build", "--quiet", "--release", "--bins"])
-            .args(["--package", "ipam-agent", "--package", "tests"])
-            .arg("--target-dir")
-            .arg(&target),
-    )?;
-    machine::run(Command::new(target.join("release/bench")).args(&args.args))
+        Command::new(machine::built_for_release("bench"))
+            .args(["--output", &args.output])
+            .args(&args.names),
+    )
 }

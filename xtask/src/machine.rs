@@ -98,9 +98,17 @@ pub fn build(packages: &[&str]) -> anyhow::Result<()> {
 
 /// Where cargo puts a program that [`build`] built.
 pub fn built(program: &str) -> PathBuf {
+    target().join("debug").join(program)
+}
+
+/// Where cargo puts a program that [`build`] built with `--release`.
+pub fn built_for_release(program: &str) -> PathBuf {
+    target().join("release").join(program)
+}
+
+fn target() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| root().join("target"));
-    target.join("debug").join(program)
+    target.unwrap_or_else(|| root().join("target"))
 }
 
 /// How a program ended, to end like it; 128 and more: by a signal, as a shell says it.

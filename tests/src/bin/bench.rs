@@ -1,7 +1,7 @@
 //! `cargo xtask bench` runs this: measures what is promised, and prints it.
 
 use clap::{Parser, ValueEnum};
-use serde_json::json;
+use serde::Serialize;
 use tests::bench::{Figure, measure};
 
 #[derive(Parser)]
@@ -24,16 +24,23 @@ enum Output {
     Json,
 }
 
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    figures: Vec<Figure>,
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let figures = measure(&args.names)?;
     match args.output {
         Output::Table => figures.iter().for_each(line),
         Output::Json => {
-            println!(
-                "{}",
-                json!({ "schema": "ipam-agent/bench/v1", "figures": figures })
-            );
+            let document = Document {
+                schema: "ipam-agent/bench/v1",
+                figures,
+            };
+            println!("{}", serde_json::to_string(&document)?);
         }
     }
     Ok(())
