@@ -4,7 +4,7 @@
 //! with the shared libraries that the dynamic linker finds for it here.
 
 use std::{
-    env, fs,
+    fs,
     io::Write as _,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
@@ -36,15 +36,9 @@ pub fn build(stage: &Path, kernel: &Unpacked, programs: &Programs) -> anyhow::Re
     for dir in ["proc", "sys", "dev", "run", "tmp", "etc", "var/lib"] {
         fs::create_dir_all(root.join(dir))?;
     }
-    // Where `cargo build --bins` puts them, this very program is too.
-    let own = env::current_exe()?;
-    let built = own.parent().context("this program is in a directory")?;
-    let bin = [
-        &programs.busybox,
-        &built.join("ipam-agent"),
-        &built.join("guest"),
-    ];
-    for program in programs.tools.iter().chain(bin) {
+    let built = ["ipam-agent", "guest"].map(machine::built);
+    let bin = programs.tools.iter().chain(&built);
+    for program in bin.chain([&programs.busybox]) {
         add_program(&root, "bin", program)?;
     }
     for plugin in &programs.plugins {
