@@ -12,6 +12,8 @@
 #![no_main]
 
 mod clock;
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod record;
 mod skb;

@@ -20,12 +20,15 @@ use tests::{
     testrun::{IFINDEX, Object, TC_ACT_UNSPEC},
 };
 
+/// An address, who spoke for it last, and how.
+type Spoken = ([u8; 16], [u8; 6], u8);
+
 /// What the kernel told of one frame.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Told {
     counters: BTreeMap<u32, u64>,
     sightings: Vec<(SightingKey, u32)>,
-    speakers: Vec<([u8; 16], [u8; 6], u8)>,
+    speakers: Vec<Spoken>,
     events: Vec<Event>,
 }
 
@@ -82,7 +85,7 @@ impl Kernel {
             .collect())
     }
 
-    fn speakers(&mut self) -> anyhow::Result<Vec<([u8; 16], [u8; 6], u8)>> {
+    fn speakers(&mut self) -> anyhow::Result<Vec<Spoken>> {
         let mut map = self.object.hash::<[u8; 16], pod::Speaker>("SPEAKERS")?;
         let entries = map.iter().collect::<Result<Vec<_>, _>>()?;
         for (address, _) in &entries {
