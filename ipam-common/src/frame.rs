@@ -18,7 +18,6 @@ use crate::{address::Address, sighting::Sighting};
 use link::Link;
 
 /// A frame as the parser sees it: in the kernel an skb, in user space bytes.
-#[expect(clippy::len_without_is_empty, reason = "a frame is no collection")]
 pub trait Frame {
     /// `N` bytes at `offset` from the Ethernet header; `None` past the end.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
