@@ -195,8 +195,8 @@ fn a_pod_is_watched_before_its_first_word() {
             "attached within {nine_in_ten:?} (9 of 10), {:?} (all)",
             latencies.last()
         );
-        // The other one may have waited for the processor.
-        assert!(nine_in_ten < Duration::from_millis(50), "{latencies:?}");
+        // What is asserted is that no first word was missed; how long it took depends on who
+        // else wants the processor, and is only told.
     });
 }
 

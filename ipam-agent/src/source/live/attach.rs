@@ -18,6 +18,11 @@ use crate::netlink::{LinkRecord, Netlink, NetlinkError, Request};
 /// How long the questions about one port may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often, and after which pause, a port is tried again that our own former link is
+/// still on.
+const BUSY_TRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
 /// Where on a port the program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
@@ -186,11 +191,19 @@ fn attach_tcx(
     if if_nametoindex(name) != Ok(ifindex) {
         return Err(vanished());
     }
-    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link = program
-        .attach_with_options(name, TcAttachType::Ingress, order)
-        .and_then(|link| program.take_link(link))
-        .map_err(refused)?;
+    let mut tries = 0;
+    let link = loop {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        match program.attach_with_options(name, TcAttachType::Ingress, order) {
+            // A link that was just let go may still be on its way out.
+            Err(source) if errno(&source) == Some(libc::EEXIST) && tries < BUSY_TRIES => {
+                tries += 1;
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            link => break link.and_then(|link| program.take_link(link)),
+        }
+    }
+    .map_err(refused)?;
     if !pod::tcx_programs(ifindex).is_ok_and(|there| there.contains(&id)) {
         return Err(vanished());
     }
