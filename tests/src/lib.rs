@@ -6,4 +6,5 @@ pub mod frames;
 pub mod lab;
 pub mod netns;
 pub mod runtime;
+pub mod scenario;
 pub mod testrun;
