@@ -54,7 +54,8 @@ pub(super) struct Follower {
     complete: bool,
     /// Something changed since the topology was last made.
     dirty: bool,
-    topology: Arc<Topology>,
+    /// What was told last; `None`: nothing yet.
+    topology: Option<Arc<Topology>>,
     lost: bool,
     touched: BTreeSet<u32>,
 }
@@ -69,7 +70,7 @@ impl Follower {
             sequence: 0,
             complete: false,
             dirty: false,
-            topology: Arc::default(),
+            topology: None,
             lost: false,
             touched: BTreeSet::new(),
         }
@@ -137,9 +138,10 @@ impl Follower {
         }
         if self.complete && mem::take(&mut self.dirty) {
             let topology = self.records.topology(&self.filter);
-            if topology != *self.topology {
-                self.topology = Arc::new(topology);
-                return Some(LinkEvent::Topology(Arc::clone(&self.topology)));
+            if self.topology.as_deref() != Some(&topology) {
+                let topology = Arc::new(topology);
+                self.topology = Some(Arc::clone(&topology));
+                return Some(LinkEvent::Topology(topology));
             }
         }
         self.touched.pop_first().map(LinkEvent::Touched)

@@ -87,6 +87,14 @@ fn nothing_is_told_before_all_is_known() {
 }
 
 #[test]
+fn a_host_without_ports_is_known_too() {
+    let mut follower = follower();
+    list(&mut follower, &BTreeMap::new());
+    assert_eq!(ports(&mut follower), Some(vec![]));
+    assert_eq!(ports(&mut follower), None);
+}
+
+#[test]
 fn what_happens_during_a_dump_is_kept() {
     let mut follower = follower();
     list(
@@ -221,7 +229,8 @@ proptest! {
         }
         list(&mut follower, &kernel);
         while follower.event().is_some() {}
-        let known: Vec<_> = follower.topology.ports.keys().collect();
+        let topology = follower.topology.unwrap_or_default();
+        let known: Vec<_> = topology.ports.keys().collect();
         prop_assert_eq!(known, kernel.keys().collect::<Vec<_>>());
     }
 
