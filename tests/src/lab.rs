@@ -55,7 +55,7 @@ where
     let outcome = thread::Builder::new()
         .name(String::from("lab"))
         .spawn(move || {
-            let dir = tempfile::tempdir()?;
+            let dir = disk()?;
             let mut lab = Lab::enter(dir.path())?;
             test(&mut lab)
         })
@@ -66,6 +66,18 @@ where
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
         Err(error) => panic!("no thread: {error}"),
     }
+}
+
+/// A directory for what a disk would hold. `/tmp` is in memory on many machines, and the
+/// agent releases nothing whose record a reboot would empty.
+fn disk() -> Result<tempfile::TempDir> {
+    let place = Path::new("/var/tmp");
+    let dir = if place.is_dir() {
+        tempfile::tempdir_in(place)
+    } else {
+        tempfile::tempdir()
+    };
+    dir.context("no place for the laboratory's disk")
 }
 
 /// Says that a test is skipped, or fails where that is not allowed.
@@ -151,6 +163,23 @@ impl Lab {
         };
         ip(&["-n", name, "link", "set", "lo", "up"])?;
         Ok(netns)
+    }
+
+    /// A guest on a bridge, made by no plugin: a namespace whose `eth0` is the other end of
+    /// `port` here. It has no address and says nothing by itself.
+    pub fn guest(&self, name: &str, port: &str, bridge: &str) -> Result<Netns> {
+        let guest = self.pod(name)?;
+        let add = ["link", "add", port, "type", "veth", "peer", "name", "eth0"];
+        ip(&[&add[..], &["netns", name]].concat())?;
+        guest.inside(|| {
+            // Else its kernel solicits routers.
+            fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0")?;
+            fs::write("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode", "1")?;
+            Ok(())
+        })?;
+        ip(&["-n", name, "link", "set", "eth0", "up"])?;
+        ip(&["link", "set", port, "master", bridge, "up"])?;
+        Ok(guest)
     }
 }
 

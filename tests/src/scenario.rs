@@ -23,43 +23,31 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use ipam_agent::engine::{
-    Engine, Settings,
+    Engine,
     conflict::Conflict,
     input::{Command, Input, Notice, Seen},
-    lease::{Generation, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
-    owner::{Exemption, Owner, Owners},
-    reclaim::ReclaimSettings,
-    segment::{Bridge, OwnAddress, Port, PortKind, Segment, Topology, Wiring},
+    lease::StoreView,
+    owner::Owners,
+    segment::{Segment, Topology},
     time::Timestamp,
 };
 use ipam_common::{
-    Address, Captured, Mac, Parsed, Refusal, parse,
+    Address, Captured, Parsed, Refusal, parse,
     sighting::{SightingKey, Tally},
 };
 
-use crate::frames::{self, Arp, Nd, flags};
+use crate::frames;
 
-/// The bridge that every port is in.
-const BRIDGE: &str = "br0";
-/// Its ifindex, and its own MAC's name.
-const BRIDGE_INDEX: u32 = 100;
-const HOST: &str = "H";
+mod setting;
+mod words;
 
-/// Which of the two protocols the frames are of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// ARP.
-    V4,
-    /// Neighbor Discovery.
-    V6,
-}
+pub use words::Family;
 
 /// How the engine learns what was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,62 +85,6 @@ pub fn play(family: Family, script: &str) -> Result<World> {
 }
 
 impl World {
-    /// A bridge with ports and nobody on it.
-    pub fn new(family: Family) -> Self {
-        let mut topology = Topology::default();
-        for (ifindex, name) in (1..).zip(["vA", "vB", "vC", "vD", "vE", "vF", "up"]) {
-            let kind = match name {
-                "up" => PortKind::Bond,
-                _ => PortKind::Veth,
-            };
-            let port = Port {
-                name: name.into(),
-                kind,
-                up: true,
-                carrier: true,
-                wiring: Wiring::Bridge {
-                    bridge: BRIDGE.into(),
-                    pvid: None,
-                    members: BTreeSet::new(),
-                    untagged: BTreeSet::new(),
-                },
-                wanted: true,
-                vlan_devices: BTreeMap::new(),
-            };
-            topology.ports.insert(ifindex, port);
-        }
-        let bridge = Bridge {
-            ifindex: BRIDGE_INDEX,
-            filtering: None,
-        };
-        topology.bridges.insert(BRIDGE.into(), bridge);
-        topology.own_macs.extend(mac(HOST).ok());
-        let view = StoreView {
-            store: StoreName("host-local:net".into()),
-            mode: Mode::Observe,
-            writable: Ok(()),
-            place: Place::Bridge {
-                bridge: BRIDGE.into(),
-                vlan: None,
-            },
-            pools: Vec::new(),
-            leases: Vec::new(),
-        };
-        Self {
-            family,
-            engine: Engine::new(settings()),
-            refused: BTreeMap::new(),
-            now: Timestamp(0),
-            topology,
-            view,
-            owners: Owners::default(),
-            grants: 0,
-            ids: Vec::new(),
-            told: String::new(),
-            tallies: BTreeMap::new(),
-        }
-    }
-
     /// Plays a script.
     pub fn play(family: Family, telling: Telling, script: &str) -> Result<Self> {
         let mut world = Self::new(family);
@@ -184,7 +116,8 @@ impl World {
             .engine
             .events()
             .map(|event| {
-                let [from, to] = [0, 1].map(|i| event.macs.get(i).map_or("?".into(), |&m| name(m)));
+                let [from, to] =
+                    [0, 1].map(|i| event.macs.get(i).map_or("?".into(), |&m| words::name_of(m)));
                 format!(
                     "{} {} {} {from} {to}\n",
                     clock(event.at),
@@ -249,39 +182,6 @@ impl World {
         })
     }
 
-    fn set(&mut self, line: &str) -> Result<()> {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            ["lease", address, holder] => self.grant(address, holder)?,
-            ["pool"] => self.pool(None)?,
-            ["pool", "gateway", gateway] => self.pool(Some(gateway))?,
-            ["owner", ref macs @ ..] => {
-                let macs: Result<Vec<_>> = macs.iter().map(|m| Ok(mac(m)?.into())).collect();
-                let owner = Owner {
-                    name: "one".into(),
-                    macs: macs?,
-                };
-                self.owners.owners.push(owner);
-            }
-            ["exempt", who, address] => {
-                let exemption = Exemption {
-                    addresses: vec![self.address(address)?.ip().into()],
-                    macs: vec![mac(who)?.into()],
-                    reason: "said so".into(),
-                };
-                self.owners.exempt.push(exemption);
-            }
-            ["own", address] => self.own(address)?,
-            ["access", port, vlan] => self.vlans(port, Some(vlan.parse()?), &[])?,
-            ["trunk", port, ref vlans @ ..] => {
-                let vlans: Result<Vec<u16>, _> = vlans.iter().map(|vlan| vlan.parse()).collect();
-                self.vlans(port, Some(1), &vlans?)?;
-            }
-            _ => bail!("no setting"),
-        }
-        Ok(())
-    }
-
     fn scene(&mut self, at: Timestamp, line: &str, told: &mut Told) -> Result<()> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let second = Timestamp(at.0 / SECOND * SECOND);
@@ -302,13 +202,13 @@ impl World {
             }
             ["revoke", address] => {
                 self.advance(at);
-                let address = self.address(address)?;
+                let address = self.family.address(address)?;
                 self.view.leases.retain(|lease| lease.address != address);
                 self.tell_leases();
             }
             ["disown", address] => {
                 self.advance(at);
-                let address = self.address(address)?;
+                let address = self.family.address(address)?;
                 self.topology
                     .own_addresses
                     .retain(|own| own.address != address);
@@ -320,7 +220,7 @@ impl World {
                 self.tell_links();
             }
             [port, ref what @ ..] => {
-                let mut frame = self.frame(what)?;
+                let mut frame = self.family.frame(what)?;
                 if let Some(vlan) = tag {
                     frame = frames::tagged(&frame, &[(frames::DOT1Q, vlan)]);
                 }
@@ -422,133 +322,10 @@ impl World {
             conflict.severity,
         );
         for &mac in conflict.verdict.macs() {
-            let _ = write!(line, " {}", name(mac));
+            let _ = write!(line, " {}", words::name_of(mac));
         }
         let _ = writeln!(line, " since {}", clock(conflict.first_seen));
         line
-    }
-
-    fn grant(&mut self, address: &str, holder: &str) -> Result<()> {
-        let address = self.address(address)?;
-        self.grants += 1;
-        self.view.leases.retain(|lease| lease.address != address);
-        self.view.leases.push(Lease {
-            store: self.view.store.clone(),
-            address,
-            holder: Holder {
-                mac: Some(mac(holder)?),
-                ..Holder::default()
-            },
-            generation: Generation {
-                modified: self.grants,
-                ..Generation::default()
-            },
-            damage: None,
-        });
-        Ok(())
-    }
-
-    fn pool(&mut self, gateway: Option<&str>) -> Result<()> {
-        let gateway = gateway.map(|gateway| self.address(gateway)).transpose()?;
-        let prefix = match self.family {
-            Family::V4 => "10.0.0.0/24".parse()?,
-            Family::V6 => "fd00::/64".parse()?,
-        };
-        self.view.pools.push(Pool {
-            prefix,
-            range: None,
-            gateway,
-            gateway_mac: None,
-            exclude: Vec::new(),
-            place: None,
-        });
-        Ok(())
-    }
-
-    fn own(&mut self, address: &str) -> Result<()> {
-        let own = OwnAddress {
-            address: self.address(address)?,
-            ifindex: BRIDGE_INDEX,
-            mac: Some(mac(HOST)?),
-        };
-        self.topology.own_addresses.push(own);
-        Ok(())
-    }
-
-    fn vlans(&mut self, name: &str, pvid: Option<u16>, tagged: &[u16]) -> Result<()> {
-        if let Some(bridge) = self.topology.bridges.get_mut(BRIDGE) {
-            bridge.filtering = Some(1);
-        }
-        let mut ports = self.topology.ports.values_mut();
-        let port = ports.find(|port| *port.name == *name).context("no port")?;
-        let of = |vlans: &[u16]| pvid.iter().chain(vlans).copied().collect();
-        port.wiring = Wiring::Bridge {
-            bridge: BRIDGE.into(),
-            pvid,
-            members: of(tagged),
-            untagged: of(&[]),
-        };
-        Ok(())
-    }
-
-    fn address(&self, name: &str) -> Result<Address> {
-        let ip = match self.family {
-            Family::V4 => self.v4(name)?.into(),
-            Family::V6 => self.v6(name)?.into(),
-        };
-        Address::from_ip(ip).with_context(|| format!("{name} is no address"))
-    }
-
-    fn v4(&self, name: &str) -> Result<Ipv4Addr> {
-        if name == "-" {
-            return Ok(Ipv4Addr::UNSPECIFIED);
-        }
-        Ok(Ipv4Addr::new(10, 0, 0, number(name)?.to_be_bytes()[0]))
-    }
-
-    fn v6(&self, name: &str) -> Result<Ipv6Addr> {
-        Ok(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number(name)?))
-    }
-
-    fn frame(&self, words: &[&str]) -> Result<Vec<u8>> {
-        let of = |name: &str| Ok::<_, anyhow::Error>(mac(name)?.bytes());
-        if self.family == Family::V6 {
-            let source = |name| self.v6(name);
-            return Ok(match *words {
-                ["ANN" | "GREP", m, s] => {
-                    Nd::advertisement(of(m)?, source(s)?, flags::OVERRIDE).frame()
-                }
-                ["REQ", m, s, t] => Nd::solicitation(of(m)?, source(s)?, source(t)?).frame(),
-                ["REP", m, s, n, t] => {
-                    let said = flags::OVERRIDE | flags::SOLICITED;
-                    Nd::advertisement(of(m)?, source(s)?, said)
-                        .unicast(of(n)?, source(t)?)
-                        .frame()
-                }
-                ["PROBE", m, t] => Nd::dad(of(m)?, source(t)?).frame(),
-                ["WEAK", m, s] => Nd::advertisement(of(m)?, source(s)?, 0).frame(),
-                ["FAR", m, s] => Nd {
-                    hop_limit: 64,
-                    ..Nd::advertisement(of(m)?, source(s)?, flags::OVERRIDE)
-                }
-                .frame(),
-                _ => bail!("no frame of IPv6"),
-            });
-        }
-        let source = |name| self.v4(name);
-        let arp = match *words {
-            ["ANN", m, s] => Arp::announcement(of(m)?, source(s)?),
-            ["GREP", m, s] => Arp::gratuitous_reply(of(m)?, source(s)?),
-            ["REQ", m, s, t] => Arp::request(of(m)?, source(s)?, source(t)?),
-            ["REP", m, s, n, t] => Arp::reply(of(m)?, source(s)?, of(n)?, source(t)?),
-            ["PROBE", m, t] => Arp::probe(of(m)?, source(t)?),
-            ["UPROBE", m, t, n] => Arp {
-                ether_dst: of(n)?,
-                ..Arp::probe(of(m)?, source(t)?)
-            },
-            _ => bail!("no frame of IPv4"),
-        };
-        Ok(arp.frame())
     }
 }
 
@@ -572,56 +349,9 @@ impl Told {
 
 const SECOND: u64 = 1_000_000_000;
 
-fn settings() -> Settings {
-    Settings {
-        boot: "boot".into(),
-        owners: Owners::default(),
-        reclaim: ReclaimSettings {
-            gate: Duration::from_secs(900),
-            damaged_gate: Duration::from_secs(1800),
-            asked_gate: Duration::from_secs(300),
-            asked_damaged_gate: Duration::from_secs(900),
-            reboot_gate: Duration::from_secs(60),
-            pass_interval: Duration::from_secs(60),
-            max_per_pass: 64,
-            max_percent: 10,
-            keep: Vec::new(),
-            data_plane: true,
-        },
-    }
-}
-
-/// A name's number: its letter, and its digit if it has one.
-fn number(name: &str) -> Result<u16> {
-    match *name.as_bytes() {
-        [letter] if letter.is_ascii_uppercase() => Ok(u16::from_be_bytes([letter, 0])),
-        [letter, digit] if letter.is_ascii_uppercase() && digit.is_ascii_digit() => {
-            Ok(u16::from_be_bytes([letter, digit]))
-        }
-        _ => bail!("{name} is no name"),
-    }
-}
-
-fn mac(name: &str) -> Result<Mac> {
-    Mac::new(frames::mac(number(name)?)).context("no MAC")
-}
-
-fn name_of(number: [u8; 2]) -> String {
-    let letters = number.iter().take_while(|&&byte| byte != 0);
-    letters.map(|&byte| char::from(byte)).collect()
-}
-
-fn name(mac: Mac) -> String {
-    let [.., high, low] = mac.bytes();
-    name_of([high, low])
-}
-
 /// An address by its name, with its VLAN if it has one.
 fn place(segment: &Segment, address: Address) -> String {
-    let name = match address.ip() {
-        IpAddr::V4(ip) => name_of([ip.octets()[3], 0]),
-        IpAddr::V6(ip) => name_of(ip.segments()[7].to_be_bytes()),
-    };
+    let name = words::name_of_address(address.ip());
     match segment.vlan {
         Some(vlan) => format!("{name}.{vlan}"),
         None => name,

@@ -1,13 +1,15 @@
 //! What is a conflict, and what is not, scenario by scenario: frames go through the real
 //! parser and the real engine; time is the script's.
 
+#[path = "scenarios/telling.rs"]
+mod telling;
+
 use std::net::Ipv4Addr;
 
 use ipam_common::Evidence;
-use proptest::prelude::*;
 use tests::{
     frames::{self, Arp},
-    scenario::{Family, Telling, World, play},
+    scenario::{Family, World, play},
 };
 
 /// Plays a script in one family and compares all that was told.
@@ -448,6 +450,18 @@ fn an_address_that_stays_on_this_host_is_contested() {
 }
 
 #[test]
+fn a_mismatch_is_over_when_the_lease_is() {
+    tells(
+        "lease X A
+         0 up ANN B X
+         10 revoke X
+         60 end",
+        "0 #1 lease-mismatch X Warning B since 0
+         10 #1 over X Warning B since 0",
+    );
+}
+
+#[test]
 fn a_conflict_comes_back_under_its_id() {
     tells(
         "lease X A
@@ -472,43 +486,4 @@ fn a_port_that_is_gone_ends_nothing_at_once() {
         "4 #1 duplicate-address X Warning A B since 2
          122 #1 over X Warning A B since 2",
     );
-}
-
-/// Who says what, where: times in tenths of a second, with pauses in between.
-fn exchanges() -> impl Strategy<Value = String> {
-    let speaker = prop::sample::select(vec![("vA", "A"), ("vB", "B"), ("vC", "C"), ("up", "R")]);
-    let saying = prop::sample::select(vec!["ANN", "REQ"]);
-    let address = prop::sample::select(vec!["X", "Y"]);
-    let pause = prop_oneof![4 => 1u32..12, 1 => 12u32..60];
-    let scene = (pause, speaker, saying, address);
-    (prop::collection::vec(scene, 1..14), any::<bool>()).prop_map(|(scenes, leased)| {
-        let mut script = String::from(if leased { "pool\nlease X A\n" } else { "" });
-        let mut at = 0;
-        for (pause, (port, mac), saying, address) in scenes {
-            at += pause;
-            let target = if saying == "REQ" { " G" } else { "" };
-            let (whole, tenth) = (at / 10, at % 10);
-            script += &format!("{whole}.{tenth} {port} {saying} {mac} {address}{target}\n");
-        }
-        script += &format!("{} end\n", at / 10 + 10);
-        script
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    /// What two CPUs tell in the wrong order, and what only the table tells, is judged as
-    /// what was told frame by frame.
-    #[test]
-    fn how_it_is_told_does_not_matter(script in exchanges(), v6 in any::<bool>()) {
-        let family = if v6 { Family::V6 } else { Family::V4 };
-        let told = |telling| {
-            let world = World::play(family, telling, &script);
-            world.map(|world| world.conflicts()).map_err(|e| TestCaseError::fail(format!("{e:#}")))
-        };
-        let events = told(Telling::Events)?;
-        prop_assert_eq!(&told(Telling::Backwards)?, &events, "backwards:\n{}", script);
-        prop_assert_eq!(&told(Telling::Snapshots)?, &events, "snapshots:\n{}", script);
-    }
 }
