@@ -14,17 +14,20 @@ use core::{
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address([u8; 16]);
 
+/// ::ffff:0:0/96.
+const MAPPED: u128 = 0xffff << 32;
+
 impl Address {
     /// The claimable IPv4 address of these bytes.
     #[inline(always)]
     pub const fn v4(bytes: [u8; 4]) -> Option<Self> {
-        let [a, b, c, d] = bytes;
+        let [a, ..] = bytes;
         let value = u32::from_be_bytes(bytes);
         // Unspecified; loopback 127/8; multicast 224/4; limited broadcast.
         if value == 0 || a == 127 || (a & 0xf0) == 224 || value == u32::MAX {
             return None;
         }
-        Some(Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]))
+        Some(Self((MAPPED | value as u128).to_be_bytes()))
     }
 
     /// The claimable IPv6 address of these bytes.

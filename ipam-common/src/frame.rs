@@ -27,8 +27,14 @@ pub trait Frame {
     fn head<const OFFSET: usize, const N: usize>(&self) -> Option<[u8; N]> {
         self.read(OFFSET)
     }
+    /// The type that follows the stations, be it a tag's or the payload's. A reader that
+    /// knows it already says it here.
+    #[inline(always)]
+    fn ethertype(&self) -> Option<u16> {
+        self.head::<12, 2>().map(u16::from_be_bytes)
+    }
     /// How long the frame is, from the Ethernet header on.
-    fn len(&self) -> usize;
+    fn length(&self) -> usize;
     /// The tag control information of the VLAN tag that was stripped into metadata: the
     /// outermost of the frame's tags.
     fn stripped_tag(&self) -> Option<u16>;
@@ -58,7 +64,7 @@ impl Frame for Captured<'_> {
         self.bytes.get(offset..)?.first_chunk().copied()
     }
 
-    fn len(&self) -> usize {
+    fn length(&self) -> usize {
         self.bytes.len()
     }
 
@@ -93,7 +99,7 @@ pub enum Refusal {
     SenderAddress = 8,
     /// The address probed for, solicited or advertised is none that a machine can claim.
     TargetAddress = 9,
-    /// More IPv6 extension headers than are followed.
+    /// More IPv6 extension headers than are followed, or hop-by-hop options behind another.
     ExtensionHeaders = 10,
     /// Neighbor Discovery with a Fragment header (RFC 6980 §5).
     Fragmented = 11,
@@ -195,7 +201,8 @@ pub fn parse<F: Frame>(frame: &F) -> Parsed {
 fn sighting<F: Frame>(frame: &F) -> Result<Option<Sighting>, Refusal> {
     let link = Link::of(frame)?;
     match link.ethertype {
-        link::ARP => arp::sighting(frame, &link).map(Some),
+        link::ARP if link.payload == link::UNTAGGED => arp::sighting(frame, &link).map(Some),
+        link::ARP => arp::tagged(frame, &link).map(Some),
         link::IPV6 => nd::sighting(frame, &link),
         link::RARP => Err(Refusal::Rarp),
         _ => Ok(None),

@@ -187,19 +187,23 @@ impl Tally {
         }
     }
 
-    /// Count one frame more. Yields whether it is news: a kind that was not among those
-    /// before, or a probe after [`Self::PROBE_QUIET`].
+    /// Whether one frame more is news: of a kind that was not among those before, or a
+    /// probe after [`Self::PROBE_QUIET`].
     #[inline(always)]
-    pub const fn add(&mut self, evidence: Evidence, now: u64) -> bool {
-        let news = self.kinds & evidence.bit() == 0
-            || (evidence.is_probe() && now.saturating_sub(self.last_seen) >= Self::PROBE_QUIET);
-        self.last_seen = now;
+    pub const fn is_news(&self, evidence: Evidence, now: u64) -> bool {
+        self.kinds & evidence.bit() == 0
+            || (evidence.is_probe() && now.saturating_sub(self.last_seen) >= Self::PROBE_QUIET)
+    }
+
+    /// Count one frame more. Times never go back.
+    #[inline(always)]
+    pub fn add(&mut self, evidence: Evidence, now: u64) {
+        self.last_seen = self.last_seen.max(now);
         if !evidence.is_weak() {
-            self.last_strong = now;
+            self.last_strong = self.last_strong.max(now);
         }
         self.frames = self.frames.wrapping_add(1);
         self.kinds |= evidence.bit();
-        news
     }
 }
 

@@ -11,35 +11,34 @@
 #![no_std]
 #![no_main]
 
+mod clock;
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod record;
 mod skb;
 
-use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC, helpers::generated::bpf_ktime_get_boot_ns, macros::classifier,
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 use ipam_common::{Parsed, Refusal, parse, source};
 use skb::Skb;
 
-/// What `skb->protocol` holds: an Ethernet type in network byte order.
-const fn protocol(ethertype: u16) -> u32 {
-    ethertype.to_be() as u32
-}
-
-const ARP: u32 = protocol(0x0806);
-const RARP: u32 = protocol(0x8035);
-const IPV4: u32 = protocol(0x0800);
-const IPV6: u32 = protocol(0x86dd);
-const DOT1Q: u32 = protocol(0x8100);
-const DOT1AD: u32 = protocol(0x88a8);
+const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
+const RARP: u16 = 0x8035;
+const DOT1Q: u16 = 0x8100;
+const IPV6: u16 = 0x86dd;
+const DOT1AD: u16 = 0x88a8;
 
 /// Attached at ingress of every watched port.
 #[classifier]
 pub fn ipam_agent(ctx: TcContext) -> i32 {
-    match ctx.skb.protocol() {
-        IPV4 => stamp_source(&ctx),
-        ARP | RARP | IPV6 | DOT1Q | DOT1AD => look(&ctx),
+    // In network byte order.
+    let ethertype = u16::from_be(ctx.skb.protocol() as u16);
+    match ethertype {
+        IPV4 => stamp_source(&Skb::new(&ctx, IPV4)),
+        IPV6 => look(&ctx, IPV6),
+        ARP => look_at_arp(&ctx),
+        RARP | DOT1Q | DOT1AD => look(&ctx, ethertype),
         _ => {}
     }
     TC_ACT_UNSPEC
@@ -51,32 +50,41 @@ pub fn empty(_: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+// Not inlined: a program has 512 bytes of stack, and this needs most of them. All of it is
+// compiled into one, because where the kernel mitigates speculation, a call's return costs
+// as much as the whole of the parser.
+#[inline(never)]
+fn look_at_arp(ctx: &TcContext) {
+    match parse(&Skb::new(ctx, ARP)) {
+        Parsed::Sighting(sighting) => record::sighting(ctx, &sighting),
+        Parsed::Refused(refusal) => maps::count_refusal(refusal),
+        Parsed::Other => {}
+    }
+}
+
 #[inline(always)]
-fn look(ctx: &TcContext) {
-    match parse(&Skb::new(ctx)) {
-        Parsed::Sighting(sighting) => {
-            // SAFETY: the helper takes no argument and can't fail.
-            let now = unsafe { bpf_ktime_get_boot_ns() };
-            record::sighting(ctx, &sighting, now);
-        }
+fn look(ctx: &TcContext, ethertype: u16) {
+    let skb = Skb::new(ctx, ethertype);
+    match parse(&skb) {
+        Parsed::Sighting(sighting) => record::sighting_apart(ctx, &sighting),
         Parsed::Refused(refusal) => {
             maps::count_refusal(refusal);
             // What hides behind too many headers may be data all the same.
             if refusal == Refusal::ExtensionHeaders {
-                stamp_source(ctx);
+                stamp_source(&skb);
             }
         }
-        Parsed::Other => stamp_source(ctx),
+        Parsed::Other => stamp_source(&skb),
     }
 }
 
 /// An IP packet from a leased address is a sign of life.
 #[inline(always)]
-fn stamp_source(ctx: &TcContext) {
+fn stamp_source(skb: &Skb<'_>) {
     if maps::DATA_PLANE.load() == 0 {
         return;
     }
-    if let Some(address) = source(&Skb::new(ctx)) {
+    if let Some(address) = source(skb) {
         record::packet(address);
     }
 }

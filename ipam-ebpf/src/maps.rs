@@ -45,6 +45,20 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::LEN, 0);
 
+/// How many sources of packets a CPU remembers.
+pub const TRAINS: u32 = 256;
+
+/// The source of a packet, and the jiffy in which it was looked up.
+#[repr(C)]
+pub struct Train {
+    pub jiffies: u64,
+    pub address: [u8; 16],
+}
+
+/// Indexed by the address's last byte.
+#[map]
+pub static TRAIN: PerCpuArray<Train> = PerCpuArray::with_max_entries(TRAINS, 0);
+
 /// Count one.
 #[inline(always)]
 pub fn count(counter: Counter) {

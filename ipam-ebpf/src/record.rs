@@ -1,32 +1,58 @@
 //! What one frame leaves in the maps.
+//!
+//! All that is written here is written by several CPUs, mostly without a lock. What that
+//! may cost is said where it is done: a count, never an entry, and never one station's
+//! MAC beside another's port.
 
-use aya_ebpf::{
-    bindings::BPF_ANY,
-    helpers::generated::bpf_ktime_get_boot_ns,
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::BPF_ANY, programs::TcContext};
 use ipam_common::{
     Address, Counter, Evidence, Mac, Sighting,
-    sighting::{Event, EventClass, PortBudget, SightingKey, Speaker, Tally},
+    sighting::{Event, EventClass, SightingKey, Speaker, Tally},
 };
 
-use crate::maps::{EVENTS, LEASED, PORTS, SIGHTINGS, SPEAKERS, count};
+use crate::{
+    clock,
+    maps::{self, EVENTS, LEASED, PORTS, SIGHTINGS, SPEAKERS, Train, count},
+};
 
 /// An IP packet from `address`.
+///
+/// Packets come in trains, and times are kept to a jiffy: what a CPU stamped in this jiffy
+/// it doesn't stamp again.
 #[inline(always)]
 pub fn packet(address: Address) {
-    if let Some(stamps) = LEASED.get_ptr_mut(address.mapped()) {
+    let jiffies = clock::jiffies();
+    let address = address.mapped();
+    let slot = u32::from(address[15]) % maps::TRAINS;
+    if let Some(train) = maps::TRAIN.get_ptr_mut(slot) {
+        // SAFETY: the slot is this CPU's own, and TC programs don't interrupt each other.
+        let train = unsafe { &mut *train };
+        if train.jiffies == jiffies && train.address == address {
+            return;
+        }
+        *train = Train { jiffies, address };
+    }
+    if let Some(stamps) = LEASED.get_ptr_mut(address) {
         // SAFETY: a map's value outlives the program's run; another CPU may write the same
-        // word, with a time as good as ours. The helper can't fail.
-        unsafe { (*stamps).packet = bpf_ktime_get_boot_ns() };
+        // word, with a time as good as ours.
+        unsafe { (*stamps).packet = clock::recently() };
     }
 }
 
-/// An assertion of an address, or a probe for it.
-// Not inlined: its stack and the parser's are needed one after the other.
+/// As [`sighting`], for callers whose stack has no room for it.
 #[inline(never)]
-pub fn sighting(ctx: &TcContext, sighting: &Sighting, now: u64) {
-    count(match sighting.evidence {
+pub fn sighting_apart(ctx: &TcContext, sighting: &Sighting) {
+    self::sighting(ctx, sighting);
+}
+
+/// An assertion of an address, or a probe for it.
+///
+/// What was heard before is noted in place, with the time to a jiffy. For everything else
+/// the clock is read: times in events order what several speakers said.
+#[inline(always)]
+pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
+    let evidence = sighting.evidence;
+    count(match evidence {
         Evidence::ArpRequest
         | Evidence::ArpReply
         | Evidence::ArpAnnouncement
@@ -34,117 +60,140 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting, now: u64) {
         | Evidence::ArpProbe => Counter::Arp,
         _ => Counter::Nd,
     });
-    let address = sighting.address.mapped();
-    let place = Place {
-        // SAFETY: the context is valid while the program runs.
-        ifindex: unsafe { (*ctx.skb.skb).ifindex },
-        now,
-        leased: stamp(&address, sighting.evidence, now),
+    // SAFETY: the context is valid while the program runs.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let recently = clock::recently();
+    let key = SightingKey {
+        ifindex,
+        outer_vlan: sighting.tags.outer,
+        vlan: sighting.tags.vlan,
+        address: sighting.address.mapped(),
+        mac: sighting.mac.bytes(),
+        probe: evidence.is_probe() as u8,
+        reserved: 0,
     };
-    let heard = hear(&place, sighting);
-    let spoke = if sighting.evidence.is_probe() || sighting.evidence.is_weak() {
-        ask(&address, sighting)
-    } else {
-        speak(&place, sighting, heard != Heard::NoRoom)
-    };
-    // A leased address is told of even where the port's share is used up: somebody floods,
-    // and one of the flood may be a conflict.
-    let news = match heard {
-        Heard::Known => false,
-        Heard::New => true,
-        Heard::NoRoom => place.leased,
-    };
-    if news || spoke.changed {
-        tell(&place, sighting, spoke.previous);
-    }
-}
+    let leased = stamp(&key.address, evidence, recently);
+    let contests = !evidence.is_probe() && !evidence.is_weak();
+    let tally = SIGHTINGS.get_ptr_mut(&key);
+    let last = SPEAKERS.get_ptr_mut(&key.address);
 
-/// Where and when a frame came, and whether it concerns a lease.
-struct Place {
-    ifindex: u32,
-    now: u64,
-    leased: bool,
+    if let Some(tally) = tally {
+        // SAFETY: a map's value outlives the program's run. Frames of one speaker seldom
+        // come by two CPUs at once; if they do, a count may be lost.
+        let tally = unsafe { &mut *tally };
+        if !tally.is_news(evidence, recently)
+            && (!contests || again(last, &key, sighting, recently))
+        {
+            return tally.add(evidence, recently);
+        }
+    }
+
+    let now = clock::now();
+    let previous = match last {
+        Some(last) => other(last, sighting.mac),
+        None => NOBODY,
+    };
+    let news = match tally {
+        // SAFETY: as above.
+        Some(tally) => unsafe {
+            let news = (*tally).is_news(evidence, now);
+            (*tally).add(evidence, now);
+            news
+        },
+        // A leased address is told of even where the port's share is used up: who floods
+        // may hide a conflict in the flood.
+        None => enter(&key, &Tally::first(evidence, now)) || leased,
+    };
+    // Speakers are entered of addresses that have a sighting or a lease, so there are no
+    // more of them; one that is there already may be replaced by anybody.
+    let changed =
+        contests && (last.is_some() || tally.is_some() || news) && change(&key, sighting, now);
+    if news || changed {
+        let class = if leased || previous.at != 0 {
+            EventClass::Change
+        } else {
+            EventClass::Fresh
+        };
+        tell(&key, sighting, previous, class, now);
+    }
 }
 
 /// Note a sign of life of a leased address; yields whether it is leased.
 #[inline(always)]
-fn stamp(address: &[u8; 16], evidence: Evidence, now: u64) -> bool {
+fn stamp(address: &[u8; 16], evidence: Evidence, at: u64) -> bool {
     let Some(stamps) = LEASED.get_ptr_mut(address) else {
         return false;
     };
     // SAFETY: as in `packet`.
     unsafe {
         if evidence.is_probe() {
-            (*stamps).probe = now;
+            (*stamps).probe = at;
         } else {
-            (*stamps).assertion = now;
+            (*stamps).assertion = at;
         }
     }
     true
 }
 
-/// What SIGHTINGS held of the speaker.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    /// The same before.
-    Known,
-    /// Nothing, or nothing of this kind.
-    New,
-    /// Nothing, and it couldn't be entered.
-    NoRoom,
+/// Whether the last speaker for the address is the one at this place; if so, that it spoke
+/// again is noted.
+#[inline(always)]
+fn again(last: Option<*mut Speaker>, key: &SightingKey, sighting: &Sighting, at: u64) -> bool {
+    let Some(last) = last else {
+        return false;
+    };
+    // SAFETY: a map's value outlives the program's run, and only the speaker that it names
+    // writes into it in place.
+    let last = unsafe { &mut *last };
+    let same = last.mac == key.mac
+        && last.ifindex == key.ifindex
+        && last.outer_vlan == key.outer_vlan
+        && last.vlan == key.vlan;
+    if same {
+        last.at = last.at.max(at);
+        last.ether_dst = sighting.ether_dst;
+        last.evidence = sighting.evidence as u8;
+    }
+    same
 }
 
+/// Enter a new sighting, if its port has any of its share left.
 #[inline(always)]
-fn hear(place: &Place, sighting: &Sighting) -> Heard {
-    let key = SightingKey {
-        ifindex: place.ifindex,
-        outer_vlan: sighting.tags.outer,
-        vlan: sighting.tags.vlan,
-        address: sighting.address.mapped(),
-        mac: sighting.mac.bytes(),
-        probe: sighting.evidence.is_probe() as u8,
-        reserved: 0,
-    };
-    if let Some(tally) = SIGHTINGS.get_ptr_mut(&key) {
-        // SAFETY: a map's value outlives the program's run. One port's frames of one
-        // speaker seldom come by two CPUs at once; if they do, a count may be lost, no time
-        // and no entry.
-        return match unsafe { (*tally).add(sighting.evidence, place.now) } {
-            true => Heard::New,
-            false => Heard::Known,
-        };
-    }
-    let room = match PORTS.get_ptr_mut(place.ifindex) {
-        // SAFETY: as above; two CPUs may both take the last of the share.
+fn enter(key: &SightingKey, tally: &Tally) -> bool {
+    let room = match PORTS.get_ptr_mut(key.ifindex) {
+        // SAFETY: a map's value outlives the program's run; two CPUs may both take the last
+        // of the share.
         Some(port) => unsafe { (*port).take_sighting() },
         None => false,
     };
     if !room {
         count(Counter::SightingsOverShare);
-        return Heard::NoRoom;
+        return false;
     }
-    let tally = Tally::first(sighting.evidence, place.now);
-    if SIGHTINGS.insert(&key, &tally, BPF_ANY.into()).is_err() {
+    let entered = SIGHTINGS.insert(key, tally, BPF_ANY.into()).is_ok();
+    if !entered {
         count(Counter::SightingsFailed);
-        return Heard::NoRoom;
     }
-    Heard::New
+    entered
 }
 
-/// What SPEAKERS held of the address.
-struct Spoke {
-    /// Whether somebody else spoke last, or the same one elsewhere, or nobody.
-    changed: bool,
-    /// Who, if somebody else; all zero if not.
-    previous: Speaker,
-}
-
-impl Spoke {
-    /// Nothing that is news.
-    const NOTHING: Self = Self {
-        changed: false,
-        previous: NOBODY,
+/// Make the sighting's speaker the last one; yields whether the map took it. It replaces
+/// the former as a whole, so that nobody reads the MAC of one beside the port of another.
+#[inline(always)]
+fn change(key: &SightingKey, sighting: &Sighting, now: u64) -> bool {
+    let speaker = Speaker {
+        at: now,
+        ifindex: key.ifindex,
+        outer_vlan: key.outer_vlan,
+        vlan: key.vlan,
+        mac: key.mac,
+        ether_dst: sighting.ether_dst,
+        evidence: sighting.evidence as u8,
+        reserved: [0; 3],
     };
+    SPEAKERS
+        .insert(&key.address, &speaker, BPF_ANY.into())
+        .is_ok()
 }
 
 const NOBODY: Speaker = Speaker {
@@ -157,64 +206,6 @@ const NOBODY: Speaker = Speaker {
     evidence: 0,
     reserved: [0; 3],
 };
-
-/// The last speaker, for one who doesn't assert the address.
-#[inline(always)]
-fn ask(address: &[u8; 16], sighting: &Sighting) -> Spoke {
-    match SPEAKERS.get_ptr(address) {
-        Some(last) => Spoke {
-            changed: false,
-            previous: other(last, sighting.mac),
-        },
-        None => Spoke::NOTHING,
-    }
-}
-
-/// Make the sighting's speaker the last one. A new address is entered only with `room`, or
-/// where a lease covers it: of those there are no more than the agent put in.
-#[inline(always)]
-fn speak(place: &Place, sighting: &Sighting, room: bool) -> Spoke {
-    let address = sighting.address.mapped();
-    let speaker = Speaker {
-        at: place.now,
-        ifindex: place.ifindex,
-        outer_vlan: sighting.tags.outer,
-        vlan: sighting.tags.vlan,
-        mac: sighting.mac.bytes(),
-        ether_dst: sighting.ether_dst,
-        evidence: sighting.evidence as u8,
-        reserved: [0; 3],
-    };
-    let previous = match SPEAKERS.get_ptr_mut(&address) {
-        None if room || place.leased => NOBODY,
-        None => return Spoke::NOTHING,
-        Some(last) => {
-            // SAFETY: a map's value outlives the program's run, and only its own speaker
-            // writes into it; another one replaces it.
-            unsafe {
-                if same(&*last, &speaker) {
-                    (*last).at = speaker.at;
-                    (*last).ether_dst = speaker.ether_dst;
-                    (*last).evidence = speaker.evidence;
-                    return Spoke::NOTHING;
-                }
-            }
-            other(last, sighting.mac)
-        }
-    };
-    // Replaced as a whole, so that nobody reads the MAC of one beside the port of another.
-    let changed = SPEAKERS.insert(&address, &speaker, BPF_ANY.into()).is_ok();
-    Spoke {
-        changed,
-        previous,
-    }
-}
-
-/// Whether the same machine speaks at the same place.
-#[inline(always)]
-fn same(a: &Speaker, b: &Speaker) -> bool {
-    a.mac == b.mac && a.ifindex == b.ifindex && a.outer_vlan == b.outer_vlan && a.vlan == b.vlan
-}
 
 /// The last speaker, unless it is `mac`, or was replaced while being read: an LRU map gives
 /// a replaced value's memory to another address at once.
@@ -234,16 +225,11 @@ fn other(last: *const Speaker, mac: Mac) -> Speaker {
 
 /// Send an event, within the port's limits.
 #[inline(always)]
-fn tell(place: &Place, sighting: &Sighting, previous: Speaker) {
-    let class = if place.leased || previous.at != 0 {
-        EventClass::Change
-    } else {
-        EventClass::Fresh
-    };
-    let allowed = match PORTS.get_ptr_mut(place.ifindex) {
+fn tell(key: &SightingKey, sighting: &Sighting, previous: Speaker, class: EventClass, now: u64) {
+    let allowed = match PORTS.get_ptr_mut(key.ifindex) {
         // SAFETY: a map's value outlives the program's run; two CPUs may both take the
         // last token.
-        Some(port) => unsafe { PortBudget::take_event(&mut *port, class, place.now) },
+        Some(port) => unsafe { (*port).take_event(class, now) },
         None => false,
     };
     if !allowed {
@@ -253,13 +239,13 @@ fn tell(place: &Place, sighting: &Sighting, previous: Speaker) {
         return count(Counter::EventsLost);
     };
     entry.write(Event {
-        at: place.now,
-        address: sighting.address.mapped(),
+        at: now,
+        address: key.address,
         asked: sighting.asked.map(Address::mapped).unwrap_or_default(),
-        ifindex: place.ifindex,
-        outer_vlan: sighting.tags.outer,
-        vlan: sighting.tags.vlan,
-        mac: sighting.mac.bytes(),
+        ifindex: key.ifindex,
+        outer_vlan: key.outer_vlan,
+        vlan: key.vlan,
+        mac: key.mac,
         ether_src: sighting.ether_src,
         ether_dst: sighting.ether_dst,
         nonce: sighting.nonce.unwrap_or_default(),

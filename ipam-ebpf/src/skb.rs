@@ -4,15 +4,20 @@ use aya_ebpf::programs::TcContext;
 use ipam_common::Frame;
 
 /// An skb at TC ingress, where its data begin with the Ethernet header.
+///
+/// What `skb->protocol` says stands in the frame too, behind the stations: of a frame with
+/// tags the kernel has stripped the outermost before TC sees it.
 pub struct Skb<'a> {
     ctx: &'a TcContext,
+    ethertype: u16,
 }
 
 impl<'a> Skb<'a> {
-    /// The skb that the program was called with.
+    /// The skb that the program was called with, whose protocol is `ethertype`. Where that
+    /// is a constant, what other protocols ask for is compiled away.
     #[inline(always)]
-    pub const fn new(ctx: &'a TcContext) -> Self {
-        Self { ctx }
+    pub const fn new(ctx: &'a TcContext, ethertype: u16) -> Self {
+        Self { ctx, ethertype }
     }
 }
 
@@ -37,7 +42,12 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn ethertype(&self) -> Option<u16> {
+        Some(self.ethertype)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
         self.ctx.len() as usize
     }
 

@@ -1,7 +1,7 @@
 //! The agent as its users start it: the real binary, its socket, its reports.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -11,12 +11,15 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// Where a daemon logs to, in its directory.
+const LOG: &str = "daemon.log";
+
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
     log: PathBuf,
-    socket: PathBuf,
+    config: PathBuf,
 }
 
 /// The agent's binary, beside this program's.
@@ -94,6 +97,13 @@ fn run(command: &mut Command) -> Result<Answer> {
     })
 }
 
+/// The log of a daemon whose directory this is, to append to.
+fn log_in(dir: &Path) -> Result<File> {
+    fs::create_dir_all(dir)?;
+    let mut options = fs::OpenOptions::new();
+    Ok(options.create(true).append(true).open(dir.join(LOG))?)
+}
+
 impl Daemon {
     /// Starts the daemon with this configuration, which is written to `dir`, and waits
     /// until it answers.
@@ -103,7 +113,7 @@ impl Daemon {
 
     /// The same without these capabilities, as setpriv(1) names them.
     pub fn start_without(capabilities: &str, dir: &Path, config: &str) -> Result<Self> {
-        Self::spawn_program(program(capabilities)?, dir, config)?.answering()
+        Self::spawn_program(program(capabilities)?, dir, config, log_in(dir)?)?.answering()
     }
 
     fn answering(self) -> Result<Self> {
@@ -123,33 +133,42 @@ impl Daemon {
 
     /// Starts the daemon and doesn't wait.
     pub fn spawn(dir: &Path, config: &str) -> Result<Self> {
-        Self::spawn_program(Command::new(binary()?), dir, config)
+        Self::spawn_logging(dir, config, log_in(dir)?)
     }
 
-    fn spawn_program(mut program: Command, dir: &Path, config: &str) -> Result<Self> {
+    /// Starts the daemon with its log going to `log`, and doesn't wait.
+    pub fn spawn_logging(dir: &Path, config: &str, log: impl Into<Stdio>) -> Result<Self> {
+        Self::spawn_program(Command::new(binary()?), dir, config, log)
+    }
+
+    fn spawn_program(
+        mut program: Command,
+        dir: &Path,
+        config: &str,
+        log: impl Into<Stdio>,
+    ) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let file = dir.join("config.yaml");
-        let log = dir.join("daemon.log");
         let socket = dir.join("agent.sock");
         fs::write(&file, format!("{config}\nsocket: {}\n", socket.display()))?;
-        let stderr = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)?;
         let child = program
             .args(["run", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(stderr)
+            .stderr(log)
             .spawn()
             .context("can't start the daemon")?;
-        Ok(Self { child, log, socket })
+        Ok(Self {
+            child,
+            log: dir.join(LOG),
+            config: file,
+        })
     }
 
     /// Its socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn socket(&self) -> PathBuf {
+        self.config.with_file_name("agent.sock")
     }
 
     /// Waits until it has ended, and gives back how.
@@ -179,8 +198,8 @@ impl Daemon {
         let output = Command::new(binary()?)
             .args(command.split(' '))
             .args(args)
-            .args(["--output", "json", "--socket"])
-            .arg(&self.socket)
+            .args(["--output", "json", "--config"])
+            .arg(&self.config)
             .stdin(Stdio::null())
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -191,6 +210,19 @@ impl Daemon {
             );
         }
         Ok((text, output.status.code()))
+    }
+
+    /// Runs a command of the agent against it as a person would; what it prints.
+    pub fn text(&self, command: &str, args: &[&str]) -> Result<String> {
+        let output = Command::new(binary()?)
+            .args(command.split(' '))
+            .args(args)
+            .arg("--config")
+            .arg(&self.config)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Runs a query again and again until `found` finds what it looks for.

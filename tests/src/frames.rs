@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipam_common::Evidence;
 use pnet_packet::{ip::IpNextHeaderProtocols, util::ipv6_checksum};
 
 /// A station's MAC.
@@ -369,4 +370,78 @@ fn udp() -> Vec<u8> {
 
 fn target_body(flags: u8, target: Ipv6Addr) -> Vec<u8> {
     [&[flags, 0, 0, 0][..], &target.octets()].concat()
+}
+
+/// One frame of every kind of evidence, all of `mac(1)`, with the variants that a parser
+/// treats apart: padded, answered to a prober, without options, with a nonce, unicast.
+pub fn of_every_kind() -> Vec<(Evidence, Vec<u8>)> {
+    use Evidence::*;
+    let (v4, v4_other) = (Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 9));
+    let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5);
+    let local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+    let (me, other) = (mac(1), mac(2));
+    let nonce = [1, 2, 3, 4, 5, 6];
+    let answer = flags::SOLICITED | flags::OVERRIDE;
+    let request = Arp::request(me, v4, v4_other);
+    let solicitation = Nd::solicitation(me, local, v6);
+    let prober = Ipv4Addr::UNSPECIFIED;
+    vec![
+        (ArpRequest, request.frame()),
+        (ArpRequest, padded(request.frame())),
+        (ArpReply, Arp::reply(me, v4, other, v4_other).frame()),
+        (ArpReply, Arp::reply(me, v4, other, prober).frame()),
+        (ArpAnnouncement, Arp::announcement(me, v4).frame()),
+        (ArpGratuitousReply, Arp::gratuitous_reply(me, v4).frame()),
+        (ArpProbe, Arp::probe(me, v4).frame()),
+        (NeighborSolicitation, solicitation.frame()),
+        (NeighborSolicitation, solicitation.clone().bare().frame()),
+        (NeighborSolicitation, solicitation.nonce(nonce).frame()),
+        (DadProbe, Nd::dad(me, v6).frame()),
+        (DadProbe, Nd::dad(me, v6).nonce(nonce).frame()),
+        (
+            NeighborAdvertisement,
+            Nd::advertisement(me, v6, flags::OVERRIDE).frame(),
+        ),
+        (
+            NeighborAdvertisement,
+            Nd::advertisement(me, v6, answer)
+                .unicast(other, local)
+                .frame(),
+        ),
+        (WeakAdvertisement, Nd::advertisement(me, v6, 0).frame()),
+        (
+            WeakAdvertisement,
+            Nd::advertisement(me, v6, flags::SOLICITED)
+                .bare()
+                .unicast(other, local)
+                .frame(),
+        ),
+        (
+            RouterSolicitation,
+            Nd::router_solicitation(me, local).frame(),
+        ),
+        (
+            RouterAdvertisement,
+            Nd::router_advertisement(me, local).frame(),
+        ),
+        (
+            RouterAdvertisement,
+            Nd::router_advertisement(me, local)
+                .option(3, &[0; 30])
+                .option(25, &[0; 22])
+                .frame(),
+        ),
+    ]
+}
+
+/// The frame under each set of tags that counts, with the outer VID and the VID it has then.
+pub fn under_every_tag(frame: &[u8]) -> Vec<(Vec<u8>, u16, u16)> {
+    vec![
+        (frame.to_vec(), 0, 0),
+        (tagged(frame, &[(DOT1Q, 0)]), 0, 0),
+        (tagged(frame, &[(DOT1Q, 0xe064)]), 0, 100),
+        (tagged(frame, &[(DOT1AD, 7), (DOT1Q, 100)]), 7, 100),
+        (tagged(frame, &[(DOT1AD, 0), (DOT1Q, 100)]), 0, 100),
+        (tagged(frame, &[(DOT1Q, 7), (DOT1Q, 0)]), 0, 7),
+    ]
 }

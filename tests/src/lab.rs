@@ -14,6 +14,7 @@ use std::{
     thread,
 };
 
+use crate::runtime::{Network, Pod};
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
     mount::{MsFlags, mount},
@@ -49,23 +50,36 @@ where
     F: FnOnce(&mut Lab) -> Result<()> + Send + 'static,
 {
     if let Err(why) = available() {
-        skip(&why);
+        crate::skip::skip(&why);
         return;
     }
-    let outcome = thread::Builder::new()
-        .name(String::from("lab"))
-        .spawn(move || {
-            let dir = disk()?;
-            let mut lab = Lab::enter(dir.path())?;
-            test(&mut lab)
-        })
-        .map(thread::JoinHandle::join);
-    match outcome {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => panic!("{error:?}"),
-        Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(error) => panic!("no thread: {error}"),
+    if let Err(error) = try_in_lab(test) {
+        panic!("{error:?}");
     }
+}
+
+/// Runs `act` in a laboratory of its own.
+///
+/// # Errors
+///
+/// What `act` gives back, or why there is no laboratory.
+///
+/// # Panics
+///
+/// If `act` does.
+pub fn try_in_lab<T, F>(act: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Lab) -> Result<T> + Send + 'static,
+{
+    let thread = thread::Builder::new().name(String::from("lab"));
+    let lab = thread.spawn(|| {
+        let dir = disk()?;
+        let mut lab = Lab::enter(dir.path())?;
+        act(&mut lab)
+    })?;
+    lab.join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A directory for what a disk would hold. `/tmp` is in memory on many machines, and the
@@ -78,19 +92,6 @@ fn disk() -> Result<tempfile::TempDir> {
         tempfile::tempdir()
     };
     dir.context("no place for the laboratory's disk")
-}
-
-/// Says that a test is skipped, or fails where that is not allowed.
-///
-/// # Panics
-///
-/// If `IPAM_AGENT_NO_SKIP` is set.
-pub fn skip(why: &str) {
-    assert!(
-        std::env::var_os("IPAM_AGENT_NO_SKIP").is_none(),
-        "a skip is not allowed here: {why}"
-    );
-    eprintln!("SKIPPED: {why}");
 }
 
 impl Lab {
@@ -153,6 +154,32 @@ impl Lab {
             }
         }
         self.boot()
+    }
+
+    /// Has a pod of before the power cut come back with its old addresses and MAC, without
+    /// asking the plugins: as what restores itself does.
+    pub fn restore(&self, network: &Network, pod: &Pod) -> Result<Pod> {
+        let netns = self.pod(&pod.name)?;
+        let host = &pod.host_interface;
+        let bridge = network.make_bridge()?;
+        let mut link = vec!["link", "add", host, "type", "veth", "peer", "name", "eth0"];
+        link.extend(["address", &pod.mac, "netns", netns.name()]);
+        ip(&link)?;
+        ip(&["link", "set", host, "master", &bridge, "up"])?;
+        let inside = |args: &[&str]| ip(&[&["-n", netns.name()], args].concat());
+        inside(&["link", "set", "eth0", "up"])?;
+        for (address, prefix) in &pod.prefixed {
+            let with_prefix = format!("{address}/{prefix}");
+            let mut add = vec!["address", "add", &with_prefix, "dev", "eth0"];
+            if address.is_ipv6() {
+                add.push("nodad");
+            }
+            inside(&add)?;
+        }
+        Ok(Pod {
+            netns,
+            ..pod.clone()
+        })
     }
 
     /// A network namespace for a pod.
@@ -220,17 +247,22 @@ impl Netns {
     /// Has the pod's kernel ask for `peer`: an ARP request or Neighbor Solicitation with
     /// the pod's own source, as any first packet makes it send.
     pub fn speak_to(&self, peer: IpAddr) -> Result<()> {
+        let any: IpAddr = match peer {
+            IpAddr::V4(_) => [0, 0, 0, 0].into(),
+            IpAddr::V6(_) => [0u16; 8].into(),
+        };
+        self.speak_from(any, peer)
+    }
+
+    /// The same from one of the pod's addresses.
+    pub fn speak_from(&self, source: IpAddr, peer: IpAddr) -> Result<()> {
         self.inside(move || {
             // What is known already would not be asked for.
             let _ = Command::new("ip")
                 .args(["neigh", "flush", "to", &peer.to_string()])
                 .stderr(Stdio::null())
                 .status();
-            let any: IpAddr = match peer {
-                IpAddr::V4(_) => [0, 0, 0, 0].into(),
-                IpAddr::V6(_) => [0u16; 8].into(),
-            };
-            let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+            let socket = UdpSocket::bind(SocketAddr::new(source, 0))?;
             socket
                 .send_to(b"hello", SocketAddr::new(peer, 9))
                 .with_context(|| format!("can't send to {peer}"))?;
@@ -246,19 +278,40 @@ impl Netns {
 
 /// Sends frames, as they are, out of `interface` of this thread's network namespace.
 pub fn send(interface: &str, frames: &[Vec<u8>]) -> Result<()> {
-    let link = pnet_datalink::interfaces()
-        .into_iter()
-        .find(|link| link.name == interface)
-        .with_context(|| format!("no interface {interface}"))?;
-    let channel = pnet_datalink::channel(&link, pnet_datalink::Config::default())
-        .with_context(|| format!("can't open {interface}"))?;
-    let pnet_datalink::Channel::Ethernet(mut sender, _) = channel else {
-        bail!("{interface} is no Ethernet");
-    };
-    for frame in frames {
+    let mut sender = Sender::open(interface)?;
+    frames.iter().try_for_each(|frame| sender.send(frame))
+}
+
+/// Sends frames, as they are, out of one interface, from whatever thread has it.
+pub struct Sender {
+    interface: String,
+    socket: Box<dyn pnet_datalink::DataLinkSender>,
+}
+
+impl Sender {
+    /// Of an interface of this thread's network namespace.
+    pub fn open(interface: &str) -> Result<Self> {
+        let link = pnet_datalink::interfaces()
+            .into_iter()
+            .find(|link| link.name == interface)
+            .with_context(|| format!("no interface {interface}"))?;
+        let channel = pnet_datalink::channel(&link, pnet_datalink::Config::default())
+            .with_context(|| format!("can't open {interface}"))?;
+        let pnet_datalink::Channel::Ethernet(socket, _) = channel else {
+            bail!("{interface} is no Ethernet");
+        };
+        Ok(Self {
+            interface: interface.to_owned(),
+            socket,
+        })
+    }
+
+    /// Sends one frame.
+    pub fn send(&mut self, frame: &[u8]) -> Result<()> {
+        let interface = &self.interface;
         loop {
-            match sender.send_to(frame, None) {
-                Some(Ok(())) => break,
+            match self.socket.send_to(frame, None) {
+                Some(Ok(())) => return Ok(()),
                 // The device's queue is full.
                 Some(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     thread::yield_now();
@@ -270,7 +323,6 @@ pub fn send(interface: &str, frames: &[Vec<u8>]) -> Result<()> {
             }
         }
     }
-    Ok(())
 }
 
 /// Runs `ip` with these arguments.

@@ -1,10 +1,14 @@
 //! The agent's test worlds: laboratories of namespaces with real plugins and real frames,
 //! that the suites, the demo and the benchmarks share.
 
+pub mod bench;
 pub mod daemon;
+pub mod demo;
 pub mod frames;
 pub mod lab;
+pub mod mutate;
 pub mod netns;
 pub mod runtime;
 pub mod scenario;
+pub mod skip;
 pub mod testrun;

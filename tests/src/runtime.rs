@@ -41,6 +41,8 @@ pub struct Pod {
     pub netns: Netns,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// The same with the lengths of their prefixes.
+    pub prefixed: Vec<(IpAddr, u8)>,
     /// Its MAC.
     pub mac: String,
     /// The host's end of its link.
@@ -88,7 +90,9 @@ where
 {
     match available() {
         Ok(()) => lab::in_lab(test),
-        Err(why) => lab::skip(&why),
+        Err(why) => {
+            crate::skip::skip(&why);
+        }
     }
 }
 
@@ -130,6 +134,35 @@ impl Network {
         })
     }
 
+    /// The bridge, made as the plugin makes it if it isn't there, with the gateways'
+    /// addresses.
+    pub fn make_bridge(&self) -> Result<String> {
+        let bridge = self.conf["bridge"].as_str().context("a bridge")?.to_owned();
+        if Path::new("/proc/sys/net/ipv4/conf").join(&bridge).exists() {
+            return Ok(bridge);
+        }
+        crate::lab::ip(&["link", "add", &bridge, "type", "bridge"])?;
+        let sets = self.conf["ipam"]["ranges"].as_array();
+        for set in sets.into_iter().flatten() {
+            let subnet = set[0]["subnet"].as_str().unwrap_or_default();
+            let subnet: ipnet::IpNet = subnet.parse()?;
+            let gateway = subnet.hosts().next().context("a subnet has addresses")?;
+            let gateway = match gateway {
+                // Of IPv6 the first address is the subnet's router anycast address.
+                IpAddr::V6(_) => subnet.hosts().nth(1).unwrap_or(gateway),
+                IpAddr::V4(_) => gateway,
+            };
+            let with_prefix = format!("{gateway}/{}", subnet.prefix_len());
+            let mut add = vec!["address", "add", &with_prefix, "dev", &bridge];
+            if gateway.is_ipv6() {
+                add.push("nodad");
+            }
+            crate::lab::ip(&add)?;
+        }
+        crate::lab::ip(&["link", "set", &bridge, "up"])?;
+        Ok(bridge)
+    }
+
     /// Where host-local keeps this network's leases.
     pub fn leases(&self) -> PathBuf {
         Path::new("/var/lib/cni/networks").join(&self.name)
@@ -152,13 +185,15 @@ impl Network {
             container_id,
             netns,
             addresses: Vec::new(),
+            prefixed: Vec::new(),
             mac: String::new(),
             host_interface: String::new(),
         };
         for ip in texts("/ips") {
             let text = ip["address"].as_str().unwrap_or_default();
-            let (address, _) = text.split_once('/').context("an address has a prefix")?;
+            let (address, prefix) = text.split_once('/').context("an address has a prefix")?;
             pod.addresses.push(address.parse()?);
+            pod.prefixed.push((address.parse()?, prefix.parse()?));
         }
         for interface in texts("/interfaces") {
             let text = |key: &str| interface[key].as_str().unwrap_or_default().to_owned();

@@ -315,7 +315,7 @@ fn a_stop_leaves_nothing_and_a_kill_leaves_nothing_in_the_way() {
         );
         ensure!(mismatch["claims"][0]["frames"] == 1, "{mismatch:#}");
 
-        let socket = daemon.socket().to_owned();
+        let socket = daemon.socket();
         let status = daemon.stop()?;
         ensure!(status.code() == Some(0), "{status}");
         ensure!(hooks()? == 0, "something is left");

@@ -1,14 +1,16 @@
 //! `cargo xtask ebpf`: the eBPF object, rebuilt from its sources, byte for byte.
 //!
 //! The sources that are hashed are copied to a stage and built there, so the object can't
-//! depend on a file that its hash doesn't cover. The stage is one workspace, because cargo
-//! mixes the place of a crate outside its workspace into symbol names; and all paths are
-//! remapped. So the object is the same wherever the repository, cargo and rustc live.
+//! depend on a file that its hash doesn't cover. Nor does it depend on where the
+//! repository, cargo, rustc and rust-src live: paths are remapped, and what cargo makes of
+//! paths to tell crates apart, which ends in symbol names, is taken out by a wrapper.
 
 mod strip;
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -55,6 +57,22 @@ panic = "abort"
 debug = "full"
 "#;
 
+/// Stands before rustc: for the BPF target a crate's name alone tells it from others.
+const WRAPPER: &str = r#"#!/bin/sh
+case " $* " in
+*" bpfel-unknown-none "*)
+    for argument; do
+        shift
+        case $argument in
+        metadata=*) set -- "$@" metadata=ipam-agent ;;
+        *) set -- "$@" "$argument" ;;
+        esac
+    done
+    ;;
+esac
+exec "$@"
+"#;
+
 /// Build it, or check it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let object = build(args.log.is_some())?;
@@ -69,6 +87,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     write(HASHES, hashes.as_bytes())?;
     eprintln!("{OBJECT}: {} bytes", object.len());
     Ok(())
+}
+
+/// Whether the kept object is its sources': rebuilt and compared.
+pub fn check_kept() -> anyhow::Result<()> {
+    run(&Args {
+        check: true,
+        log: None,
+    })
 }
 
 fn check(object: &[u8], hashes: &str) -> anyhow::Result<()> {
@@ -117,6 +143,7 @@ fn build(log: bool) -> anyhow::Result<Vec<u8>> {
         // -Zbuild-std on a stable compiler, with sources that may lie outside of it.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("__CARGO_TESTS_ONLY_SRC_ROOT", &rust_src)
+        .env("RUSTC_WRAPPER", stage.join("rustc-wrapper"))
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&stage, &rust_src)?)
         .env_remove("RUSTFLAGS");
     if log {
@@ -136,14 +163,27 @@ fn rustflags(stage: &Path, rust_src: &Path) -> anyhow::Result<String> {
             .context("neither CARGO_HOME nor HOME is set")?
             .join(".cargo"),
     };
-    let mut flags = vec!["-Clink-arg=--btf".to_owned(), "-Ctarget-cpu=v3".to_owned()];
+    let mut flags = vec![
+        "-Clink-arg=--btf".to_owned(),
+        // Else every small memset becomes a call of a loop.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
+        "-Ctarget-cpu=v3".to_owned(),
+    ];
+    let mut prefixes = vec![
+        (cargo_home.clone(), "/cargo"),
+        (machine::sysroot()?, "/rustc"),
+        (rust_src.to_owned(), "/rustc/library"),
+        (stage.to_owned(), "/ipam-agent"),
+    ];
+    // A registry's directory is named after where it is mirrored.
+    for registry in fs::read_dir(cargo_home.join("registry/src"))
+        .into_iter()
+        .flatten()
+    {
+        prefixes.push((registry?.path(), "/cargo"));
+    }
     // Of several prefixes that match, the last one counts.
-    for (from, to) in [
-        (cargo_home.as_path(), "/cargo"),
-        (&machine::sysroot()?, "/rustc"),
-        (rust_src, "/rustc/library"),
-        (stage, "/ipam-agent"),
-    ] {
+    for (from, to) in prefixes {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     }
     Ok(flags.join("\x1f"))
@@ -161,6 +201,9 @@ fn stage() -> anyhow::Result<PathBuf> {
         let from = machine::root().join(&source);
         fs::copy(&from, &to).with_context(|| format!("can't copy {}", from.display()))?;
     }
+    let wrapper = stage.join("rustc-wrapper");
+    fs::write(&wrapper, WRAPPER)?;
+    fs::set_permissions(&wrapper, Permissions::from_mode(0o755))?;
     fs::write(stage.join("Cargo.toml"), STAGE)?;
     fs::rename(stage.join("ipam-ebpf/Cargo.lock"), stage.join("Cargo.lock"))?;
     Ok(stage)

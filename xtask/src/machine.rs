@@ -89,3 +89,34 @@ fn line(command: &Command) -> String {
     }
     line
 }
+
+/// Build packages of the workspace as `cargo xtask` itself is built.
+pub fn build(packages: &[&str]) -> anyhow::Result<()> {
+    // stdout is for the task's results; cargo writes to stderr.
+    run(Command::new("cargo").arg("build").args(packages))
+}
+
+/// Where cargo puts a program that [`build`] built.
+pub fn built(program: &str) -> PathBuf {
+    target().join("debug").join(program)
+}
+
+/// Where cargo puts a program that [`build`] built with `--release`.
+pub fn built_for_release(program: &str) -> PathBuf {
+    target().join("release").join(program)
+}
+
+fn target() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| root().join("target"))
+}
+
+/// How a program ended, to end like it; 128 and more: by a signal, as a shell says it.
+pub fn exit_code(status: std::process::ExitStatus) -> std::process::ExitCode {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    code.and_then(|code| u8::try_from(code).ok()).map_or(
+        std::process::ExitCode::FAILURE,
+        std::process::ExitCode::from,
+    )
+}

@@ -3,9 +3,15 @@
 //! Tasks print what they do to stderr and results to stdout. They may write to `target/`,
 //! to the cache directory, and to the files that they say they make.
 
+mod bench;
+mod demo;
 mod ebpf;
+mod kernels;
 mod machine;
 mod setup;
+mod test;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -18,15 +24,25 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show the main job on a throw-away host
+    Demo(demo::Args),
+    /// Run every test there is
+    Test(test::Args),
+    /// Measure what is promised
+    Bench(bench::Args),
     /// Install what building the eBPF object and running the tests need
     Setup,
     /// Rebuild the eBPF object that the repository keeps
     Ebpf(ebpf::Args),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().task {
-        Task::Setup => setup::run(),
-        Task::Ebpf(args) => ebpf::run(&args),
+        Task::Demo(args) => return demo::run(&args),
+        Task::Test(args) => test::run(&args)?,
+        Task::Bench(args) => bench::run(&args)?,
+        Task::Setup => setup::run()?,
+        Task::Ebpf(args) => ebpf::run(&args)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,14 +6,14 @@ mod host;
 use std::path::Path;
 
 use clap::Args;
-use jiff::Timestamp;
 
 use super::{
     CliError, Io, Status,
-    shared::{ConfigArgs, OutputArgs, host},
+    shared::{ConfigArgs, OutputArgs},
 };
 use crate::{
     config::{Config, Overrides},
+    driver::{clock, host_name},
     report::document::{Check, CheckStatus, Doctor, DoctorSchema},
 };
 
@@ -72,8 +72,8 @@ impl DoctorArgs {
         let looks = LOOKS.iter().map(|look| look(&config));
         let doctor = Doctor {
             schema: DoctorSchema::V1,
-            generated_at: Timestamp::now(),
-            host: host(),
+            generated_at: clock::wall_time(),
+            host: host_name(),
             checks: std::iter::once(check).chain(looks).collect(),
         };
         io.show(&doctor, self.output.output)?;

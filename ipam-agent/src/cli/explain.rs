@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use clap::Args;
+use ipam_common::Address;
 
 use super::{
     CliError, Io, Status,
-    shared::{ConfigArgs, OutputArgs},
+    shared::{ConfigArgs, OutputArgs, SourceArgs},
 };
-use crate::report::document::Explain;
+use crate::{config::Config, driver::offline, report::document::Explain};
 
 /// All that is known of one address: claims, leases, evidence, verdict, and what stands
 /// against its release.
@@ -16,10 +17,13 @@ use crate::report::document::Explain;
 #[command(after_help = "\
 Examples:
   ipam-agent explain 10.52.0.86
-  ipam-agent explain fd00:52::5c --output json")]
+  ipam-agent explain fd00:52::5c --output json
+  ipam-agent explain 10.52.0.86 --leases host-local")]
 pub struct ExplainArgs {
     /// Which address
     address: IpAddr,
+    #[command(flatten)]
+    sources: SourceArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -28,8 +32,14 @@ pub struct ExplainArgs {
 
 impl ExplainArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let path = format!("/api/v1/explain/{}", self.address);
-        let explain: Explain = self.daemon.client()?.get(&path).await?;
+        let explain: Explain = if self.sources.leases.is_empty() {
+            let path = format!("/api/v1/explain/{}", self.address);
+            self.daemon.client()?.get(&path).await?
+        } else {
+            let address = Address::from_ip(self.address);
+            let address = address.ok_or(CliError::NotClaimable(self.address))?;
+            offline::explain(&Config::without_file(self.sources.leases)?, address)
+        };
         io.show(&explain, self.output.output)?;
         Ok(Status::Nothing)
     }

@@ -4,9 +4,13 @@ use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
     CliError, Io, Status,
-    shared::{ConfigArgs, OutputArgs},
+    shared::{ConfigArgs, OutputArgs, SourceArgs},
 };
-use crate::report::document::{LeaseState, Leases};
+use crate::{
+    config::Config,
+    driver::offline,
+    report::document::{LeaseState, Leases},
+};
 
 /// Every lease with its state and the reason for it.
 #[derive(Debug, Args)]
@@ -14,7 +18,8 @@ use crate::report::document::{LeaseState, Leases};
 Examples:
   ipam-agent leases
   ipam-agent leases --state stale
-  ipam-agent leases --store host-local:k8s-pod-network --output csv")]
+  ipam-agent leases --store host-local:k8s-pod-network --output csv
+  ipam-agent leases --leases host-local")]
 pub struct LeasesArgs {
     /// Only this store, such as host-local:k8s-pod-network
     #[arg(long)]
@@ -23,6 +28,8 @@ pub struct LeasesArgs {
     #[arg(long, value_parser = PossibleValuesParser::new(LeaseState::ALL.iter().map(|state| state.name())))]
     state: Option<String>,
     #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     daemon: ConfigArgs,
@@ -30,7 +37,11 @@ pub struct LeasesArgs {
 
 impl LeasesArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let mut leases: Leases = self.daemon.client()?.get("/api/v1/leases").await?;
+        let mut leases: Leases = if self.sources.leases.is_empty() {
+            self.daemon.client()?.get("/api/v1/leases").await?
+        } else {
+            offline::leases(&Config::without_file(self.sources.leases)?)
+        };
         leases.leases.retain(|record| {
             let store = self.store.as_deref();
             let state = self.state.as_deref();

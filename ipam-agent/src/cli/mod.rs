@@ -155,6 +155,9 @@ pub enum CliError {
     /// A capture could not be judged.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// An address that nobody can have.
+    #[error("{0} is no address that a machine can have")]
+    NotClaimable(std::net::IpAddr),
     /// The agent's filters.
     #[error("cannot remove the agent's filters")]
     Filters(#[from] NetlinkError),

@@ -8,6 +8,7 @@ use crate::{
     config::{Config, ConfigError, Overrides},
     report::Format,
     serve::Client,
+    store::source::Source,
 };
 
 /// How results are written.
@@ -55,6 +56,14 @@ impl ConfigArgs {
     }
 }
 
+/// Leases read directly, without the daemon.
+#[derive(Debug, Default, Args)]
+pub struct SourceArgs {
+    /// Read leases here, without the daemon: host-local[:DIR] or file:PATH
+    #[arg(long, value_name = "SOURCE")]
+    pub leases: Vec<Source>,
+}
+
 /// Has what is logged written to stderr, from this level on unless `RUST_LOG` says
 /// otherwise.
 pub fn log_to_stderr(level: &str) {
@@ -69,10 +78,4 @@ pub fn log_to_stderr(level: &str) {
         .with_ansi(color)
         .with_target(false)
         .init();
-}
-
-/// This host's name.
-pub fn host() -> String {
-    let name = nix::unistd::gethostname().unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }

@@ -23,6 +23,10 @@ pub fn wall_time() -> jiff::Timestamp {
 }
 
 /// Zero if the kernel hasn't the clock, which no kernel that runs the program lacks.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place that reads the clocks"
+)]
 fn nanoseconds(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |time| {
         let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);

@@ -5,6 +5,7 @@ pub mod clock;
 mod daemon;
 mod gather;
 mod observer;
+pub mod offline;
 mod release;
 mod replay;
 mod scan;

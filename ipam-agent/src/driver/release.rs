@@ -2,7 +2,7 @@
 //! again under a store's lock.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::Duration,
@@ -163,14 +163,10 @@ impl LastLook<'_> {
         let Some(ports) = self.ports.get(&key) else {
             return Err(Blocker::new(Reason::Changed, "its segment is gone"));
         };
-        if !self
-            .blind
-            .as_ref()
-            .is_some_and(|(at, _)| now.since(*at) < FRESH)
-        {
+        if is_stale(self.blind.as_ref(), now) {
             self.blind = Some((now, BTreeMap::new()));
             let live = lock(&self.releaser.live);
-            let wanted: std::collections::BTreeSet<u32> = self
+            let wanted: BTreeSet<u32> = self
                 .ports
                 .values()
                 .flat_map(|ports| ports.iter().copied())
@@ -212,11 +208,7 @@ impl LastLook<'_> {
         if !self.releaser.netns {
             return Ok(());
         }
-        if !self
-            .held
-            .as_ref()
-            .is_some_and(|(at, _)| now.since(*at) < FRESH)
-        {
+        if is_stale(self.held.as_ref(), now) {
             let held = namespaces::addresses_behind_veths()
                 .map_err(|error| Blocker::new(Reason::SourceDown, in_full(&error)))?;
             let held = held.iter().map(|held| held.address).collect();
@@ -231,6 +223,11 @@ impl LastLook<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether what was asked has to be asked again.
+fn is_stale<T>(answer: Option<&(Timestamp, T)>, now: Timestamp) -> bool {
+    answer.is_none_or(|(at, _)| now.since(*at) >= FRESH)
 }
 
 /// A lock that a panicked thread held is as good as any: what it guards is told anew.

@@ -57,7 +57,6 @@ pub enum ReplayError {
 /// A capture or a source of leases can't be read.
 pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Report, ReplayError> {
     let mut engine = Engine::new(settings(config, ""));
-    engine.handle(Input::Links(Arc::default()), Timestamp(0));
     for input in Stores::new(&config.stores).read().inputs {
         match &input {
             Input::SourceFailed { why, .. } => return Err(ReplayError::Leases(why.clone())),
@@ -75,15 +74,15 @@ pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Report, Replay
         let file = name_of(path);
         ports.file += 1;
         while capture.next(&mut |interfaces, frame| {
+            let at = Timestamp(frame.at);
+            // Time goes on first, and never back.
+            now = now.max(at);
+            advance(&mut engine, now);
             let (ifindex, new) = ports.index(&file, frame.interface, interfaces);
             if new {
                 engine.handle(Input::Links(Arc::new(ports.topology.clone())), now);
                 engine.handle(Input::Attached { ifindex }, now);
             }
-            let at = Timestamp(frame.at);
-            // Time goes on first, and never back.
-            now = now.max(at);
-            advance(&mut engine, now);
             let captured = Captured {
                 bytes: frame.bytes,
                 stripped_tag: None,

@@ -508,14 +508,27 @@ impl Engine {
         if self.pass.down.is_empty() {
             self.pass.answered_since.get_or_insert(now);
         }
+        let mut unwatched = Vec::new();
         for record in self.leases.iter_mut() {
             let address = record.lease.address;
             match stamps.get(&address) {
-                Some(stamps) => record.stamps = *stamps,
+                Some(stamps) => {
+                    record.stamps = *stamps;
+                    record.watched_since.get_or_insert(now);
+                }
                 // It was not being watched for, whatever we thought.
-                None => record.watched_since = None,
+                None => {
+                    record.watched_since = None;
+                    unwatched.push(address);
+                }
             }
             record.held = held.get(&address).copied();
+        }
+        if !unwatched.is_empty() {
+            self.commands.push_back(Command::Watch {
+                add: unwatched,
+                remove: Vec::new(),
+            });
         }
         self.count_passes(now);
         let plan = self.plan(Asker::Daemon, now);

@@ -67,7 +67,7 @@ impl LinkRecord {
         };
         for (kind, value) in attributes(attrs) {
             match kind {
-                libc::IFLA_IFNAME => link.name = text(value)?.into(),
+                libc::IFLA_IFNAME => link.name = name(value),
                 libc::IFLA_ADDRESS => link.mac = mac(value),
                 libc::IFLA_PERM_ADDRESS => link.permanent_mac = mac(value),
                 libc::IFLA_MASTER => link.master = number(value).filter(|index| *index != 0),
@@ -134,6 +134,13 @@ impl LinkHeader {
     }
 }
 
+/// A name need not be text (`dev_valid_name`, Linux `net/core/dev.c`); a link with an odd
+/// name is a link all the same.
+fn name(value: &[u8]) -> Arc<str> {
+    let end = value.iter().position(|byte| *byte == 0);
+    String::from_utf8_lossy(&value[..end.unwrap_or(value.len())]).into()
+}
+
 fn mac(value: &[u8]) -> Option<Mac> {
     Mac::new(value.try_into().ok()?)
 }
@@ -160,42 +167,48 @@ pub struct PortVlans {
 }
 
 impl PortVlans {
-    /// Read the message. `None` also for one that is about something else: the mode of a
-    /// network card's own switch, or the state of a protocol (MRP, CFM).
+    /// A port, with its VLANs as the kernel lists them: flags (`BRIDGE_VLAN_INFO_…`) and
+    /// VID. Two entries may stand for a range.
+    pub fn new(index: u32, entries: impl IntoIterator<Item = (u16, u16)>) -> Self {
+        let mut vlans = Vec::new();
+        let mut begin = None;
+        for (flags, vid) in entries {
+            // Twelve bits (IEEE 802.1Q §9.6), so that no range can be made long.
+            let vid = vid & 0xfff;
+            if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 {
+                begin = Some(vid);
+                continue;
+            }
+            vlans.extend((begin.take().unwrap_or(vid)..=vid).map(|vid| PortVlan {
+                vid,
+                pvid: flags & BRIDGE_VLAN_INFO_PVID != 0,
+                untagged: flags & BRIDGE_VLAN_INFO_UNTAGGED != 0,
+            }));
+        }
+        Self { index, vlans }
+    }
+
+    /// Whether an attribute of this type (flag bits don't matter) in IFLA_AF_SPEC says that the message is about
+    /// something else: the mode of a network card's own switch, or the state of a protocol
+    /// (MRP, CFM).
+    pub fn is_other(kind: u16) -> bool {
+        BRIDGE_OTHER.contains(&(kind & libc::NLA_TYPE_MASK as u16))
+    }
+
+    /// Read the message. `None` also for one that is about something else.
     pub fn read(message: &Message<'_>) -> Option<Self> {
         let (header, attrs) = message.split()?;
         let header = LinkHeader::read(header);
         let spec = first(attrs, libc::IFLA_AF_SPEC).unwrap_or(&[]);
-        let other = attributes(spec).any(|(kind, _)| BRIDGE_OTHER.contains(&kind));
-        (header.family == libc::AF_BRIDGE as u8 && !other).then(|| Self {
-            index: header.index,
-            vlans: read_vlans(spec),
-        })
+        let other = attributes(spec).any(|(kind, _)| Self::is_other(kind));
+        let entries = attributes(spec).filter_map(|(kind, value)| match (kind, value) {
+            (IFLA_BRIDGE_VLAN_INFO, &[f1, f2, v1, v2]) => {
+                Some((u16::from_ne_bytes([f1, f2]), u16::from_ne_bytes([v1, v2])))
+            }
+            _ => None,
+        });
+        (header.family == libc::AF_BRIDGE as u8 && !other).then(|| Self::new(header.index, entries))
     }
-}
-
-/// The VLANs in an IFLA_AF_SPEC of AF_BRIDGE; two entries may stand for a range.
-fn read_vlans(spec: &[u8]) -> Vec<PortVlan> {
-    let mut vlans = Vec::new();
-    let mut begin = None;
-    for (kind, value) in attributes(spec) {
-        let (IFLA_BRIDGE_VLAN_INFO, &[f1, f2, v1, v2]) = (kind, value) else {
-            continue;
-        };
-        let flags = u16::from_ne_bytes([f1, f2]);
-        // Twelve bits (IEEE 802.1Q §9.6), so that no range can be made long.
-        let vid = u16::from_ne_bytes([v1, v2]) & 0xfff;
-        if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 {
-            begin = Some(vid);
-            continue;
-        }
-        vlans.extend((begin.take().unwrap_or(vid)..=vid).map(|vid| PortVlan {
-            vid,
-            pvid: flags & BRIDGE_VLAN_INFO_PVID != 0,
-            untagged: flags & BRIDGE_VLAN_INFO_UNTAGGED != 0,
-        }));
-    }
-    vlans
 }
 
 /// An address configured on a link.
@@ -265,19 +278,6 @@ impl Request {
         )
     }
 
-    /// The VLANs of all bridges' ports.
-    pub fn port_vlans() -> Self {
-        Self::new(
-            libc::RTM_GETLINK,
-            libc::NLM_F_DUMP,
-            &LinkHeader::of(libc::AF_BRIDGE, 0),
-        )
-        .with(
-            libc::IFLA_EXT_MASK,
-            &(libc::RTEXT_FILTER_BRVLAN_COMPRESSED as u32).to_ne_bytes(),
-        )
-    }
-
     /// All addresses of a family (`AF_UNSPEC`: of all families), of another namespace if
     /// one is named by its id here.
     pub fn addresses(family: i32, namespace: Option<i32>) -> Self {
@@ -295,29 +295,15 @@ impl Request {
 mod tests {
     use super::*;
 
-    fn vlan(flags: u16, vid: u16) -> Vec<u8> {
-        [flags.to_ne_bytes(), vid.to_ne_bytes()].concat()
-    }
-
-    fn spec(entries: &[(u16, u16)]) -> Vec<u8> {
-        entries
-            .iter()
-            .flat_map(|(flags, vid)| {
-                let mut attr = vec![8, 0, 2, 0];
-                attr.extend(vlan(*flags, *vid));
-                attr
-            })
-            .collect()
-    }
-
     #[test]
     fn a_range_of_vlans_is_two_entries() {
         let pvid = BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED;
-        let vlans = read_vlans(&spec(&[
+        let entries = [
             (pvid, 1),
             (BRIDGE_VLAN_INFO_RANGE_BEGIN, 100),
             (1 << 4, 103),
-        ]));
+        ];
+        let vlans = PortVlans::new(7, entries).vlans;
         let vids: Vec<_> = vlans.iter().map(|v| (v.vid, v.pvid, v.untagged)).collect();
         assert_eq!(
             vids,
@@ -333,6 +319,7 @@ mod tests {
 
     #[test]
     fn a_range_that_ends_before_it_begins_is_empty() {
-        assert!(read_vlans(&spec(&[(BRIDGE_VLAN_INFO_RANGE_BEGIN, 4095), (1 << 4, 3)])).is_empty());
+        let entries = [(BRIDGE_VLAN_INFO_RANGE_BEGIN, 4095), (1 << 4, 3)];
+        assert!(PortVlans::new(7, entries).vlans.is_empty());
     }
 }

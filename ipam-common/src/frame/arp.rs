@@ -15,7 +15,14 @@ const LENGTHS: [u8; 2] = [6, 4];
 const REQUEST: [u8; 2] = [0, 1];
 const REPLY: [u8; 2] = [0, 2];
 
+/// As [`sighting`]. Not inlined: in the kernel, the program that looks at tagged frames has
+/// little stack left.
 #[inline(never)]
+pub(super) fn tagged<F: Frame>(frame: &F, link: &Link) -> Result<Sighting, Refusal> {
+    sighting(frame, link)
+}
+
+#[inline(always)]
 pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Sighting, Refusal> {
     // The last field first: where it is, the others are.
     let target = link.at::<F, 38, 4>(frame).ok_or(Refusal::Truncated)?;

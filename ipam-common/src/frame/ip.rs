@@ -87,9 +87,13 @@ impl V6 {
             end: self.end,
             fragment: false,
         };
-        for _ in 0..EXTENSIONS {
+        for place in 0..EXTENSIONS {
             if !is_extension(upper.protocol) {
                 return Ok(Some(upper));
+            }
+            // Only the first can be hop-by-hop options; receivers drop others (§4.1).
+            if upper.protocol == HOP_BY_HOP && place != 0 {
+                return Err(Refusal::ExtensionHeaders);
             }
             let [next, length, o0, o1] = frame.read(upper.start).ok_or(Refusal::Truncated)?;
             let size = if upper.protocol == FRAGMENT {
@@ -111,7 +115,8 @@ impl V6 {
     }
 }
 
+/// Whether this next header value is an extension header that is followed.
 #[inline(always)]
-const fn is_extension(protocol: u8) -> bool {
+pub(super) const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }

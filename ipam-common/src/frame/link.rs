@@ -11,7 +11,7 @@ const DOT1Q: u16 = 0x8100;
 const DOT1AD: u16 = 0x88a8;
 
 /// Where the payload of a frame without tags begins.
-const UNTAGGED: usize = 14;
+pub(super) const UNTAGGED: usize = 14;
 const TAG: usize = 4;
 
 /// A frame's Ethernet header, tags read.
@@ -25,28 +25,42 @@ pub(super) struct Link {
 impl Link {
     #[inline(always)]
     pub(super) fn of<F: Frame>(frame: &F) -> Result<Self, Refusal> {
-        let ethertype = frame.head::<12, 2>().ok_or(Refusal::Truncated)?;
         let mut link = Self {
-            ethertype: u16::from_be_bytes(ethertype),
+            ethertype: frame.ethertype().ok_or(Refusal::Truncated)?,
             tags: Tags::default(),
             payload: UNTAGGED,
         };
-        let mut room = 2;
-        if let Some(tci) = frame.stripped_tag() {
+        let stripped = frame.stripped_tag();
+        if let Some(tci) = stripped {
             link.add(tci);
-            room -= 1;
         }
-        while matches!(link.ethertype, DOT1Q | DOT1AD) {
-            if room == 0 {
-                return Err(Refusal::Tags);
-            }
-            room -= 1;
-            let [t0, t1, e0, e1] = frame.read(link.payload).ok_or(Refusal::Truncated)?;
-            link.add(u16::from_be_bytes([t0, t1]));
-            link.ethertype = u16::from_be_bytes([e0, e1]);
-            link.payload += TAG;
+        // Written out: kernels before 6.7 don't take every shape that a compiler gives a
+        // loop this small.
+        link.strip(frame)?;
+        if stripped.is_none() {
+            link.strip(frame)?;
+        }
+        if link.is_tag() {
+            return Err(Refusal::Tags);
         }
         Ok(link)
+    }
+
+    #[inline(always)]
+    const fn is_tag(&self) -> bool {
+        matches!(self.ethertype, DOT1Q | DOT1AD)
+    }
+
+    /// Read a tag from the frame, if one is next.
+    #[inline(always)]
+    fn strip<F: Frame>(&mut self, frame: &F) -> Result<(), Refusal> {
+        if self.is_tag() {
+            let [t0, t1, e0, e1] = frame.read(self.payload).ok_or(Refusal::Truncated)?;
+            self.add(u16::from_be_bytes([t0, t1]));
+            self.ethertype = u16::from_be_bytes([e0, e1]);
+            self.payload += TAG;
+        }
+        Ok(())
     }
 
     /// Take in the next tag, from the outside in. A VID of 0 carries a priority alone.

@@ -33,9 +33,19 @@ const OPTIONS: usize = 16;
 
 const UNSPECIFIED: [u8; 16] = [0; 16];
 
+/// `None` for a packet that is none of them.
+#[inline(always)]
+pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighting>, Refusal> {
+    let [next] = link.at::<F, 20, 1>(frame).ok_or(Refusal::Truncated)?;
+    if next != ICMPV6 && !ip::is_extension(next) {
+        return Ok(None);
+    }
+    discovery(frame, link)
+}
+
 // Not inlined: the kernel gives a program 512 bytes of stack, and this needs most of them.
 #[inline(never)]
-pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighting>, Refusal> {
+fn discovery<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighting>, Refusal> {
     let Some(ip) = ip::V6::of(frame, link)? else {
         return Ok(None);
     };
@@ -59,7 +69,7 @@ pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighti
     if ip.hop_limit != 255 {
         return Err(Refusal::HopLimit);
     }
-    if upper.end > frame.len() {
+    if upper.end > frame.length() {
         return Err(Refusal::Truncated);
     }
     let length = upper.end.saturating_sub(upper.start);

@@ -11,6 +11,7 @@ use serde_json::json;
 use tests::{
     lab::{self, Lab},
     runtime::{Network, Pod, claim, in_lab},
+    skip,
     testrun::OBJECT,
 };
 
@@ -213,7 +214,7 @@ fn another_program_that_is_put_first_costs_coverage() {
         let first = || TcAttachOptions::TcxOrder(LinkOrder::first());
         let tcx = program.attach_with_options("veth1", TcAttachType::Ingress, first());
         if tcx.is_err() {
-            lab::skip("this kernel has no TCX");
+            skip::skip("this kernel has no TCX");
             return Ok(());
         }
         // Nobody tells of it: it is found when the kernel is asked, right before it counts.

@@ -73,14 +73,16 @@ pub(super) fn attach_mode(_: &Config) -> Check {
 
 pub(super) fn interfaces(config: &Config) -> Check {
     const NAME: &str = "interfaces";
-    let entries = match fs::read_dir("/sys/class/net") {
-        Ok(entries) => entries,
+    let links = match nix::net::if_::if_nameindex() {
+        Ok(links) => links,
         Err(error) => {
-            let detail = format!("cannot list /sys/class/net: {error}");
-            return warn(NAME, detail, "mount /sys");
+            let detail = format!("cannot list the interfaces: {error}");
+            return fail(NAME, detail, "is this a namespace without a network?");
         }
     };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = links
+        .iter()
+        .map(|link| link.name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| config.interfaces.wants(name)).collect();
     names.sort();
     if names.is_empty() {

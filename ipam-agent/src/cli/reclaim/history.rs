@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use jiff::Timestamp;
 
 use crate::{
     cli::{
@@ -11,6 +10,7 @@ use crate::{
         shared::{ConfigArgs, OutputArgs},
     },
     config::{Config, Overrides},
+    driver::{clock, host_name},
     journal::{self, EffectResult, Entry},
     report::document::{
         HardwareAddress, History, HistoryEntry, HistorySchema, HolderName, ReleaseResult,
@@ -45,8 +45,8 @@ impl HistoryArgs {
         let journal = journal::history(&config.state_dir, SHOWN)?;
         let history = History {
             schema: HistorySchema::V1,
-            generated_at: Timestamp::now(),
-            host: crate::cli::shared::host(),
+            generated_at: clock::wall_time(),
+            host: host_name(),
             damaged_lines: journal.damaged,
             entries: journal.entries.into_iter().map(entry).collect(),
         };

@@ -1,20 +1,16 @@
-//! What is known of the host's links, kept by what the kernel says. It reads datagrams and
+//! What is known of the host's links, kept by what the kernel says. It reads messages and
 //! makes requests; it does no I/O.
 
-use std::{collections::BTreeSet, io, mem, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, io, mem, net::IpAddr, num::NonZero, sync::Arc};
 
-use super::{LinkEvent, LinksError, NameFilter, topology::Records};
-use crate::{
-    engine::segment::Topology,
-    netlink::{AddressRecord, LinkRecord, Message, PortVlans, Request, messages},
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+
+use super::{
+    LinkEvent, LinksError, NameFilter,
+    news::{self, News},
+    topology::Records,
 };
-
-/// `RTM_…` of this family that the libc crate doesn't have.
-const RTM_NEWVLAN: u16 = 112;
-const RTM_DELVLAN: u16 = 113;
-/// The qdisc `clsact` or `ingress` (`TC_H_INGRESS`), and what hangs on it.
-const INGRESS: u32 = 0xffff_0000;
-const MAJOR: u32 = 0xffff_0000;
+use crate::{engine::segment::Topology, netlink::LinkRecord};
 
 /// A table that can be dumped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +32,6 @@ enum Key {
 #[derive(Debug)]
 struct Dump {
     table: Table,
-    sequence: u32,
     /// What was known when it began and nothing has spoken of since: gone, if it stays so.
     unheard: BTreeSet<Key>,
     consistent: bool,
@@ -49,14 +44,16 @@ pub(super) struct Follower {
     records: Records,
     due: BTreeSet<Table>,
     dump: Option<Dump>,
-    sequence: u32,
     /// All tables have been dumped since the start.
     complete: bool,
     /// Something changed since the topology was last made.
     dirty: bool,
-    /// What was told last; `None`: nothing yet.
+    /// What was told last.
     topology: Option<Arc<Topology>>,
     lost: bool,
+    /// All that the kernel had for us when it last dropped something has been read. Before,
+    /// a notification may speak of a link whose end was dropped.
+    drained: bool,
     touched: BTreeSet<u32>,
 }
 
@@ -67,11 +64,11 @@ impl Follower {
             records: Records::default(),
             due: [Table::Links, Table::Vlans, Table::Addresses].into(),
             dump: None,
-            sequence: 0,
             complete: false,
             dirty: false,
             topology: None,
             lost: false,
+            drained: true,
             touched: BTreeSet::new(),
         }
     }
@@ -81,24 +78,29 @@ impl Follower {
         self.dump.is_some()
     }
 
-    /// The kernel dropped notifications.
-    pub(super) fn overrun(&mut self) {
+    /// Nothing is left to be read. Returns whether that is news.
+    pub(super) fn drained(&mut self) -> bool {
+        !mem::replace(&mut self.drained, true)
+    }
+
+    /// The kernel dropped notifications; it says so before it hands out those it kept.
+    fn overrun(&mut self) {
         self.lost = true;
+        self.drained = false;
         self.due = [Table::Links, Table::Vlans, Table::Addresses].into();
     }
 
-    /// What to ask now, with its sequence number. One dump at a time: the kernel refuses a
-    /// second one on the same socket.
-    pub(super) fn request(&mut self) -> Option<(Request, u32)> {
-        if self.dump.is_some() {
+    /// What to ask now. One dump at a time: the kernel refuses a second one on the same
+    /// socket, and so an answer is always the answer to the last request.
+    pub(super) fn request(&mut self) -> Option<NetlinkMessage<News>> {
+        if self.dump.is_some() || !self.drained {
             return None;
         }
         let table = self.due.pop_first()?;
-        self.sequence = self.sequence.wrapping_add(1).max(1);
         let records = &self.records;
         let (request, unheard) = match table {
             Table::Links => (
-                Request::links(),
+                news::links(),
                 records
                     .links
                     .keys()
@@ -106,7 +108,7 @@ impl Follower {
                     .collect(),
             ),
             Table::Vlans => (
-                Request::port_vlans(),
+                news::port_vlans(),
                 records
                     .vlans
                     .keys()
@@ -114,7 +116,7 @@ impl Follower {
                     .collect(),
             ),
             Table::Addresses => (
-                Request::addresses(libc::AF_UNSPEC, None),
+                news::addresses(),
                 records
                     .addresses
                     .keys()
@@ -124,11 +126,10 @@ impl Follower {
         };
         self.dump = Some(Dump {
             table,
-            sequence: self.sequence,
             unheard,
             consistent: true,
         });
-        Some((request, self.sequence))
+        Some(request)
     }
 
     /// The next thing to tell.
@@ -137,39 +138,40 @@ impl Follower {
             return Some(LinkEvent::Lost);
         }
         if self.complete && mem::take(&mut self.dirty) {
-            let topology = self.records.topology(&self.filter);
-            if self.topology.as_deref() != Some(&topology) {
-                let topology = Arc::new(topology);
-                self.topology = Some(Arc::clone(&topology));
-                return Some(LinkEvent::Topology(topology));
+            let topology = Some(Arc::new(self.records.topology(&self.filter)));
+            if topology != self.topology {
+                self.topology.clone_from(&topology);
+                return topology.map(LinkEvent::Topology);
             }
         }
         self.touched.pop_first().map(LinkEvent::Touched)
     }
 
-    /// Read a datagram: notifications, and answers to the dump under way.
-    pub(super) fn read(&mut self, datagram: &[u8]) -> Result<(), LinksError> {
-        for message in messages(datagram) {
-            if let Some(dump) = &mut self.dump
-                && message.sequence == dump.sequence
-            {
-                dump.consistent &= message.flags & libc::NLM_F_DUMP_INTR as u16 == 0;
-            }
-            match i32::from(message.kind) {
-                libc::NLMSG_ERROR | libc::NLMSG_DONE => self.finish(&message)?,
-                _ => self.learn(&message),
-            }
+    /// Read a message: a notification, or a part of the answer to the dump under way.
+    pub(super) fn read(&mut self, message: NetlinkMessage<News>) -> Result<(), LinksError> {
+        let (header, payload) = message.into_parts();
+        // The kernel sets the flag in answers alone.
+        if let Some(dump) = &mut self.dump {
+            dump.consistent &= header.flags & libc::NLM_F_DUMP_INTR as u16 == 0;
+        }
+        match payload {
+            NetlinkPayload::InnerMessage(news) => self.learn(news),
+            // A refused dump may end with an errno here, and looks empty without it.
+            NetlinkPayload::Done(done) => self.finish(done.code)?,
+            NetlinkPayload::Error(error) => self.finish(error.code.map_or(0, NonZero::get))?,
+            NetlinkPayload::Overrun(_) => self.overrun(),
+            _ => {}
         }
         Ok(())
     }
 
-    fn finish(&mut self, message: &Message<'_>) -> Result<(), LinksError> {
-        let Some(dump) = self.dump.take_if(|dump| dump.sequence == message.sequence) else {
+    fn finish(&mut self, code: i32) -> Result<(), LinksError> {
+        let Some(dump) = self.dump.take() else {
             return Ok(());
         };
-        match message.errno() {
-            0 => {}
-            errno => return Err(LinksError::Refused(io::Error::from_raw_os_error(errno))),
+        if code != 0 {
+            let error = io::Error::from_raw_os_error(code.saturating_neg());
+            return Err(LinksError::Refused(error));
         }
         if !dump.consistent {
             self.due.insert(dump.table);
@@ -185,48 +187,34 @@ impl Follower {
         Ok(())
     }
 
-    fn learn(&mut self, message: &Message<'_>) {
-        match message.kind {
-            libc::RTM_NEWLINK => {
-                if let Some(link) = LinkRecord::read(message) {
-                    self.learn_link(link);
-                } else if let Some(port) = PortVlans::read(message) {
-                    self.heard(Key::Vlans(port.index));
-                    self.dirty |= self.records.vlans.get(&port.index) != Some(&port.vlans);
-                    self.records.vlans.insert(port.index, port.vlans);
-                }
+    fn learn(&mut self, news: News) {
+        match news {
+            News::Link(link) => self.learn_link(link),
+            News::LinkGone(index) => self.forget(Key::Link(index)),
+            News::Port(port) => {
+                self.heard(Key::Vlans(port.index));
+                self.dirty |= self.records.vlans.get(&port.index) != Some(&port.vlans);
+                self.records.vlans.insert(port.index, port.vlans);
             }
-            libc::RTM_DELLINK => {
-                if let Some(link) = LinkRecord::read(message) {
-                    self.forget(Key::Link(link.index));
-                } else if let Some(port) = PortVlans::read(message) {
-                    self.forget(Key::Vlans(port.index));
-                }
-            }
-            libc::RTM_NEWADDR => {
-                if let Some(address) = AddressRecord::read(message) {
-                    self.heard(Key::Address(address.index, address.ip));
-                    let known = self
-                        .records
-                        .addresses
-                        .insert((address.index, address.ip), address.flags);
-                    self.dirty |= known != Some(address.flags);
-                }
-            }
-            libc::RTM_DELADDR => {
-                if let Some(address) = AddressRecord::read(message) {
-                    self.forget(Key::Address(address.index, address.ip));
-                }
-            }
-            // The default PVID of a bridge changes its ports' VLANs and says so here alone.
-            RTM_NEWVLAN | RTM_DELVLAN => {
+            News::PortGone(index) => self.forget(Key::Vlans(index)),
+            News::VlansChanged => {
                 self.due.insert(Table::Vlans);
             }
-            libc::RTM_NEWQDISC | libc::RTM_DELQDISC => self.learn_filter(message, |tc| tc.handle),
-            libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER => {
-                self.learn_filter(message, |tc| tc.parent)
+            News::Address(address) => {
+                self.heard(Key::Address(address.index, address.ip));
+                let known = self
+                    .records
+                    .addresses
+                    .insert((address.index, address.ip), address.flags);
+                self.dirty |= known != Some(address.flags);
             }
-            _ => {}
+            News::AddressGone(index, ip) => self.forget(Key::Address(index, ip)),
+            News::Touched(index) => {
+                if self.records.links.contains_key(&index) {
+                    self.touched.insert(index);
+                }
+            }
+            News::Question(_) | News::Other => {}
         }
     }
 
@@ -242,15 +230,6 @@ impl Follower {
         }
         self.dirty = true;
         self.records.links.insert(index, link);
-    }
-
-    fn learn_filter(&mut self, message: &Message<'_>, place: fn(&TcHeader) -> u32) {
-        if let Some(tc) = TcHeader::read(message)
-            && place(&tc) & MAJOR == INGRESS
-            && self.records.links.contains_key(&tc.index)
-        {
-            self.touched.insert(tc.index);
-        }
     }
 
     fn heard(&mut self, key: Key) {
@@ -269,45 +248,6 @@ impl Follower {
             Key::Vlans(index) => self.records.vlans.remove(&index).is_some(),
             Key::Address(index, ip) => self.records.addresses.remove(&(index, ip)).is_some(),
         };
-    }
-}
-
-/// `struct tcmsg` (Linux `include/uapi/linux/rtnetlink.h`).
-struct TcHeader {
-    index: u32,
-    handle: u32,
-    parent: u32,
-}
-
-impl TcHeader {
-    fn read(message: &Message<'_>) -> Option<Self> {
-        let (
-            [
-                _,
-                _,
-                _,
-                _,
-                i1,
-                i2,
-                i3,
-                i4,
-                h1,
-                h2,
-                h3,
-                h4,
-                p1,
-                p2,
-                p3,
-                p4,
-                ..,
-            ],
-            _,
-        ) = message.split::<20>()?;
-        Some(Self {
-            index: u32::from_ne_bytes([*i1, *i2, *i3, *i4]),
-            handle: u32::from_ne_bytes([*h1, *h2, *h3, *h4]),
-            parent: u32::from_ne_bytes([*p1, *p2, *p3, *p4]),
-        })
     }
 }
 

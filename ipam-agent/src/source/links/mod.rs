@@ -1,11 +1,16 @@
 //! The host's links, followed by netlink: which ports there are, what they are wired to,
 //! and when somebody touches their filters.
 //!
-//! One socket carries the notifications and the dumps, in the order in which the kernel
-//! made them, so the two need no reconciling. It is subscribed before the first dump. What
-//! waits to be read waits in the kernel, which bounds it and says when it had to drop
+//! The connection is `rtnetlink`'s. It is driven here and not by a task of its own, so that
+//! what waits to be read waits in the kernel, which bounds it and says when it had to drop
 //! (ENOBUFS); then the tables are dumped again while what is known stays in use, so that a
-//! link that appears is never held up by a dump of all the others.
+//! link that appears is never held up by a dump of all the others. It is subscribed before
+//! the first dump.
+//!
+//! A dump is asked for as a message that awaits no answer, so that its parts come in one
+//! stream with the notifications, in the order in which the kernel made them, and the two
+//! need no reconciling. `rtnetlink::Handle` would hand them out apart, take a refused
+//! dump for an empty one, and drop what it can't decode, of which `news` misses nothing.
 
 use std::{
     future::poll_fn,
@@ -15,28 +20,38 @@ use std::{
     time::Duration,
 };
 
-use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use futures_util::{StreamExt, stream::BoxStream};
+use netlink_packet_core::NetlinkMessage;
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use rtnetlink::{
+    MulticastGroup,
+    proto::{Connection, ConnectionHandle, new_connection},
+    sys::{AsyncSocket, Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
 use thiserror::Error;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::coop,
+    time::{Instant, timeout_at},
+};
 
 use crate::engine::segment::Topology;
 
 mod follow;
+mod news;
 mod topology;
 
 use follow::Follower;
+use news::News;
 pub use topology::NameFilter;
 
-/// RTNLGRP_LINK, _TC, _IPV4_IFADDR, _IPV6_IFADDR and, from Linux 5.6, _BRVLAN.
-const GROUPS: [u32; 4] = [1, 4, 5, 9];
-const GROUP_BRVLAN: u32 = 33;
+const GROUPS: [MulticastGroup; 4] = [
+    MulticastGroup::Link,
+    MulticastGroup::Tc,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
 /// Room for what is not yet read, in bytes; 250 pods that start at once fill 2 MiB.
 const ROOM: usize = 8 << 20;
-/// Twice what the kernel puts into one datagram of a dump (`netlink_dump`).
-const DATAGRAM: usize = 64 << 10;
-/// After so many datagrams what was learnt is told, even if more are waiting.
-const BATCH: usize = 256;
 /// How long a dump may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -70,7 +85,9 @@ pub enum LinksError {
 
 /// The links of the network namespace in which this was opened.
 pub struct Links {
-    socket: TokioSocket,
+    connection: Connection<News>,
+    handle: ConnectionHandle<News>,
+    messages: BoxStream<'static, (NetlinkMessage<News>, SocketAddr)>,
     follower: Follower,
     deadline: Instant,
 }
@@ -83,8 +100,13 @@ impl Links {
     ///
     /// If the socket can't be opened or subscribed.
     pub fn open(filter: NameFilter) -> Result<Self, LinksError> {
+        let (mut connection, handle, messages) =
+            new_connection(NETLINK_ROUTE).map_err(LinksError::Socket)?;
+        subscribe(connection.socket_mut().socket_mut()).map_err(LinksError::Socket)?;
         Ok(Self {
-            socket: subscribe().map_err(LinksError::Socket)?,
+            connection,
+            handle,
+            messages: messages.boxed(),
             follower: Follower::new(filter),
             deadline: Instant::now(),
         })
@@ -114,51 +136,59 @@ impl Links {
         }
     }
 
-    /// Read what waits, up to a bound; pending if nothing does.
+    /// Read what waits, as far as the runtime allows without a pause, and send what is
+    /// asked; pending if there was nothing to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinksError>> {
-        let mut datagram = Vec::with_capacity(DATAGRAM);
-        let mut read = 0;
-        while read < BATCH {
-            datagram.clear();
-            match self.socket.poll_recv(cx, &mut datagram) {
-                Poll::Ready(Ok(())) => self.follower.read(&datagram)?,
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.follower.overrun();
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(LinksError::Socket(error))),
-                Poll::Pending if read == 0 => return Poll::Pending,
-                Poll::Pending => break,
-            }
-            read += 1;
+        self.connection.poll_read_messages(cx);
+        // It reads until there is nothing left, or until the runtime wants us to yield.
+        let drained = coop::has_budget_remaining();
+        self.connection.forward_unsolicited_messages();
+        let mut news = false;
+        while let Poll::Ready(Some((message, _))) = self.messages.poll_next_unpin(cx) {
+            self.follower.read(message)?;
+            news = true;
         }
-        Poll::Ready(Ok(()))
+        if drained {
+            news |= self.follower.drained();
+        }
+        self.connection.poll_requests(cx);
+        self.connection.poll_send_messages(cx);
+        if self.connection.should_shut_down() {
+            let error = io::Error::other("reading from it or writing to it failed");
+            return Poll::Ready(Err(LinksError::Socket(error)));
+        }
+        if news {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     }
 
     fn ask(&mut self) -> Result<(), LinksError> {
-        if let Some((request, sequence)) = self.follower.request() {
-            let socket = self.socket.socket_ref();
-            socket
-                .send(&request.finish(sequence), 0)
-                .map_err(LinksError::Socket)?;
+        if let Some(request) = self.follower.request() {
+            self.handle
+                .notify(request, kernel())
+                .map_err(|error| LinksError::Socket(io::Error::other(error)))?;
             self.deadline = Instant::now() + PATIENCE;
         }
         Ok(())
     }
 }
 
-fn subscribe() -> io::Result<TokioSocket> {
-    let mut asynchronous = <TokioSocket as AsyncSocket>::new(NETLINK_ROUTE)?;
-    let socket = asynchronous.socket_mut();
+/// The kernel's own address.
+fn kernel() -> SocketAddr {
+    SocketAddr::new(0, 0)
+}
+
+fn subscribe(socket: &mut Socket) -> io::Result<()> {
     socket.set_netlink_get_strict_chk(true)?;
     socket.bind_auto()?;
     for group in GROUPS {
-        socket.add_membership(group)?;
+        socket.add_membership(group as u32)?;
     }
     // Where the kernel doesn't have the group, ports' VLANs change by RTM_NEWLINK alone.
-    let _ = socket.add_membership(GROUP_BRVLAN);
+    let _ = socket.add_membership(MulticastGroup::Brvlan as u32);
     // Needs NET_ADMIN; with the default of 208 KiB the tables are only listed anew sooner.
     let _ = setsockopt(socket, RcvBufForce, &ROOM);
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(asynchronous)
+    socket.connect(&kernel())
 }

@@ -1,0 +1,109 @@
+//! How long a duplicate address is unknown: from the frame that completes the evidence to
+//! the daemon's word.
+//!
+//! Two pods on one bridge, a thousand addresses. One announces an address, so does the
+//! other, and a little later the first does again: it is alive still, which is the proof.
+//! The clock starts before that third frame is handed to the kernel and stops when the
+//! line that reports the conflict has come out of the daemon's log; a client that asks
+//! then is told of it. Frames go out by timetable, whether or not the last duplicate was
+//! reported, so that a daemon that hangs is not spared what it would have missed.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+
+use super::{
+    Figure, in_lab,
+    wire::{Watched, address, pods},
+};
+use crate::{
+    frames::{Arp, mac},
+    lab::Sender,
+};
+
+const DUPLICATES: u16 = 1000;
+/// From one duplicate to the next: all of them take as long as two sweeps of the table.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// From the second claimant's frame to the first one's return: the daemon sleeps again.
+const RETURN: Duration = Duration::from_millis(10);
+
+/// `detect_p99_ms`, `detect_p50_ms`.
+pub fn figures() -> Result<Vec<Figure>> {
+    let mut latencies = in_lab(|lab| {
+        let pods = pods(lab, 2)?;
+        let watched = Watched::start(&lab.disk().join("agent"))?;
+        let mut one = pods[0].inside(|| Sender::open("eth0"))?;
+        let mut other = pods[1].inside(|| Sender::open("eth0"))?;
+
+        let mut sent = BTreeMap::new();
+        let begin = Instant::now();
+        for number in 0..DUPLICATES {
+            let contested = address(number + 1);
+            sleep_until(begin + INTERVAL * u32::from(number));
+            one.send(&Arp::announcement(mac(1), contested).frame())?;
+            other.send(&Arp::announcement(mac(2), contested).frame())?;
+            let back = Arp::announcement(mac(1), contested).frame();
+            thread::sleep(RETURN);
+            sent.insert(contested, Instant::now());
+            one.send(&back)?;
+        }
+
+        let mut latencies = BTreeMap::new();
+        while latencies.len() < sent.len() {
+            let (at, contested) = watched.wait_for("every duplicate", duplicate)?;
+            let sent = sent.get(&contested).copied();
+            ensure!(sent.is_some(), "{contested} is no duplicate");
+            latencies
+                .entry(contested)
+                .or_insert(at.saturating_duration_since(sent.unwrap_or(at)));
+        }
+        let report = watched.daemon.query("report", &[])?;
+        ensure!(
+            report["summary"]["by_kind"]["duplicate-address"] == DUPLICATES
+                && report["summary"]["conflicts"] == DUPLICATES,
+            "the report tells of others: {}",
+            report["summary"]
+        );
+        watched.stop()?;
+        Ok(latencies.into_values().collect::<Vec<_>>())
+    })?;
+    latencies.sort();
+    let percentile = |percent: usize| {
+        let rank = (latencies.len() * percent).div_ceil(100);
+        latencies[rank.saturating_sub(1)].as_secs_f64() * 1e3
+    };
+    eprintln!(
+        "  of {} duplicates: p50 {:.2} ms, p99 {:.2} ms, the slowest {:.2} ms",
+        latencies.len(),
+        percentile(50),
+        percentile(99),
+        percentile(100),
+    );
+    let figure = |name, percent, target| Figure {
+        name,
+        value: percentile(percent),
+        unit: "ms",
+        target,
+        baseline: None,
+    };
+    Ok(vec![
+        figure("detect_p99_ms", 99, Some(100.0)),
+        figure("detect_p50_ms", 50, None),
+    ])
+}
+
+/// The address of the duplicate that a line reports.
+fn duplicate(line: &str) -> Option<Ipv4Addr> {
+    line.contains("duplicate-address")
+        .then(|| line.split_whitespace().find_map(|word| word.parse().ok()))
+        .flatten()
+}
+
+fn sleep_until(at: Instant) {
+    thread::sleep(at.saturating_duration_since(Instant::now()));
+}
