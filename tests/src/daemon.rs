@@ -1,7 +1,7 @@
 //! The agent as its users start it: the real binary, its socket, its reports.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -36,11 +36,88 @@ pub fn binary() -> Result<PathBuf> {
         .context("the agent isn't built: `cargo build --workspace`, or `cargo xtask test`")
 }
 
+/// What a command of the agent printed, and how it ended.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// stdout.
+    pub out: String,
+    /// stderr.
+    pub err: String,
+    /// The exit status, `None` if a signal ended it.
+    pub status: Option<i32>,
+}
+
+impl Answer {
+    /// What was printed, as JSON.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.out).with_context(|| format!("no JSON: {self:?}"))
+    }
+}
+
+/// Runs a command of the agent to its end.
+pub fn agent(args: &[&str]) -> Result<Answer> {
+    run(Command::new(binary()?).args(args))
+}
+
+/// Runs a command of the agent to its end as a root without capabilities `capabilities`, as
+/// setpriv(1) names them.
+pub fn agent_without(capabilities: &str, args: &[&str]) -> Result<Answer> {
+    run(program(capabilities)?.args(args))
+}
+
+/// Runs a command of the agent to its end as a user who may do nothing.
+pub fn agent_as_nobody(args: &[&str]) -> Result<Answer> {
+    // Where it was built need not be for everybody to look into.
+    let copy = Path::new("/run/ipam-agent-for-nobody");
+    if !copy.exists() {
+        fs::copy(binary()?, copy)?;
+    }
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    run(Command::new("setpriv").args(nobody).arg(copy).args(args))
+}
+
+/// The agent, without these capabilities.
+fn program(without: &str) -> Result<Command> {
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--bounding-set={without}"))
+        .arg(binary()?);
+    Ok(command)
+}
+
+fn run(command: &mut Command) -> Result<Answer> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("can't run {command:?}"))?;
+    Ok(Answer {
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        status: output.status.code(),
+    })
+}
+
+/// The log of a daemon whose directory this is, to append to.
+fn log_in(dir: &Path) -> Result<File> {
+    fs::create_dir_all(dir)?;
+    let mut options = fs::OpenOptions::new();
+    Ok(options.create(true).append(true).open(dir.join(LOG))?)
+}
+
 impl Daemon {
     /// Starts the daemon with this configuration, which is written to `dir`, and waits
     /// until it answers.
     pub fn start(dir: &Path, config: &str) -> Result<Self> {
-        let mut daemon = Self::spawn(dir, config)?;
+        Self::spawn(dir, config)?.answering()
+    }
+
+    /// The same without these capabilities, as setpriv(1) names them.
+    pub fn start_without(capabilities: &str, dir: &Path, config: &str) -> Result<Self> {
+        Self::spawn_program(program(capabilities)?, dir, config, log_in(dir)?)?.answering()
+    }
+
+    fn answering(self) -> Result<Self> {
+        let mut daemon = self;
         let deadline = Instant::now() + Duration::from_secs(20);
         while daemon.query("segments", &[]).is_err() {
             if let Some(status) = daemon.child.try_wait()? {
@@ -56,21 +133,25 @@ impl Daemon {
 
     /// Starts the daemon and doesn't wait.
     pub fn spawn(dir: &Path, config: &str) -> Result<Self> {
-        fs::create_dir_all(dir)?;
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(dir.join(LOG))?;
-        Self::spawn_logging(dir, config, log)
+        Self::spawn_logging(dir, config, log_in(dir)?)
     }
 
     /// Starts the daemon with its log going to `log`, and doesn't wait.
     pub fn spawn_logging(dir: &Path, config: &str, log: impl Into<Stdio>) -> Result<Self> {
+        Self::spawn_program(Command::new(binary()?), dir, config, log)
+    }
+
+    fn spawn_program(
+        mut program: Command,
+        dir: &Path,
+        config: &str,
+        log: impl Into<Stdio>,
+    ) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let file = dir.join("config.yaml");
         let socket = dir.join("agent.sock");
         fs::write(&file, format!("{config}\nsocket: {}\n", socket.display()))?;
-        let child = Command::new(binary()?)
+        let child = program
             .args(["run", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
@@ -83,6 +164,16 @@ impl Daemon {
             log: dir.join(LOG),
             config: file,
         })
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.config.with_file_name("agent.sock")
+    }
+
+    /// Waits until it has ended, and gives back how.
+    pub fn wait(mut self) -> Result<std::process::ExitStatus> {
+        self.ended()
     }
 
     /// Its process id.
@@ -170,13 +261,17 @@ impl Daemon {
     pub fn stop(mut self) -> Result<std::process::ExitStatus> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Result<std::process::ExitStatus> {
+        let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!("the daemon doesn't stop:\n{}", self.log());
+                bail!("the daemon doesn't end:\n{}", self.log());
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -74,12 +74,24 @@ where
 {
     let thread = thread::Builder::new().name(String::from("lab"));
     let lab = thread.spawn(|| {
-        let dir = tempfile::tempdir()?;
+        let dir = disk()?;
         let mut lab = Lab::enter(dir.path())?;
         act(&mut lab)
     })?;
     lab.join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A directory for what a disk would hold. `/tmp` is in memory on many machines, and the
+/// agent releases nothing whose record a reboot would empty.
+fn disk() -> Result<tempfile::TempDir> {
+    let place = Path::new("/var/tmp");
+    let dir = if place.is_dir() {
+        tempfile::tempdir_in(place)
+    } else {
+        tempfile::tempdir()
+    };
+    dir.context("no place for the laboratory's disk")
 }
 
 impl Lab {
@@ -178,6 +190,23 @@ impl Lab {
         };
         ip(&["-n", name, "link", "set", "lo", "up"])?;
         Ok(netns)
+    }
+
+    /// A guest on a bridge, made by no plugin: a namespace whose `eth0` is the other end of
+    /// `port` here. It has no address and says nothing by itself.
+    pub fn guest(&self, name: &str, port: &str, bridge: &str) -> Result<Netns> {
+        let guest = self.pod(name)?;
+        let add = ["link", "add", port, "type", "veth", "peer", "name", "eth0"];
+        ip(&[&add[..], &["netns", name]].concat())?;
+        guest.inside(|| {
+            // Else its kernel solicits routers.
+            fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0")?;
+            fs::write("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode", "1")?;
+            Ok(())
+        })?;
+        ip(&["-n", name, "link", "set", "eth0", "up"])?;
+        ip(&["link", "set", port, "master", bridge, "up"])?;
+        Ok(guest)
     }
 }
 

@@ -9,5 +9,6 @@ pub mod lab;
 pub mod mutate;
 pub mod netns;
 pub mod runtime;
+pub mod scenario;
 pub mod skip;
 pub mod testrun;

@@ -95,21 +95,11 @@ impl Namespace {
     }
 }
 
-/// Whether namespaces can be made. If not, says that the test is skipped, or fails it where
-/// skips are not allowed (`IPAM_AGENT_NO_SKIP`).
+/// Whether namespaces can be made; if not, the skip is told.
 ///
 /// # Panics
 ///
-/// If a skip is not allowed.
+/// Where skips are failures.
 pub fn available() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        let strict = std::env::var_os("IPAM_AGENT_NO_SKIP").is_some();
-        assert!(
-            !strict,
-            "a skip is not allowed here: network namespaces need root"
-        );
-        eprintln!("SKIPPED: network namespaces need root");
-    }
-    root
+    crate::skip::privileged("a network namespace").is_some()
 }

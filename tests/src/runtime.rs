@@ -13,7 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Netns};
+use crate::{
+    frames::{Arp, Mac, Nd, flags},
+    lab::{self, Lab, Netns},
+};
 
 /// Where Debian's containernetworking-plugins has the plugins.
 const PLUGINS: &str = "/usr/lib/cni";
@@ -44,6 +47,53 @@ pub struct Pod {
     pub mac: String,
     /// The host's end of its link.
     pub host_interface: String,
+}
+
+impl Pod {
+    /// The pod asserts an address, its own or not: one announcement or unsolicited
+    /// advertisement.
+    pub fn claims(&self, address: IpAddr) -> Result<()> {
+        let frame = claim(self.mac()?, address);
+        self.netns.send("eth0", &[frame])
+    }
+
+    /// Its MAC.
+    pub fn mac(&self) -> Result<Mac> {
+        let mac: ipam_common::Mac = self.mac.parse().context("the plugin told no MAC")?;
+        Ok(mac.bytes())
+    }
+
+    /// Its address of the family of IPv4, or of IPv6.
+    pub fn address(&self, v6: bool) -> Result<IpAddr> {
+        let mut of = self.addresses.iter().filter(|ip| ip.is_ipv6() == v6);
+        let address = of.next().context("the pod has no such address")?;
+        Ok(*address)
+    }
+}
+
+/// A station's assertion of an address to everybody.
+pub fn claim(mac: Mac, address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(ip) => Arp::announcement(mac, ip).frame(),
+        IpAddr::V6(ip) => Nd::advertisement(mac, ip, flags::OVERRIDE).frame(),
+    }
+}
+
+/// Runs `test` in a laboratory with the real plugins, or says that it is skipped.
+///
+/// # Panics
+///
+/// If the test fails, or is skipped where that is not allowed.
+pub fn in_lab<F>(test: F)
+where
+    F: FnOnce(&mut Lab) -> Result<()> + Send + 'static,
+{
+    match available() {
+        Ok(()) => lab::in_lab(test),
+        Err(why) => {
+            crate::skip::skip(&why);
+        }
+    }
 }
 
 /// Whether the real plugins are here; if not, the mend.

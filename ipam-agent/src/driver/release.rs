@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -79,9 +79,14 @@ impl Releaser {
         }
     }
 
-    /// Why nothing can be released, if the journal can't be written.
+    /// Why nothing can be released, if the journal can't be written. Never waits: whoever
+    /// carries out a plan has the journal, and may be waiting for a store's lock.
     pub fn problem(&self) -> Option<String> {
-        let journal = lock(&self.journal);
+        let journal = match self.journal.try_lock() {
+            Ok(journal) => journal,
+            Err(TryLockError::Poisoned(journal)) => journal.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         journal.as_ref().err().map(|error| in_full(error))
     }
 

@@ -1,0 +1,201 @@
+//! The world before the first frame, and what may change about it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use ipam_agent::engine::{
+    Engine, Settings,
+    lease::{Generation, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
+    owner::{Exemption, Owner, Owners},
+    reclaim::ReclaimSettings,
+    segment::{Bridge, OwnAddress, Port, PortKind, Topology, Wiring},
+    time::Timestamp,
+};
+
+use super::{Family, World, words};
+
+/// The bridge that every port is in.
+const BRIDGE: &str = "br0";
+/// Its ifindex, and its own MAC's name.
+const BRIDGE_INDEX: u32 = 100;
+const HOST: &str = "H";
+
+impl World {
+    /// A bridge with ports and nobody on it.
+    pub fn new(family: Family) -> Self {
+        let mut topology = Topology::default();
+        for (ifindex, name) in (1..).zip(["vA", "vB", "vC", "vD", "vE", "vF", "up"]) {
+            let kind = match name {
+                "up" => PortKind::Bond,
+                _ => PortKind::Veth,
+            };
+            let port = Port {
+                name: name.into(),
+                kind,
+                up: true,
+                carrier: true,
+                wiring: Wiring::Bridge {
+                    bridge: BRIDGE.into(),
+                    pvid: None,
+                    members: BTreeSet::new(),
+                    untagged: BTreeSet::new(),
+                },
+                wanted: true,
+                vlan_devices: BTreeMap::new(),
+            };
+            topology.ports.insert(ifindex, port);
+        }
+        let bridge = Bridge {
+            ifindex: BRIDGE_INDEX,
+            filtering: None,
+        };
+        topology.bridges.insert(BRIDGE.into(), bridge);
+        topology.own_macs.extend(words::mac(HOST).ok());
+        let view = StoreView {
+            store: StoreName("host-local:net".into()),
+            mode: Mode::Observe,
+            writable: Ok(()),
+            place: Place::Bridge {
+                bridge: BRIDGE.into(),
+                vlan: None,
+            },
+            pools: Vec::new(),
+            leases: Vec::new(),
+        };
+        Self {
+            family,
+            engine: Engine::new(settings()),
+            refused: BTreeMap::new(),
+            now: Timestamp(0),
+            topology,
+            view,
+            owners: Owners::default(),
+            grants: 0,
+            ids: Vec::new(),
+            told: String::new(),
+            tallies: BTreeMap::new(),
+        }
+    }
+
+    /// Does what a line without a time says.
+    pub(super) fn set(&mut self, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["lease", address, holder] => self.grant(address, holder)?,
+            ["pool"] => self.pool(None)?,
+            ["pool", "gateway", gateway] => self.pool(Some(gateway))?,
+            ["owner", ref macs @ ..] => {
+                let macs: Result<Vec<_>> = macs.iter().map(|m| Ok(words::mac(m)?.into())).collect();
+                let owner = Owner {
+                    name: "one".into(),
+                    macs: macs?,
+                };
+                self.owners.owners.push(owner);
+            }
+            ["exempt", who, address] => {
+                let exemption = Exemption {
+                    addresses: vec![self.family.address(address)?.ip().into()],
+                    macs: vec![words::mac(who)?.into()],
+                    reason: "said so".into(),
+                };
+                self.owners.exempt.push(exemption);
+            }
+            ["own", address] => self.own(address)?,
+            ["access", port, vlan] => self.vlans(port, Some(vlan.parse()?), &[])?,
+            ["trunk", port, ref vlans @ ..] => {
+                let vlans: Result<Vec<u16>, _> = vlans.iter().map(|vlan| vlan.parse()).collect();
+                self.vlans(port, Some(1), &vlans?)?;
+            }
+            _ => bail!("no setting"),
+        }
+        Ok(())
+    }
+
+    /// Leases an address to a MAC.
+    pub(super) fn grant(&mut self, address: &str, holder: &str) -> Result<()> {
+        let address = self.family.address(address)?;
+        self.grants += 1;
+        self.view.leases.retain(|lease| lease.address != address);
+        self.view.leases.push(Lease {
+            store: self.view.store.clone(),
+            address,
+            holder: Holder {
+                mac: Some(words::mac(holder)?),
+                ..Holder::default()
+            },
+            generation: Generation {
+                modified: self.grants,
+                ..Generation::default()
+            },
+            damage: None,
+        });
+        Ok(())
+    }
+
+    fn pool(&mut self, gateway: Option<&str>) -> Result<()> {
+        let gateway = gateway
+            .map(|gateway| self.family.address(gateway))
+            .transpose()?;
+        let prefix = match self.family {
+            Family::V4 => "10.0.0.0/24".parse()?,
+            Family::V6 => "fd00::/64".parse()?,
+        };
+        self.view.pools.push(Pool {
+            prefix,
+            range: None,
+            gateway,
+            gateway_mac: None,
+            exclude: Vec::new(),
+            place: None,
+        });
+        Ok(())
+    }
+
+    fn own(&mut self, address: &str) -> Result<()> {
+        let own = OwnAddress {
+            address: self.family.address(address)?,
+            ifindex: BRIDGE_INDEX,
+            mac: Some(words::mac(HOST)?),
+        };
+        self.topology.own_addresses.push(own);
+        Ok(())
+    }
+
+    fn vlans(&mut self, name: &str, pvid: Option<u16>, tagged: &[u16]) -> Result<()> {
+        if let Some(bridge) = self.topology.bridges.get_mut(BRIDGE) {
+            bridge.filtering = Some(1);
+        }
+        let mut ports = self.topology.ports.values_mut();
+        let port = ports.find(|port| *port.name == *name).context("no port")?;
+        let of = |vlans: &[u16]| pvid.iter().chain(vlans).copied().collect();
+        port.wiring = Wiring::Bridge {
+            bridge: BRIDGE.into(),
+            pvid,
+            members: of(tagged),
+            untagged: of(&[]),
+        };
+        Ok(())
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        boot: "boot".into(),
+        owners: Owners::default(),
+        reclaim: ReclaimSettings {
+            gate: Duration::from_secs(900),
+            damaged_gate: Duration::from_secs(1800),
+            asked_gate: Duration::from_secs(300),
+            asked_damaged_gate: Duration::from_secs(900),
+            reboot_gate: Duration::from_secs(60),
+            pass_interval: Duration::from_secs(60),
+            max_per_pass: 64,
+            max_percent: 10,
+            keep: Vec::new(),
+            data_plane: true,
+        },
+    }
+}
