@@ -165,7 +165,7 @@ pub struct Tally {
     pub last_seen: u64,
     /// When the last that wasn't weak came; 0: none.
     pub last_strong: u64,
-    /// How many came, of those that say the same within a jiffy the first; wraps after 2³².
+    /// How many came; wraps after 2³².
     pub frames: u32,
     /// The kinds of evidence among them, as [`Evidence::bit`].
     pub kinds: u32,

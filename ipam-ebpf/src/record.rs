@@ -72,13 +72,10 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
         probe: evidence.is_probe() as u8,
         reserved: 0,
     };
-    let contests = !evidence.is_probe() && !evidence.is_weak();
-    let last = SPEAKERS.get_ptr_mut(&key.address);
-    if contests && repeats(last, &key, sighting, recently) {
-        return;
-    }
     let leased = stamp(&key.address, evidence, recently);
+    let contests = !evidence.is_probe() && !evidence.is_weak();
     let tally = SIGHTINGS.get_ptr_mut(&key);
+    let last = SPEAKERS.get_ptr_mut(&key.address);
 
     if let Some(tally) = tally {
         // SAFETY: a map's value outlives the program's run. Frames of one speaker seldom
@@ -136,25 +133,6 @@ fn stamp(address: &[u8; 16], evidence: Evidence, at: u64) -> bool {
         }
     }
     true
-}
-
-/// Whether the address's last speaker said just this, from this place, in this jiffy, and
-/// nobody anything since. All that could be noted of it is noted, with the same time.
-#[inline(always)]
-fn repeats(last: Option<*mut Speaker>, key: &SightingKey, sighting: &Sighting, at: u64) -> bool {
-    let Some(last) = last else {
-        return false;
-    };
-    // SAFETY: a map's value outlives the program's run; what another CPU writes meanwhile
-    // differs in the MAC or the place, or says the same.
-    let last = unsafe { &*last };
-    last.at == at
-        && last.mac == key.mac
-        && last.ifindex == key.ifindex
-        && last.outer_vlan == key.outer_vlan
-        && last.vlan == key.vlan
-        && last.ether_dst == sighting.ether_dst
-        && last.evidence == sighting.evidence as u8
 }
 
 /// Whether the last speaker for the address is the one at this place; if so, that it spoke
