@@ -118,9 +118,16 @@ fn ours_at_clsact(host: &Namespace) -> usize {
     hooks(host).matches("handle 0x6970616d").count()
 }
 
+/// Whether nothing of ours is left; the kernel may take a moment to let a link go.
 fn is_clean(host: &Namespace, ifindex: u32) -> bool {
-    let tcx = host.run(|| tcx_programs(ifindex)).expect("an answer");
-    tcx.is_empty() && !hooks(host).contains("clsact")
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(2) {
+        let tcx = host.run(|| tcx_programs(ifindex)).expect("an answer");
+        if tcx.is_empty() && !hooks(host).contains("clsact") {
+            return true;
+        }
+    }
+    false
 }
 
 fn blind(check: PortCheck) -> String {

@@ -99,7 +99,14 @@ impl Judge<'_> {
             contest.unleased_since.get_or_insert(at);
         }
         self.note_grant(&records, claims, contest);
-        self.note_proofs(&records, claims, contest);
+        let strangers = self.strangers(&records, claims, contest, now);
+        // Of what is told late the earliest counts.
+        let first = first_as_stranger(&records, claims, &strangers);
+        contest.stranger_since = first.map(|first| match contest.stranger_since {
+            Some(known) => known.min(first),
+            None => first,
+        });
+        self.note_proofs(&records, claims, contest, &strangers);
         self.note_ours(ours, claims, contest, heard, now, &mut judged);
         self.note_behind(claims, contest, now, &mut judged);
         let duplicate_until = self.duplicate_until(claims, contest, ours);
@@ -113,15 +120,10 @@ impl Judge<'_> {
             &records,
             claims,
             contest,
+            &strangers,
             managed.map(|pool| &pool.store),
             now,
         );
-        contest.stranger_since = match &verdict {
-            Some(Verdict::Mismatch { strangers, .. }) => contest
-                .stranger_since
-                .or_else(|| first_as_stranger(&records, claims, strangers)),
-            _ => None,
-        };
         let vital = ours.is_some() || self.scopes.is_gateway(segment, address);
         update(
             segment,
@@ -213,7 +215,13 @@ impl Judge<'_> {
     }
 
     /// Look for what shows that two claimants are alive.
-    fn note_proofs(&self, records: &[&Record], claims: &[Claim], contest: &mut Contest) {
+    fn note_proofs(
+        &self,
+        records: &[&Record],
+        claims: &[Claim],
+        contest: &mut Contest,
+        strangers: &[Mac],
+    ) {
         let mut found: Vec<(Alive, (Mac, Mac))> = Vec::new();
         let runs = &contest.runs;
         if let Some(pair) = runs.returned(contest.settled) {
@@ -222,10 +230,6 @@ impl Judge<'_> {
         if let Some(pair) = runs.alternated(contest.settled, ALTERNATION_WINDOW) {
             found.push((Alive::Alternation, pair));
         }
-        let mismatch = contest.conflict.as_ref().filter(|conflict| {
-            conflict.is_active() && matches!(conflict.verdict, Verdict::Mismatch { .. })
-        });
-        let mismatch = mismatch.zip(contest.stranger_since);
         for (i, claim) in claims.iter().enumerate() {
             for other in &claims[i + 1..] {
                 if self.owner_of(claim.mac) == self.owner_of(other.mac) {
@@ -235,16 +239,16 @@ impl Judge<'_> {
                     found.push((Alive::TwoAnswers, (claim.mac, other.mac)));
                 }
             }
-            // The holder spoke after a stranger had, while the mismatch was open.
+            // The holder spoke after a stranger had, who is still there.
             let holder = records
                 .iter()
                 .any(|record| self.is_holder(record, claim) == Some(true));
-            if let Some((conflict, since)) = mismatch
-                && holder
-                && claim.last_strong > Some(since)
+            if holder
+                && contest.stranger_since.is_some()
+                && claim.last_strong > contest.stranger_since.max(Some(contest.settled))
             {
-                let strangers = conflict.verdict.macs().iter();
-                found.extend(strangers.map(|&mac| (Alive::HolderReturn, (mac, claim.mac))));
+                let pairs = strangers.iter().map(|&mac| (mac, claim.mac));
+                found.extend(pairs.map(|pair| (Alive::HolderReturn, pair)));
             }
         }
         for (proof, (one, other)) in found {
@@ -389,38 +393,47 @@ impl Judge<'_> {
             .map(|at| at + QUIET)
     }
 
+    /// Who asserts the address without being a holder of it, in the order of their MACs.
+    fn strangers(
+        &self,
+        records: &[&Record],
+        claims: &[Claim],
+        contest: &Contest,
+        now: Timestamp,
+    ) -> Vec<Mac> {
+        let strange = claims.iter().filter(|claim| {
+            self.is_present(claim, now)
+                && (self.is_stranger(records, claim) || contest.squatters.contains(&claim.mac))
+        });
+        let macs: BTreeSet<Mac> = strange.map(|claim| claim.mac).collect();
+        macs.into_iter().collect()
+    }
+
     fn verdict(
         &self,
         records: &[&Record],
         claims: &[Claim],
         contest: &Contest,
+        strangers: &[Mac],
         managed_by: Option<&super::lease::StoreName>,
         now: Timestamp,
     ) -> Option<Verdict> {
         if let Some(contested) = Contested::new(contest.rivals.clone(), contest.proofs.clone()) {
             return Some(Verdict::Duplicate(contested));
         }
-        let present = || claims.iter().filter(|claim| self.is_present(claim, now));
         if let Some(record) = records.first() {
-            let granted = || present().filter(|claim| contest.squatters.contains(&claim.mac));
-            let strangers: Vec<Mac> = present()
-                .filter(|claim| self.is_stranger(records, claim))
-                .chain(granted())
-                .map(|claim| claim.mac)
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect();
             if strangers.is_empty() {
                 return None;
             }
+            let granted = strangers.iter().any(|mac| contest.squatters.contains(mac));
             let holder = &record.lease.holder;
-            let identity = match (granted().next(), holder.mac, &holder.host_interface) {
-                (None, Some(mac), _) => HolderIdentity::Mac(mac),
-                (None, None, Some(interface)) => HolderIdentity::Interface(interface.clone()),
+            let identity = match (granted, holder.mac, &holder.host_interface) {
+                (false, Some(mac), _) => HolderIdentity::Mac(mac),
+                (false, None, Some(interface)) => HolderIdentity::Interface(interface.clone()),
                 _ => HolderIdentity::GrantedWhileInUse,
             };
             return Some(Verdict::Mismatch {
-                strangers,
+                strangers: strangers.to_vec(),
                 store: record.lease.store.clone(),
                 holder: holder.pod.clone().or_else(|| holder.container_id.clone()),
                 identity,
@@ -428,7 +441,8 @@ impl Judge<'_> {
         }
         let since = contest.unleased_since?;
         let open = now.since(since) >= LEASE_GRACE;
-        let claimants: Vec<Mac> = present()
+        let present = claims.iter().filter(|claim| self.is_present(claim, now));
+        let claimants: Vec<Mac> = present
             .filter(|claim| claim.last_strong >= Some(since))
             // A port that went with its pod leaves nobody there.
             .filter(|claim| {
@@ -453,7 +467,8 @@ fn answered_together(one: &Claim, other: &Claim, settled: Timestamp) -> bool {
 }
 
 /// The first assertion by one of these since the address is leased to another. Of a claim
-/// that is older than that only the last assertion is known to be later.
+/// that is older than that only the last assertion may be later; a squatter that said
+/// nothing since is a stranger from the grant on.
 fn first_as_stranger(
     records: &[&Record],
     claims: &[Claim],
@@ -464,7 +479,7 @@ fn first_as_stranger(
         if claim.first_seen >= leased {
             Some(claim.first_seen)
         } else {
-            claim.last_strong
+            claim.last_strong.max(Some(leased))
         }
     };
     let of = claims.iter().filter(|claim| strangers.contains(&claim.mac));

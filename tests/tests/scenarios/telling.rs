@@ -1,5 +1,7 @@
 //! Whatever way frames reach the engine, the verdicts are the same.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use tests::scenario::{Family, Telling, World};
 
@@ -27,8 +29,9 @@ fn exchanges() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// What two CPUs tell in the wrong order, and what only the table tells, is judged as
-    /// what was told frame by frame.
+    /// What two CPUs tell in the wrong order is judged as what was told in order. What only
+    /// the table tells, of each claimant the first and the last word, may be too little to
+    /// prove a contest; it proves none that there wasn't.
     #[test]
     fn how_it_is_told_does_not_matter(script in exchanges(), v6 in any::<bool>()) {
         let family = if v6 { Family::V6 } else { Family::V4 };
@@ -38,6 +41,15 @@ proptest! {
         };
         let events = told(Telling::Events)?;
         prop_assert_eq!(&told(Telling::Backwards)?, &events, "backwards:\n{}", script);
-        prop_assert_eq!(&told(Telling::Snapshots)?, &events, "snapshots:\n{}", script);
+        let addresses = |conflicts: &BTreeSet<_>| -> BTreeSet<_> {
+            conflicts.iter().map(|(address, _)| *address).collect()
+        };
+        let snapshots = told(Telling::Snapshots)?;
+        prop_assert!(
+            addresses(&snapshots).is_subset(&addresses(&events)),
+            "snapshots invent: {:?}\n{}",
+            snapshots,
+            script
+        );
     }
 }
