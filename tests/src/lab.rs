@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use crate::runtime::{Network, Pod};
@@ -206,6 +207,12 @@ impl Lab {
         })?;
         ip(&["-n", name, "link", "set", "eth0", "up"])?;
         ip(&["link", "set", port, "master", bridge, "up"])?;
+        // Until the kernel has acted on the carrier it drops what is sent, without a word.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !run("ip", &["-n", name, "link", "show", "eth0"])?.contains("state UP") {
+            ensure!(Instant::now() < deadline, "{name} has no carrier");
+            thread::sleep(Duration::from_millis(10));
+        }
         Ok(guest)
     }
 }
