@@ -450,6 +450,21 @@ fn an_address_that_stays_on_this_host_is_contested() {
 }
 
 #[test]
+fn a_holder_who_spoke_before_the_stranger_came_back_is_no_rival_yet() {
+    tells(
+        "lease X A
+         0 up ANN B X
+         950 vA ANN A X
+         1000,1001 up ANN B X
+         1030 vA ANN A X",
+        "0 #1 lease-mismatch X Warning B since 0
+         120 #1 over X Warning B since 0
+         1000 #1 lease-mismatch X Warning B since 0
+         1030 #1 duplicate-address X Critical A B since 0",
+    );
+}
+
+#[test]
 fn a_mismatch_is_over_when_the_lease_is() {
     tells(
         "lease X A

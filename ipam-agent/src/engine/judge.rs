@@ -101,7 +101,7 @@ impl Judge<'_> {
         self.note_grant(&records, claims, contest);
         let strangers = self.strangers(&records, claims, contest, now);
         // Of what is told late the earliest counts.
-        let first = first_as_stranger(&records, claims, &strangers);
+        let first = first_as_stranger(&records, claims, &strangers, now);
         contest.stranger_since = first.map(|first| match contest.stranger_since {
             Some(known) => known.min(first),
             None => first,
@@ -467,16 +467,18 @@ fn answered_together(one: &Claim, other: &Claim, settled: Timestamp) -> bool {
 }
 
 /// The first assertion by one of these since the address is leased to another. Of a claim
-/// that is older than that only the last assertion may be later; a squatter that said
+/// that is older than that, or that may have been quiet in between, only the last assertion
+/// is known to be later; a squatter that said
 /// nothing since is a stranger from the grant on.
 fn first_as_stranger(
     records: &[&Record],
     claims: &[Claim],
     strangers: &[Mac],
+    now: Timestamp,
 ) -> Option<Timestamp> {
     let leased = records.iter().map(|record| record.since).max()?;
     let since = |claim: &Claim| {
-        if claim.first_seen >= leased {
+        if claim.first_seen >= leased && now.since(claim.first_seen) < QUIET {
             Some(claim.first_seen)
         } else {
             claim.last_strong.max(Some(leased))

@@ -168,7 +168,9 @@ impl Entry {
             claim.last_seen = heard.at;
             claim.ifindex = heard.ifindex;
         }
-        if let Some(asker) = heard.answers {
+        if let Some(asker) = heard.answers
+            && claim.answered.is_none_or(|(_, at)| at <= heard.at)
+        {
             claim.answered = Some((asker, heard.at));
         }
         if heard.strong {
