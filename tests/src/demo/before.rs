@@ -31,6 +31,14 @@ pub(super) fn tell(story: &Story, lab: &mut Lab) -> Result<Figures> {
     story.say(&format!(
         "web-2 takes {v4} from web-1, and web-4 takes {v6} from web-3"
     ));
+    // A change of leases is known in under a second; the cut must not come before.
+    let granted = pods.iter().map(|pod| pod.addresses.len()).sum();
+    agent.wait_for(
+        "the leases to be known",
+        std::time::Duration::from_secs(10),
+        "leases",
+        |leases| (leases["leases"].as_array()?.len() == granted).then_some(()),
+    )?;
     figures.duplicates = host::find(&agent, &[v4, v6])?;
     host::show(story, &agent, "report", &[])?;
 
