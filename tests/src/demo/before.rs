@@ -32,7 +32,7 @@ pub(super) fn tell(story: &Story, lab: &mut Lab) -> Result<Figures> {
         "web-2 takes {v4} from web-1, and web-4 takes {v6} from web-3"
     ));
     // A change of leases is known in under a second; the cut must not come before.
-    let granted = pods.iter().map(|pod| pod.addresses.len()).sum();
+    let granted: usize = pods.iter().map(|pod| pod.addresses.len()).sum();
     agent.wait_for(
         "the leases to be known",
         std::time::Duration::from_secs(10),
