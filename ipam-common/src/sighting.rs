@@ -169,6 +169,13 @@ pub struct Tally {
     pub frames: u32,
     /// The kinds of evidence among them, as [`Evidence::bit`].
     pub kinds: u32,
+    /// Ethernet destination of the last.
+    pub ether_dst: [u8; 6],
+    /// How the last was said, as [`Evidence`].
+    pub evidence: u8,
+    /// 1: all that the last one had to change elsewhere is changed, and nobody spoke for the
+    /// address since.
+    pub settled: u8,
 }
 
 impl Tally {
@@ -177,14 +184,27 @@ impl Tally {
 
     /// The tally of a first frame.
     #[inline(always)]
-    pub const fn first(evidence: Evidence, now: u64) -> Self {
+    pub const fn first(evidence: Evidence, ether_dst: [u8; 6], now: u64) -> Self {
         Self {
             first_seen: now,
             last_seen: now,
             last_strong: if evidence.is_weak() { 0 } else { now },
             frames: 1,
             kinds: evidence.bit(),
+            ether_dst,
+            evidence: evidence as u8,
+            settled: 0,
         }
+    }
+
+    /// Whether one frame more says, at the same time, what the last one said: it needs to be
+    /// counted, and nothing else.
+    #[inline(always)]
+    pub fn is_repeat(&self, evidence: Evidence, ether_dst: [u8; 6], now: u64) -> bool {
+        self.settled != 0
+            && self.last_seen == now
+            && self.evidence == evidence as u8
+            && self.ether_dst == ether_dst
     }
 
     /// Whether one frame more is news: of a kind that was not among those before, or a
@@ -197,13 +217,16 @@ impl Tally {
 
     /// Count one frame more. Times never go back.
     #[inline(always)]
-    pub fn add(&mut self, evidence: Evidence, now: u64) {
+    pub fn add(&mut self, evidence: Evidence, ether_dst: [u8; 6], now: u64) {
         self.last_seen = self.last_seen.max(now);
         if !evidence.is_weak() {
             self.last_strong = self.last_strong.max(now);
         }
         self.frames = self.frames.wrapping_add(1);
         self.kinds |= evidence.bit();
+        self.ether_dst = ether_dst;
+        self.evidence = evidence as u8;
+        self.settled = 0;
     }
 }
 
@@ -417,7 +440,7 @@ const _: () = {
     assert!(size_of::<Address>() == 16 && size_of::<Mac>() == 6);
     assert!(size_of::<SightingKey>() == 32);
     assert!(offset_of!(SightingKey, address) == 8 && offset_of!(SightingKey, mac) == 24);
-    assert!(size_of::<Tally>() == 32);
+    assert!(size_of::<Tally>() == 40);
     assert!(size_of::<Stamps>() == 24);
     assert!(size_of::<Speaker>() == 32);
     assert!(size_of::<PortBudget>() == 40);

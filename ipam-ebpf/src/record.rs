@@ -6,7 +6,7 @@
 
 use aya_ebpf::{bindings::BPF_ANY, programs::TcContext};
 use ipam_common::{
-    Address, Counter, Evidence, Mac, Sighting,
+    Address, Counter, Evidence, Sighting,
     sighting::{Event, EventClass, SightingKey, Speaker, Tally},
 };
 
@@ -47,8 +47,10 @@ pub fn sighting_apart(ctx: &TcContext, sighting: &Sighting) {
 
 /// An assertion of an address, or a probe for it.
 ///
-/// What was heard before is noted in place, with the time to a jiffy. For everything else
-/// the clock is read: times in events order what several speakers said.
+/// What was heard before is noted in place, with the time to a jiffy; what is repeated
+/// within a jiffy is counted only. (Where the agent enters a lease between two such frames,
+/// the second gives it no stamp: it is in SIGHTINGS all the same.) For everything else the
+/// clock is read: times in events order what several speakers said.
 #[inline(always)]
 pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
     let evidence = sighting.evidence;
@@ -63,7 +65,7 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
     // SAFETY: the context is valid while the program runs.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     let recently = clock::recently();
-    let key = SightingKey {
+    let mut key = SightingKey {
         ifindex,
         outer_vlan: sighting.tags.outer,
         vlan: sighting.tags.vlan,
@@ -72,49 +74,81 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
         probe: evidence.is_probe() as u8,
         reserved: 0,
     };
-    let leased = stamp(&key.address, evidence, recently);
-    let contests = !evidence.is_probe() && !evidence.is_weak();
+    let ether_dst = sighting.ether_dst;
     let tally = SIGHTINGS.get_ptr_mut(&key);
-    let last = SPEAKERS.get_ptr_mut(&key.address);
-
     if let Some(tally) = tally {
         // SAFETY: a map's value outlives the program's run. Frames of one speaker seldom
         // come by two CPUs at once; if they do, a count may be lost.
         let tally = unsafe { &mut *tally };
+        if tally.is_repeat(evidence, ether_dst, recently) {
+            tally.frames = tally.frames.wrapping_add(1);
+            return;
+        }
+    }
+    let leased = stamp(&key.address, evidence, recently);
+    let contests = !evidence.is_probe() && !evidence.is_weak();
+    let last = SPEAKERS.get_ptr_mut(&key.address);
+
+    if let Some(tally) = tally {
+        // SAFETY: as above.
+        let tally = unsafe { &mut *tally };
         if !tally.is_news(evidence, recently)
             && (!contests || again(last, &key, sighting, recently))
         {
-            return tally.add(evidence, recently);
+            tally.add(evidence, ether_dst, recently);
+            tally.settled = 1;
+            return;
         }
     }
 
     let now = clock::now();
-    let previous = match last {
-        Some(last) => other(last, sighting.mac),
-        None => NOBODY,
-    };
     let news = match tally {
         // SAFETY: as above.
         Some(tally) => unsafe {
             let news = (*tally).is_news(evidence, now);
-            (*tally).add(evidence, now);
+            (*tally).add(evidence, ether_dst, now);
             news
         },
         // A leased address is told of even where the port's share is used up: who floods
         // may hide a conflict in the flood.
-        None => enter(&key, &Tally::first(evidence, now)) || leased,
+        None => enter(&key, &Tally::first(evidence, ether_dst, now)) || leased,
     };
     // Speakers are entered of addresses that have a sighting or a lease, so there are no
     // more of them; one that is there already may be replaced by anybody.
-    let changed =
-        contests && (last.is_some() || tally.is_some() || news) && change(&key, sighting, now);
-    if news || changed {
-        let class = if leased || previous.at != 0 {
-            EventClass::Change
-        } else {
-            EventClass::Fresh
-        };
-        tell(&key, sighting, previous, class, now);
+    let changes = contests && (last.is_some() || tally.is_some() || news);
+    if news || changes {
+        tell(&key, sighting, last, leased, now);
+    }
+    if changes {
+        if let Some(last) = last {
+            unsettle(&mut key, last);
+            key.ifindex = ifindex;
+            key.outer_vlan = sighting.tags.outer;
+            key.vlan = sighting.tags.vlan;
+            key.mac = sighting.mac.bytes();
+        }
+        change(&key, sighting, now);
+    }
+}
+
+/// Somebody else speaks for the address: what the last speaker repeats is a return. Leaves
+/// the last speaker's place in `key`.
+///
+/// Where both speak at the same moment by two CPUs, one of them may stay settled: for the
+/// rest of its jiffy at most.
+#[inline(always)]
+fn unsettle(key: &mut SightingKey, last: *const Speaker) {
+    // SAFETY: the pointer was looked up in this run, and a map's memory outlives it. If the
+    // speaker is replaced while being read, the wrong tally is unsettled or none, which
+    // costs one look more.
+    unsafe {
+        key.ifindex = (*last).ifindex;
+        key.outer_vlan = (*last).outer_vlan;
+        key.vlan = (*last).vlan;
+        key.mac = (*last).mac;
+        if let Some(tally) = SIGHTINGS.get_ptr_mut(key) {
+            (*tally).settled = 0;
+        }
     }
 }
 
@@ -177,10 +211,11 @@ fn enter(key: &SightingKey, tally: &Tally) -> bool {
     entered
 }
 
-/// Make the sighting's speaker the last one; yields whether the map took it. It replaces
-/// the former as a whole, so that nobody reads the MAC of one beside the port of another.
+/// Make the sighting's speaker the last one. It replaces the former as a whole, so that
+/// nobody reads the MAC of one beside the port of another. If the map takes it not, the next
+/// frame will be told of as a change once more.
 #[inline(always)]
-fn change(key: &SightingKey, sighting: &Sighting, now: u64) -> bool {
+fn change(key: &SightingKey, sighting: &Sighting, now: u64) {
     let speaker = Speaker {
         at: now,
         ifindex: key.ifindex,
@@ -191,9 +226,7 @@ fn change(key: &SightingKey, sighting: &Sighting, now: u64) -> bool {
         evidence: sighting.evidence as u8,
         reserved: [0; 3],
     };
-    SPEAKERS
-        .insert(&key.address, &speaker, BPF_ANY.into())
-        .is_ok()
+    let _ = SPEAKERS.insert(&key.address, &speaker, BPF_ANY.into());
 }
 
 const NOBODY: Speaker = Speaker {
@@ -207,25 +240,40 @@ const NOBODY: Speaker = Speaker {
     reserved: [0; 3],
 };
 
-/// The last speaker, unless it is `mac`, or was replaced while being read: an LRU map gives
-/// a replaced value's memory to another address at once.
+/// The last speaker, unless it is `mac`, or was replaced while being read: an LRU map gives a replaced
+/// value's memory to another address at once.
 #[inline(always)]
-fn other(last: *const Speaker, mac: Mac) -> Speaker {
+fn other(last: *const Speaker, mac: [u8; 6]) -> Speaker {
     // SAFETY: the pointer was looked up in this run, and a map's memory outlives it. What
     // another CPU writes meanwhile is found out by `at`.
     unsafe {
         let at = (&raw const (*last).at).read_volatile();
         let copied = last.read();
-        if copied.mac == mac.bytes() || (&raw const (*last).at).read_volatile() != at {
+        if copied.mac == mac || (&raw const (*last).at).read_volatile() != at {
             return NOBODY;
         }
         copied
     }
 }
 
-/// Send an event, within the port's limits.
+/// Send an event, within the port's limits, that names the last speaker if it was another.
 #[inline(always)]
-fn tell(key: &SightingKey, sighting: &Sighting, previous: Speaker, class: EventClass, now: u64) {
+fn tell(
+    key: &SightingKey,
+    sighting: &Sighting,
+    last: Option<*mut Speaker>,
+    leased: bool,
+    now: u64,
+) {
+    let previous = match last {
+        Some(last) => other(last, key.mac),
+        None => NOBODY,
+    };
+    let class = if leased || previous.at != 0 {
+        EventClass::Change
+    } else {
+        EventClass::Fresh
+    };
     let allowed = match PORTS.get_ptr_mut(key.ifindex) {
         // SAFETY: a map's value outlives the program's run; two CPUs may both take the
         // last token.
@@ -238,21 +286,25 @@ fn tell(key: &SightingKey, sighting: &Sighting, previous: Speaker, class: EventC
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         return count(Counter::EventsLost);
     };
-    entry.write(Event {
-        at: now,
-        address: key.address,
-        asked: sighting.asked.map(Address::mapped).unwrap_or_default(),
-        ifindex: key.ifindex,
-        outer_vlan: key.outer_vlan,
-        vlan: key.vlan,
-        mac: key.mac,
-        ether_src: sighting.ether_src,
-        ether_dst: sighting.ether_dst,
-        nonce: sighting.nonce.unwrap_or_default(),
-        evidence: sighting.evidence as u8,
-        reserved: [0; 7],
-        previous,
-    });
+    let event = entry.as_mut_ptr();
+    // SAFETY: the reservation is writable, aligned to 8 and as long as an event. Written by
+    // fields, because a whole event has no room on the stack beside the rest.
+    unsafe {
+        (&raw mut (*event).at).write(now);
+        (&raw mut (*event).address).write(key.address);
+        let asked = sighting.asked.map(Address::mapped).unwrap_or_default();
+        (&raw mut (*event).asked).write(asked);
+        (&raw mut (*event).ifindex).write(key.ifindex);
+        (&raw mut (*event).outer_vlan).write(key.outer_vlan);
+        (&raw mut (*event).vlan).write(key.vlan);
+        (&raw mut (*event).mac).write(key.mac);
+        (&raw mut (*event).ether_src).write(sighting.ether_src);
+        (&raw mut (*event).ether_dst).write(sighting.ether_dst);
+        (&raw mut (*event).nonce).write(sighting.nonce.unwrap_or_default());
+        (&raw mut (*event).evidence).write(sighting.evidence as u8);
+        (&raw mut (*event).reserved).write([0; 7]);
+        (&raw mut (*event).previous).write(previous);
+    }
     entry.submit(0);
     count(Counter::EventsSent);
 }

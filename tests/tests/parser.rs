@@ -331,11 +331,11 @@ proptest! {
         frames in prop::collection::vec((0..9_u8, 0..3_000_000_000_u64), 1..50),
     ) {
         let evidence = |byte| Evidence::from_byte(byte).unwrap_or(Evidence::ArpRequest);
-        let mut tally = Tally::first(evidence(frames[0].0), frames[0].1);
+        let mut tally = Tally::first(evidence(frames[0].0), [0; 6], frames[0].1);
         for (byte, now) in &frames[1..] {
             let news = tally.is_news(evidence(*byte), *now);
             prop_assert_eq!(news, tally.kinds & evidence(*byte).bit() == 0);
-            tally.add(evidence(*byte), *now);
+            tally.add(evidence(*byte), [0; 6], *now);
             prop_assert!(tally.first_seen <= tally.last_seen);
             prop_assert!(tally.last_strong <= tally.last_seen);
         }

@@ -109,6 +109,34 @@ fn every_change_of_speaker_is_told_with_who_spoke_before() -> anyhow::Result<()>
 }
 
 #[test]
+fn who_repeats_itself_within_a_jiffy_is_counted_and_hides_no_return() -> anyhow::Result<()> {
+    const ROUNDS: u32 = 500;
+    let Some(mut kernel) = Kernel::load()? else {
+        return Ok(());
+    };
+    // The same station at two places, and another: each turn is a change of speaker.
+    let a = Arp::announcement(mac(1), X).frame();
+    let turns = [
+        a.clone(),
+        frames::tagged(&a, &[(DOT1Q, 100)]),
+        Arp::announcement(mac(2), X).frame(),
+    ];
+    for round in 0..ROUNDS {
+        for frame in &turns {
+            let told = kernel.hear(frame)?.len();
+            assert_eq!(told, 1, "round {round}");
+            for _ in 0..4 {
+                assert_eq!(kernel.hear(frame)?, []);
+            }
+        }
+    }
+    assert_eq!(kernel.count(Counter::EventsLimited)?, 0);
+    let frames: Vec<u32> = kernel.tallies()?.iter().map(|tally| tally.frames).collect();
+    assert_eq!(frames, [5 * ROUNDS; 3]);
+    Ok(())
+}
+
+#[test]
 fn a_weak_answer_contests_nobody() -> anyhow::Result<()> {
     let Some(mut kernel) = Kernel::load()? else {
         return Ok(());
