@@ -7,11 +7,13 @@
 pub mod conflict;
 pub mod coverage;
 pub mod evidence;
+mod hear;
 pub mod input;
 mod judge;
 pub mod lease;
 pub mod leasebook;
 pub mod owner;
+mod pass;
 pub mod plan;
 pub mod reclaim;
 mod runs;
@@ -19,6 +21,7 @@ mod scope;
 pub mod segment;
 pub mod table;
 pub mod time;
+mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,25 +29,20 @@ use std::{
     time::Duration,
 };
 
-use ipam_common::{
-    Address, Evidence, Mac,
-    sighting::{SightingKey, Tags, Tally},
-};
+use ipam_common::{Address, Mac};
 
 use self::{
     conflict::{Conflict, Event, EventKind},
     coverage::CoverageBook,
-    evidence::{Held, PassEvidence, PortCheck, SourceReport},
-    input::{Command, Input, Notice, Seen},
+    input::{Command, Input, Notice},
     judge::{Judge, Judged},
-    leasebook::{LeaseBook, Record},
+    leasebook::LeaseBook,
     owner::Owners,
-    plan::{Asker, Outcome, OutcomeResult, ReclaimPlan},
-    reclaim::{LeaseState, PassFacts, Planner, ReclaimSettings, slot},
+    reclaim::{PassFacts, ReclaimSettings},
     runs::ALTERNATION_WINDOW,
     scope::Scopes,
-    segment::{Segment, Topology, Unplaced},
-    table::{Entry, Heard, Place, Table},
+    segment::{Segment, Topology},
+    table::{Entry, Place, Table},
     time::Timestamp,
 };
 
@@ -216,133 +214,6 @@ impl Engine {
         self.next_pass = Some(now);
     }
 
-    fn seen(&mut self, seen: &Seen, now: Timestamp) {
-        let sighting = &seen.sighting;
-        if sighting.evidence.is_probe() {
-            return;
-        }
-        // An answer goes to who asked; a gratuitous one, or one to everybody, answers nobody.
-        let asker = Mac::new(sighting.ether_dst).map(Mac::bytes);
-        let answers = matches!(
-            sighting.evidence,
-            Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement
-        );
-        let heard = Heard {
-            mac: sighting.mac,
-            ifindex: seen.ifindex,
-            at: seen.at,
-            strong: !sighting.evidence.is_weak(),
-            kinds: sighting.evidence.bit(),
-            answers: asker.filter(|_| answers),
-            total: None,
-        };
-        self.assertion(sighting.address, sighting.tags, heard, now);
-    }
-
-    /// Every entry that says more than is known is an assertion, or two.
-    fn snapshot(&mut self, table: Vec<(SightingKey, Tally)>, now: Timestamp) {
-        let mut heard: Vec<(Address, Tags, Heard)> = Vec::new();
-        for (key, tally) in table {
-            let (Some(address), Some(mac)) = (Address::from_mapped(key.address), Mac::new(key.mac))
-            else {
-                continue;
-            };
-            if key.probe != 0 {
-                continue;
-            }
-            let tags = Tags {
-                outer: key.outer_vlan,
-                vlan: key.vlan,
-            };
-            let known = self.claim(address, key.ifindex, tags, mac);
-            let mut tell = |at: u64, strong: bool, total: u32| {
-                let heard_then = Heard {
-                    mac,
-                    ifindex: key.ifindex,
-                    at: Timestamp(at),
-                    strong,
-                    kinds: tally.kinds,
-                    answers: None,
-                    total: Some(total),
-                };
-                heard.push((address, tags, heard_then));
-            };
-            match known {
-                // All there is to know, but for the count of frames.
-                Some(claim) if claim.0 >= Timestamp(tally.last_seen) => {
-                    if claim.1 < tally.frames {
-                        tell(tally.last_seen, false, tally.frames);
-                    }
-                }
-                Some(_) => tell(
-                    tally.last_seen,
-                    tally.last_strong == tally.last_seen,
-                    tally.frames,
-                ),
-                None => {
-                    let strong = tally.last_strong != 0;
-                    tell(tally.first_seen, strong, 1);
-                    if tally.last_seen > tally.first_seen {
-                        tell(
-                            tally.last_strong.max(tally.first_seen),
-                            strong,
-                            tally.frames,
-                        );
-                    }
-                }
-            }
-        }
-        heard.sort_by_key(|(address, tags, heard)| (heard.at, *address, *tags, heard.mac));
-        for (address, tags, heard) in heard {
-            self.assertion(address, tags, heard, now);
-        }
-    }
-
-    /// When a claim was last heard, and in how many frames.
-    fn claim(
-        &mut self,
-        address: Address,
-        ifindex: u32,
-        tags: Tags,
-        mac: Mac,
-    ) -> Option<(Timestamp, u32)> {
-        let segment = self.topology.segment(ifindex, tags, address).ok()?;
-        let place = (self.table.id(&segment), address);
-        let claims = &self.table.get(&place)?.claims;
-        let claim = claims.iter().find(|claim| claim.mac == mac)?;
-        Some((claim.last_seen, claim.frames))
-    }
-
-    fn assertion(&mut self, address: Address, tags: Tags, mut heard: Heard, now: Timestamp) {
-        if self.topology.own_macs.contains(&heard.mac) {
-            self.counts.echoes += 1;
-            return;
-        }
-        let segment = match self.topology.segment(heard.ifindex, tags, address) {
-            Ok(segment) => segment,
-            Err(Unplaced::UnknownPort) => {
-                self.counts.unknown_port += 1;
-                return;
-            }
-            Err(Unplaced::NotAMember) => {
-                self.counts.not_a_member += 1;
-                return;
-            }
-        };
-        heard.strong &= !self.owners.is_exempt(address, heard.mac);
-        let place = (self.table.id(&segment), address);
-        let (topology, owners, leases) = (&self.topology, &self.owners, &self.leases);
-        let owner_of = |mac| owners.of(mac, &topology.own_macs);
-        let entry = self
-            .table
-            .entry(place, &|address| !leases.contains(address));
-        let moved = entry.hear(&heard, &owner_of);
-        self.counts.evicted = self.table.evicted();
-        if heard.strong {
-            self.judge(place, Some(heard.at), moved, now);
-        }
-    }
-
     fn judge(
         &mut self,
         place: Place,
@@ -481,223 +352,6 @@ impl Engine {
                 self.judge(place, None, None, now);
             }
         }
-    }
-
-    fn evidence(&mut self, evidence: PassEvidence, now: Timestamp) {
-        for (ifindex, check) in &evidence.ports {
-            match check {
-                PortCheck::Attached => self.coverage.attached(*ifindex, now),
-                PortCheck::Blind(why) => self.coverage.blind(*ifindex, why),
-            }
-        }
-        let stamps: BTreeMap<_, _> = evidence.stamps.into_iter().collect();
-        let mut held: BTreeMap<Address, Option<u32>> = BTreeMap::new();
-        self.pass.at = Some(now);
-        self.pass.sources.clear();
-        self.pass.down.clear();
-        for report in evidence.sources {
-            match report.answer {
-                Ok(addresses) => {
-                    self.pass.sources.push(report.source);
-                    held.extend(addresses.iter().map(|held| (held.address, held.ifindex)));
-                    self.look_behind(&addresses, now);
-                }
-                Err(why) => self.pass.down.push((report.source, why)),
-            }
-        }
-        if self.pass.down.is_empty() {
-            self.pass.answered_since.get_or_insert(now);
-        }
-        let mut unwatched = Vec::new();
-        for record in self.leases.iter_mut() {
-            let address = record.lease.address;
-            match stamps.get(&address) {
-                Some(stamps) => {
-                    record.stamps = *stamps;
-                    record.watched_since.get_or_insert(now);
-                }
-                // It was not being watched for, whatever we thought.
-                None => {
-                    record.watched_since = None;
-                    unwatched.push(address);
-                }
-            }
-            record.held = held.get(&address).copied();
-        }
-        if !unwatched.is_empty() {
-            self.commands.push_back(Command::Watch {
-                add: unwatched,
-                remove: Vec::new(),
-            });
-        }
-        self.count_passes(now);
-        let plan = self.plan(Asker::Daemon, now);
-        if !plan.releases.is_empty() && !self.executing {
-            self.executing = true;
-            self.commands.push_back(Command::Execute(plan));
-        }
-    }
-
-    /// Count, for each lease and asker, how many passes in a row found nothing against it.
-    fn count_passes(&mut self, now: Timestamp) {
-        for asker in [Asker::Daemon, Asker::Person] {
-            let planner = self.planner(now);
-            let clear: Vec<bool> = self
-                .leases
-                .iter()
-                .map(|record| planner.is_clear(record, asker))
-                .collect();
-            for (record, clear) in self.leases.iter_mut().zip(clear) {
-                let passes = &mut record.passes[slot(asker)];
-                *passes = if clear { passes.saturating_add(1) } else { 0 };
-            }
-        }
-    }
-
-    fn held(&mut self, report: SourceReport, now: Timestamp) {
-        if let Ok(addresses) = report.answer {
-            self.look_behind(&addresses, now);
-        }
-    }
-
-    /// An address that is configured behind two ports of one segment is contested.
-    fn look_behind(&mut self, addresses: &[Held], now: Timestamp) {
-        let mut behind: BTreeMap<Address, BTreeSet<u32>> = BTreeMap::new();
-        for held in addresses {
-            if let Some(ifindex) = held.ifindex {
-                behind.entry(held.address).or_default().insert(ifindex);
-            }
-        }
-        behind.retain(|_, ports| ports.len() > 1);
-        for (address, ports) in behind {
-            let places: Vec<Place> = self.table.places_of(address).collect();
-            for place in places {
-                let judge = Judge {
-                    topology: &self.topology,
-                    owners: &self.owners,
-                    leases: &self.leases,
-                    scopes: &self.scopes,
-                };
-                if let Some(entry) = self.table.get_mut(&place) {
-                    judge.behind(entry, &ports, now);
-                }
-                self.judge(place, None, None, now);
-            }
-        }
-    }
-
-    fn outcomes(&mut self, outcomes: Vec<Outcome>) {
-        self.executing = false;
-        for outcome in outcomes {
-            if outcome.result == OutcomeResult::Released {
-                continue;
-            }
-            for record in self.leases.iter_mut() {
-                if record.lease.address == outcome.address && record.lease.store == outcome.store {
-                    record.passes = [0; 2];
-                }
-            }
-        }
-    }
-
-    /// What would be released for this asker, and why the rest stays.
-    pub fn plan(&self, asker: Asker, now: Timestamp) -> ReclaimPlan {
-        self.planner(now).plan(asker)
-    }
-
-    /// The planner over what is known now.
-    pub fn planner(&self, now: Timestamp) -> Planner<'_> {
-        Planner {
-            settings: &self.settings.reclaim,
-            leases: &self.leases,
-            scopes: &self.scopes,
-            topology: &self.topology,
-            table: &self.table,
-            coverage: &self.coverage,
-            pass: &self.pass,
-            now,
-        }
-    }
-
-    /// Every conflict that is open or ended less than an hour ago, by segment and address.
-    pub fn conflicts(&self) -> impl Iterator<Item = (&Segment, Address, &Entry, &Conflict)> {
-        self.entries().filter_map(|(segment, address, entry)| {
-            Some((segment, address, entry, conflict_of(entry)?))
-        })
-    }
-
-    /// A conflict in one sentence, each MAC with where it was heard.
-    pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
-        let entry = self
-            .table
-            .find(segment)
-            .and_then(|id| self.table.get(&(id, address)));
-        let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
-        let name = |mac: Mac| {
-            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
-            match port {
-                Some(port) => format!("{mac} on {}", port.name),
-                None if self.topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
-                None => mac.to_string(),
-            }
-        };
-        conflict.verdict.sentence(address, &name)
-    }
-
-    /// Every address, by segment.
-    pub fn entries(&self) -> impl Iterator<Item = (&Segment, Address, &Entry)> {
-        self.table
-            .iter()
-            .map(|(place, entry)| (self.table.segment(place.0), place.1, entry))
-    }
-
-    /// Every segment that is watched or was heard, in order.
-    pub fn segments(&self) -> BTreeSet<Segment> {
-        let mut segments = self.topology.segments();
-        segments.extend(self.table.segments().map(|(segment, _)| segment.clone()));
-        segments
-    }
-
-    /// What happened that is no conflict, in order of time.
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.events.iter()
-    }
-
-    /// The leases.
-    pub fn leases(&self) -> &LeaseBook {
-        &self.leases
-    }
-
-    /// The leases of an address in a segment.
-    pub fn leases_in(&self, segment: &Segment, address: Address) -> Vec<&Record> {
-        let of = self.leases.of(&address).iter();
-        of.filter(|record| self.scopes.of(&record.lease).covers(segment))
-            .collect()
-    }
-
-    /// The links.
-    pub fn topology(&self) -> &Topology {
-        &self.topology
-    }
-
-    /// Since when a segment has been watched whole or, in words, why it isn't.
-    pub fn covered_since(&self, segment: &Segment, now: Timestamp) -> Result<Timestamp, String> {
-        self.coverage.since(&self.topology, segment, now)
-    }
-
-    /// What the last pass was told.
-    pub fn last_pass(&self) -> &PassFacts {
-        &self.pass
-    }
-
-    /// A lease's state.
-    pub fn state(&self, record: &Record, now: Timestamp) -> LeaseState {
-        self.planner(now).state(record)
-    }
-
-    /// What was counted.
-    pub fn counts(&self) -> Counts {
-        self.counts
     }
 }
 

@@ -4,25 +4,26 @@
 //! about the address changes or a timer of it fires; only what shows that two are alive
 //! is kept, for as long as the contest lasts.
 
+mod course;
+mod proofs;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use ipam_common::{Address, Mac};
 
+use self::course::{next, update};
 use super::{
-    conflict::{Alive, Conflict, Contested, HolderIdentity, Kind, Verdict, conflict_id},
+    conflict::{Conflict, Contested, HolderIdentity, Verdict},
     leasebook::{LeaseBook, Record},
     owner::{OwnerKey, Owners},
-    runs::ALTERNATION_WINDOW,
     scope::Scopes,
-    segment::{PortKind, Segment, Topology},
+    segment::{Segment, Topology},
     table::{Claim, Contest, Entry},
     time::Timestamp,
 };
 
 /// After so long without the other a contest is over, and a stranger gone.
 pub const QUIET: Duration = Duration::from_secs(120);
-/// Two answers to one asker within this time are two machines' answers to one question.
-const ANSWER_WINDOW: Duration = Duration::from_secs(1);
 /// A managed address may be without a lease for so long: leases are seen late.
 const LEASE_GRACE: Duration = Duration::from_secs(5);
 /// An address of ours that another asserts must still be ours after so long: a VIP that is
@@ -214,185 +215,6 @@ impl Judge<'_> {
         });
     }
 
-    /// Look for what shows that two claimants are alive.
-    fn note_proofs(
-        &self,
-        records: &[&Record],
-        claims: &[Claim],
-        contest: &mut Contest,
-        strangers: &[Mac],
-    ) {
-        let mut found: Vec<(Alive, (Mac, Mac))> = Vec::new();
-        let runs = &contest.runs;
-        if let Some(pair) = runs.returned(contest.settled) {
-            found.push((Alive::Return, pair));
-        }
-        if let Some(pair) = runs.alternated(contest.settled, ALTERNATION_WINDOW) {
-            found.push((Alive::Alternation, pair));
-        }
-        for (i, claim) in claims.iter().enumerate() {
-            for other in &claims[i + 1..] {
-                if self.owner_of(claim.mac) == self.owner_of(other.mac) {
-                    continue;
-                }
-                if answered_together(claim, other, contest.settled) {
-                    found.push((Alive::TwoAnswers, (claim.mac, other.mac)));
-                }
-            }
-            // The holder spoke after a stranger had, who is still there.
-            let holder = records
-                .iter()
-                .any(|record| self.is_holder(record, claim) == Some(true));
-            if holder
-                && contest.stranger_since.is_some()
-                && claim.last_strong > contest.stranger_since.max(Some(contest.settled))
-            {
-                let pairs = strangers.iter().map(|&mac| (mac, claim.mac));
-                found.extend(pairs.map(|pair| (Alive::HolderReturn, pair)));
-            }
-        }
-        for (proof, (one, other)) in found {
-            contest.proofs.insert(proof);
-            contest.rivals.extend([one, other]);
-        }
-        if !contest.proofs.is_empty()
-            && contest
-                .runs
-                .alternated(contest.settled, Duration::MAX)
-                .is_some()
-        {
-            contest.proofs.insert(Alive::SecondReturn);
-        }
-    }
-
-    /// Another asserted an address of this host: a contest if it is still ours a second
-    /// later, else it moved.
-    fn note_ours(
-        &self,
-        ours: Option<Mac>,
-        claims: &[Claim],
-        contest: &mut Contest,
-        heard: Option<Timestamp>,
-        now: Timestamp,
-        judged: &mut Judged,
-    ) {
-        let latest = claims
-            .iter()
-            .filter(|claim| {
-                self.is_present(claim, now) && claim.last_strong > Some(contest.settled)
-            })
-            .max_by_key(|claim| claim.last_strong);
-        if ours.is_some() && heard.is_some() && latest.is_some() {
-            contest.ours_since.get_or_insert(now);
-            contest.our_mac = ours;
-        }
-        let due = contest
-            .ours_since
-            .is_some_and(|since| now.since(since) >= OURS_GRACE);
-        let (true, Some(claim)) = (due, latest) else {
-            return;
-        };
-        contest.ours_since = None;
-        match ours {
-            Some(mac) => {
-                contest.proofs.insert(Alive::Ours);
-                contest.rivals.extend([mac, claim.mac]);
-            }
-            None => judged.moved = contest.our_mac.take().map(|mac| (mac, claim.mac)),
-        }
-    }
-
-    /// Two local ports assert it: ten seconds later, look behind them.
-    fn note_behind(
-        &self,
-        claims: &[Claim],
-        contest: &mut Contest,
-        now: Timestamp,
-        judged: &mut Judged,
-    ) {
-        let local = |claim: &&Claim| {
-            self.is_present(claim, now)
-                && self
-                    .topology
-                    .ports
-                    .get(&claim.ifindex)
-                    .is_some_and(|port| port.kind == PortKind::Veth)
-        };
-        let mut behind = claims.iter().filter(local);
-        let rivals = behind.next().is_some_and(|first| {
-            behind.any(|other| {
-                other.ifindex != first.ifindex
-                    && self.owner_of(other.mac) != self.owner_of(first.mac)
-            })
-        });
-        if !rivals {
-            contest.behind_since = None;
-            contest.looked_behind = false;
-            return;
-        }
-        let since = *contest.behind_since.get_or_insert(now);
-        if !contest.looked_behind && now.since(since) >= BEHIND_GRACE {
-            contest.looked_behind = true;
-            judged.look_behind = true;
-        }
-    }
-
-    /// The address was found configured behind these ports, at once. It counts
-    /// [`BEHIND_GRACE`] after a claimant's first word: a pod that is made anew may have it
-    /// before the old one's namespace is gone.
-    pub fn behind(&self, entry: &mut Entry, ports: &BTreeSet<u32>, now: Timestamp) {
-        let owner_of = |mac| self.owner_of(mac);
-        let rivals: Vec<Mac> = entry
-            .strong()
-            .filter(|(claim, _)| ports.contains(&claim.ifindex))
-            .filter(|(claim, _)| now.since(claim.first_seen) >= BEHIND_GRACE)
-            .map(|(claim, _)| claim.mac)
-            .collect();
-        let owners: BTreeSet<OwnerKey> = rivals.iter().map(|&mac| owner_of(mac)).collect();
-        if owners.len() < 2 {
-            return;
-        }
-        let contest = entry.contest(&owner_of);
-        contest.proofs.insert(Alive::TwoPorts);
-        contest.rivals.extend(rivals);
-        contest.configured_at = Some(now);
-    }
-
-    /// Until when the contest lasts: nobody but one was heard for [`QUIET`] by then.
-    fn duplicate_until(
-        &self,
-        claims: &[Claim],
-        contest: &Contest,
-        ours: Option<Mac>,
-    ) -> Option<Timestamp> {
-        let mut last: Vec<(OwnerKey, Timestamp)> = Vec::new();
-        for claim in claims
-            .iter()
-            .filter(|claim| contest.rivals.contains(&claim.mac))
-        {
-            let Some(at) = claim.last_strong else {
-                continue;
-            };
-            let owner = self.owner_of(claim.mac);
-            match last.iter_mut().find(|(known, _)| *known == owner) {
-                Some((_, known)) => *known = at.max(*known),
-                None => last.push((owner, at)),
-            }
-        }
-        let mut times: Vec<Timestamp> = last.into_iter().map(|(_, at)| at).collect();
-        times.sort_unstable();
-        // An address that is configured here has an owner who need not speak.
-        let second = if contest.proofs.contains(&Alive::Ours) && ours.is_some() {
-            times.last()
-        } else {
-            times.len().checked_sub(2).and_then(|i| times.get(i))
-        };
-        second
-            .copied()
-            .max(contest.configured_at)
-            .map(|at| at + QUIET)
-    }
-
     /// Who asserts the address without being a holder of it, in the order of their MACs.
     fn strangers(
         &self,
@@ -457,15 +279,6 @@ impl Judge<'_> {
     }
 }
 
-fn answered_together(one: &Claim, other: &Claim, settled: Timestamp) -> bool {
-    let (Some((asker, at)), Some((other_asker, other_at))) = (one.answered, other.answered) else {
-        return false;
-    };
-    asker == other_asker
-        && at.max(other_at) > settled
-        && at.max(other_at).since(at.min(other_at)) <= ANSWER_WINDOW
-}
-
 /// The first assertion by one of these since the address is leased to another. Of a claim
 /// that is older than that, or that may have been quiet in between, only the last assertion
 /// is known to be later; a squatter that said
@@ -486,109 +299,4 @@ fn first_as_stranger(
     };
     let of = claims.iter().filter(|claim| strangers.contains(&claim.mac));
     of.filter_map(since).min()
-}
-
-/// Bring the conflict in line with the verdict.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one step of `judge`, split off for its length"
-)]
-fn update(
-    segment: &Segment,
-    address: Address,
-    claims: &[Claim],
-    contest: &mut Contest,
-    verdict: Option<Verdict>,
-    vital: bool,
-    now: Timestamp,
-    judged: &mut Judged,
-) {
-    let Some(verdict) = verdict else {
-        if let Some(conflict) = &mut contest.conflict
-            && conflict.resolved.is_none()
-        {
-            conflict.resolved = Some(now);
-            conflict.step(now);
-            judged.resolved = true;
-        }
-        let over = contest.conflict.as_ref().and_then(|known| known.resolved);
-        if over.is_some_and(|at| now.since(at) >= CONFLICT_MEMORY) {
-            contest.conflict = None;
-        }
-        return;
-    };
-    let severity = verdict.severity(vital);
-    let of = |mac: &Mac| claims.iter().find(|claim| claim.mac == *mac);
-    let involved = || verdict.macs().iter().filter_map(of);
-    let last_seen = involved().filter_map(|claim| claim.last_strong).max();
-    let first_seen = match verdict.kind() {
-        Kind::DuplicateAddress => contest
-            .runs
-            .second_since()
-            .or_else(|| involved().map(|claim| claim.first_seen).min()),
-        Kind::LeaseMismatch => contest.stranger_since,
-        Kind::UnleasedAddress => contest.unleased_since,
-    };
-    let first_seen = first_seen.unwrap_or(now);
-    match &mut contest.conflict {
-        Some(conflict) => {
-            let back = conflict.resolved.take().is_some();
-            let worse = verdict.kind() < conflict.verdict.kind() || severity > conflict.severity;
-            judged.opened = back || worse;
-            conflict.verdict = verdict;
-            conflict.severity = severity;
-            conflict.last_seen = last_seen.unwrap_or(now);
-            conflict.step(now);
-        }
-        None => {
-            judged.opened = true;
-            let mut conflict = Conflict {
-                id: conflict_id(segment, address, first_seen),
-                verdict,
-                severity,
-                first_seen,
-                last_seen: last_seen.unwrap_or(now),
-                opened: now,
-                resolved: None,
-                steps: Vec::new(),
-            };
-            conflict.step(now);
-            contest.conflict = Some(conflict);
-        }
-    }
-}
-
-/// When to judge again though nothing be heard.
-fn next(
-    claims: &[Claim],
-    contest: &Contest,
-    duplicate_until: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    let quiet = claims
-        .iter()
-        .filter_map(|claim| claim.last_strong)
-        .map(|at| at + QUIET);
-    let active = contest.conflict.as_ref().is_some_and(Conflict::is_active);
-    let ended = contest
-        .conflict
-        .as_ref()
-        .and_then(|conflict| conflict.resolved)
-        .map(|at| at + CONFLICT_MEMORY);
-    let settles = contest.runs.last().map(|run| run.last + ALTERNATION_WINDOW);
-    let behind = contest.behind_since.filter(|_| !contest.looked_behind);
-    let timers = [
-        contest.unleased_since.map(|at| at + LEASE_GRACE),
-        contest.ours_since.map(|at| at + OURS_GRACE),
-        behind.map(|at| at + BEHIND_GRACE),
-        duplicate_until.filter(|_| !contest.proofs.is_empty()),
-        ended,
-        settles,
-    ];
-    timers
-        .into_iter()
-        .flatten()
-        .chain(quiet.filter(|_| active))
-        .filter(|&at| at > now)
-        .min()
 }
