@@ -13,12 +13,14 @@
 //!
 //! Frames, of MAC `m` and addresses `s`, `t`: `ANN m s` gratuitous request, `GREP m s`
 //! gratuitous reply, `REQ m s t` request, `REP m s n t` reply to `n`, `PROBE m t` probe,
-//! `UPROBE m t n` probe sent to `n` alone; in IPv6 the advertisement or solicitation that
-//! says the same, and `WEAK m s` an advertisement without Override, `FAR m s` one that came
+//! `UPROBE m t n` probe sent to `n` alone, `FORGED m s n` announcement of `m` in a frame of
+//! `n`; in IPv6 the advertisement or solicitation that
+//! says the same, `NPROBE m t n` a probe with a nonce, `WEAK m s` an advertisement without Override, `FAR m s` one that came
 //! through a router. `tag 100` at the end tags the frame.
 //!
 //! Names: ports `vA` to `vF` (a guest's veth each) and `up` (a bond); MACs and addresses
-//! are one letter, or a letter and a digit.
+//! are one letter, or a letter and a digit; the MAC of a letter and a prime is that of a
+//! virtual router, `EE` is Calico's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,6 +73,8 @@ pub struct World {
     now: Timestamp,
     topology: Topology,
     view: StoreView,
+    /// A second store that speaks for the same bridge.
+    other: StoreView,
     owners: Owners,
     grants: i64,
     ids: Vec<Arc<str>>,
@@ -139,7 +143,7 @@ impl World {
     pub fn conflicts(&self) -> BTreeSet<(Address, &'static str)> {
         let conflicts = self.engine.conflicts();
         conflicts
-            .map(|(_, address, _, conflict)| (address, conflict.verdict.kind().name()))
+            .map(|case| (case.address, case.conflict.verdict.kind().name()))
             .collect()
     }
 
@@ -219,6 +223,17 @@ impl World {
                 self.topology.ports.retain(|_, known| *known.name != *port);
                 self.tell_links();
             }
+            ["other", "grant", address, holder] => {
+                self.advance(at);
+                self.grant_other(address, holder)?;
+                self.tell_leases();
+            }
+            ["other", "revoke", address] => {
+                self.advance(at);
+                let address = self.family.address(address)?;
+                self.other.leases.retain(|lease| lease.address != address);
+                self.tell_leases();
+            }
             [port, ref what @ ..] => {
                 let mut frame = self.family.frame(what)?;
                 if let Some(vlan) = tag {
@@ -283,7 +298,7 @@ impl World {
     fn tell_leases(&mut self) {
         self.tell(Input::Stores {
             source: 0,
-            views: vec![self.view.clone()],
+            views: vec![self.view.clone(), self.other.clone()],
             failed: Vec::new(),
             owners: self.owners.clone(),
         });

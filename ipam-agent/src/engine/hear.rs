@@ -5,21 +5,28 @@ use ipam_common::{
     sighting::{SightingKey, Tags, Tally},
 };
 
-use super::{Engine, input::Seen, segment::Unplaced, table::Heard, time::Timestamp};
+use super::{
+    Engine, MAX_EVENTS,
+    attempt::{ANSWER_WINDOW, Collision, Probed},
+    conflict::{Event, EventKind},
+    conflict_of,
+    input::Seen,
+    owner::is_virtual_router,
+    segment::{Unplaced, Wiring},
+    table::{Heard, Place},
+    time::Timestamp,
+};
 
 impl Engine {
     pub(super) fn seen(&mut self, seen: &Seen, now: Timestamp) {
         let sighting = &seen.sighting;
-        if sighting.evidence.is_probe() {
-            return;
-        }
         // An answer goes to who asked; a gratuitous one, or one to everybody, answers nobody.
         let asker = Mac::new(sighting.ether_dst).map(Mac::bytes);
         let answers = matches!(
             sighting.evidence,
             Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement
         );
-        let heard = Heard {
+        let mut heard = Heard {
             mac: sighting.mac,
             ifindex: seen.ifindex,
             at: seen.at,
@@ -28,7 +35,143 @@ impl Engine {
             answers: asker.filter(|_| answers),
             total: None,
         };
-        self.assertion(sighting.address, sighting.tags, heard, now);
+        let Some(place) = self.place(sighting.address, sighting.tags, &heard) else {
+            return;
+        };
+        let owner = self.owners.of(heard.mac, &self.topology.own_macs);
+        if sighting.evidence.is_probe() {
+            // Sent to one station it is a keep-alive.
+            if asker.is_some() {
+                return;
+            }
+            match self.attempts.probe(place, seen, owner) {
+                Probed::Echo => {
+                    self.counts.echoes += 1;
+                    return;
+                }
+                Probed::Noted(collision) => {
+                    // The answer may have been told first.
+                    let collision = collision.or_else(|| self.answered(place, seen));
+                    self.collided(place, seen.at, collision, now);
+                }
+            }
+            self.station(place, &heard, seen, now);
+            return;
+        }
+        let (collision, kinds) = self.attempts.assertion(place, seen, owner);
+        heard.kinds |= kinds;
+        self.collided(place, seen.at, collision, now);
+        self.station(place, &heard, seen, now);
+        self.sender(place, seen, now);
+        self.assertion(place, heard, now);
+    }
+
+    /// An owner's answer to this probe that was heard already.
+    fn answered(&self, place: Place, seen: &Seen) -> Option<Collision> {
+        let (asker, own) = (seen.sighting.mac, &self.topology.own_macs);
+        let owner = self.owners.of(asker, own);
+        let claims = &self.table.get(&place)?.claims;
+        let answer = claims.iter().find(|claim| {
+            self.owners.of(claim.mac, own) != owner
+                && claim.answered.is_some_and(|(to, at)| {
+                    to == asker.bytes() && at >= seen.at && at.since(seen.at) <= ANSWER_WINDOW
+                })
+        });
+        answer.map(|claim| Collision {
+            asker,
+            other: claim.mac,
+            both_asked: false,
+        })
+    }
+
+    /// Tells of two that want one address, unless that is a conflict already.
+    fn collided(
+        &mut self,
+        place: Place,
+        at: Timestamp,
+        collision: Option<Collision>,
+        now: Timestamp,
+    ) {
+        let Some(collision) = collision else {
+            return;
+        };
+        let entry = self.table.get(&place);
+        let conflict = entry.and_then(conflict_of);
+        if conflict.is_some_and(|known| {
+            known.is_active() && known.verdict.macs().contains(&collision.asker)
+        }) {
+            return;
+        }
+        let event = Event {
+            kind: EventKind::ProbeCollision,
+            segment: self.table.segment(place.0).clone(),
+            address: place.1,
+            at,
+            macs: vec![collision.asker, collision.other],
+            both_asked: collision.both_asked,
+        };
+        self.happened(event, now);
+    }
+
+    /// Notes by which port a station spoke. A frame that somebody else's MAC sent says
+    /// nothing of that, and a virtual router is wherever its master is.
+    fn station(&mut self, place: Place, heard: &Heard, seen: &Seen, now: Timestamp) {
+        if seen.sighting.ether_src == heard.mac.bytes() {
+            self.station_heard(place, heard, now);
+        }
+    }
+
+    fn station_heard(&mut self, place: Place, heard: &Heard, now: Timestamp) {
+        let port = self.topology.ports.get(&heard.ifindex);
+        let routed = port.is_some_and(|port| port.wiring == Wiring::Routed);
+        if routed || is_virtual_router(heard.mac) || self.owners.is_exempt(place.1, heard.mac) {
+            return;
+        }
+        let id = (place.0, heard.mac);
+        if self.stations.hear(id, place.1, heard) {
+            self.look_at(id, now);
+        }
+        self.counts.unfollowed = self.stations.refused() + self.attempts.dropped();
+    }
+
+    /// ARP that names another sender than Ethernet does: a proxy's or a forger's.
+    fn sender(&mut self, place: Place, seen: &Seen, now: Timestamp) {
+        let sighting = &seen.sighting;
+        let Some(source) = Mac::new(sighting.ether_src) else {
+            return;
+        };
+        let own = &self.topology.own_macs;
+        let arp = matches!(
+            sighting.evidence,
+            Evidence::ArpRequest
+                | Evidence::ArpReply
+                | Evidence::ArpAnnouncement
+                | Evidence::ArpGratuitousReply
+        );
+        if !arp
+            || self.owners.of(source, own) == self.owners.of(sighting.mac, own)
+            || [source, sighting.mac].into_iter().any(is_virtual_router)
+            || self.owners.is_exempt(place.1, sighting.mac)
+        {
+            return;
+        }
+        let key = (place, sighting.mac, source);
+        if self.mismatches.contains_key(&key) {
+            return;
+        }
+        if self.mismatches.len() >= MAX_EVENTS {
+            self.mismatches.pop_first();
+        }
+        self.mismatches.insert(key, now);
+        let event = Event {
+            kind: EventKind::SenderMismatch,
+            segment: self.table.segment(place.0).clone(),
+            address: place.1,
+            at: seen.at,
+            macs: vec![sighting.mac, source],
+            both_asked: false,
+        };
+        self.happened(event, now);
     }
 
     /// Every entry that says more than is known is an assertion, or two.
@@ -86,7 +229,15 @@ impl Engine {
         }
         heard.sort_by_key(|(address, tags, heard)| (heard.at, *address, *tags, heard.mac));
         for (address, tags, heard) in heard {
-            self.assertion(address, tags, heard, now);
+            let Some(place) = self.place(address, tags, &heard) else {
+                continue;
+            };
+            // The table doesn't say who sent the frame: of those alone who were heard
+            // speaking for themselves.
+            if self.stations.contains((place.0, heard.mac)) {
+                self.station_heard(place, &heard, now);
+            }
+            self.assertion(place, heard, now);
         }
     }
 
@@ -105,24 +256,28 @@ impl Engine {
         Some((claim.last_seen, claim.frames))
     }
 
-    fn assertion(&mut self, address: Address, tags: Tags, mut heard: Heard, now: Timestamp) {
+    /// Where in the table a sighting belongs; `None` if it is this host's own, or of a place
+    /// that isn't known.
+    fn place(&mut self, address: Address, tags: Tags, heard: &Heard) -> Option<Place> {
         if self.topology.own_macs.contains(&heard.mac) {
             self.counts.echoes += 1;
-            return;
+            return None;
         }
-        let segment = match self.topology.segment(heard.ifindex, tags, address) {
-            Ok(segment) => segment,
+        match self.topology.segment(heard.ifindex, tags, address) {
+            Ok(segment) => Some((self.table.id(&segment), address)),
             Err(Unplaced::UnknownPort) => {
                 self.counts.unknown_port += 1;
-                return;
+                None
             }
             Err(Unplaced::NotAMember) => {
                 self.counts.not_a_member += 1;
-                return;
+                None
             }
-        };
-        heard.strong &= !self.owners.is_exempt(address, heard.mac);
-        let place = (self.table.id(&segment), address);
+        }
+    }
+
+    fn assertion(&mut self, place: Place, mut heard: Heard, now: Timestamp) {
+        heard.strong &= !self.owners.is_exempt(place.1, heard.mac);
         let (topology, owners, leases) = (&self.topology, &self.owners, &self.leases);
         let owner_of = |mac| owners.of(mac, &topology.own_macs);
         let entry = self

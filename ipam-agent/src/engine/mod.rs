@@ -4,6 +4,7 @@
 //! are data. The same inputs in the same order give the same outputs, on a live wire, in
 //! a replay and in a simulation.
 
+mod attempt;
 pub mod conflict;
 pub mod coverage;
 pub mod evidence;
@@ -19,9 +20,11 @@ pub mod reclaim;
 mod runs;
 mod scope;
 pub mod segment;
+mod station;
 pub mod table;
 pub mod time;
-mod view;
+mod twice;
+pub mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -32,6 +35,7 @@ use std::{
 use ipam_common::{Address, Mac};
 
 use self::{
+    attempt::Attempts,
     conflict::{Conflict, Event, EventKind},
     coverage::CoverageBook,
     input::{Command, Input, Notice},
@@ -42,12 +46,17 @@ use self::{
     runs::ALTERNATION_WINDOW,
     scope::Scopes,
     segment::{Segment, Topology},
-    table::{Entry, Place, Table},
+    station::{StationId, Stations},
+    table::{CLAIM_MEMORY, Entry, Place, Table},
     time::Timestamp,
+    twice::LeasedTwice,
 };
 
-/// A move is told of after so long without a return: then it is none of another kind.
-const MOVE_SETTLES: Duration = Duration::from_secs(10);
+/// What may yet turn out to be part of a conflict is told of after so long: DEFEND_INTERVAL
+/// (RFC 5227 §1.1), within which a return makes a contest of a move.
+const EVENT_SETTLES: Duration = Duration::from_secs(10);
+/// For how long a pair of MACs that a frame named as its sender is not told of again.
+const MISMATCH_MEMORY: Duration = Duration::from_secs(3600);
 /// How many events are kept for reports.
 const MAX_EVENTS: usize = 4096;
 /// How often what nobody repeats is forgotten.
@@ -77,6 +86,15 @@ pub struct Counts {
     pub echoes: u64,
     /// Addresses dropped because the table was full.
     pub evicted: u64,
+    /// Stations not followed, and probes forgotten, because there were too many.
+    pub unfollowed: u64,
+}
+
+/// What is to be looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Address(Place),
+    Station(StationId),
 }
 
 /// The engine.
@@ -92,7 +110,12 @@ pub struct Engine {
     scopes: Scopes,
     coverage: CoverageBook,
     pass: PassFacts,
-    timers: BTreeSet<(Timestamp, Place)>,
+    stations: Stations,
+    twice: LeasedTwice,
+    attempts: Attempts,
+    /// Frames whose Ethernet source wasn't the sender, and when they were told of.
+    mismatches: BTreeMap<(Place, Mac, Mac), Timestamp>,
+    timers: BTreeSet<(Timestamp, Timer)>,
     events: VecDeque<Event>,
     unsettled: VecDeque<(Timestamp, Event)>,
     commands: VecDeque<Command>,
@@ -118,6 +141,10 @@ impl Engine {
                 state: Some(String::from("the agent's state was not checked yet")),
                 ..PassFacts::default()
             },
+            stations: Stations::default(),
+            twice: LeasedTwice::default(),
+            attempts: Attempts::default(),
+            mismatches: BTreeMap::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             unsettled: VecDeque::new(),
@@ -167,12 +194,15 @@ impl Engine {
 
     /// Do what time alone asks for.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(&(at, place)) = self.timers.first()
+        while let Some(&(at, timer)) = self.timers.first()
             && at <= now
         {
             self.timers.pop_first();
             // At its own time, so that a late wake-up changes no verdict.
-            self.judge(place, None, None, at);
+            match timer {
+                Timer::Address(place) => self.judge(place, None, None, at),
+                Timer::Station(id) => self.look_at(id, at),
+            }
         }
         while let Some((at, _)) = self.unsettled.front()
             && *at <= now
@@ -188,6 +218,11 @@ impl Engine {
         if self.next_forget.is_none_or(|at| at <= now) {
             self.next_forget = Some(now + FORGET_INTERVAL);
             self.table.forget(now);
+            self.stations.forget(now, CLAIM_MEMORY);
+            self.attempts.forget(now);
+            self.twice.forget(now);
+            self.mismatches
+                .retain(|_, at| now.since(*at) < MISMATCH_MEMORY);
         }
     }
 
@@ -235,10 +270,10 @@ impl Engine {
         let judged = judge.judge(&segment, place.1, entry, heard, now);
         let conflict = conflict_of(entry).cloned();
         if let Some(at) = before {
-            self.timers.remove(&(at, place));
+            self.timers.remove(&(at, Timer::Address(place)));
         }
         if let Some(at) = judged.deadline {
-            self.timers.insert((at, place));
+            self.timers.insert((at, Timer::Address(place)));
         }
         self.tell(&segment, place.1, conflict, moved, heard, judged, now);
     }
@@ -262,22 +297,19 @@ impl Engine {
         }
         let contested = conflict.as_ref().is_some_and(Conflict::is_active);
         if contested {
-            self.withdraw_moves(segment, address, now);
+            self.withdraw_events(segment, address, now);
         } else if let Some((from, to)) = moved.or(judged.moved) {
-            let event = Event {
-                kind: EventKind::AddressMoved,
-                segment: segment.clone(),
-                address,
-                at: heard.unwrap_or(now),
-                macs: vec![from, to],
-            };
-            if self.events.len() >= MAX_EVENTS {
-                self.events.pop_front();
-            }
-            self.events.push_back(event.clone());
-            if self.unsettled.len() < MAX_EVENTS {
-                self.unsettled.push_back((now + MOVE_SETTLES, event));
-            }
+            self.happened(
+                Event {
+                    kind: EventKind::AddressMoved,
+                    segment: segment.clone(),
+                    address,
+                    at: heard.unwrap_or(now),
+                    macs: vec![from, to],
+                    both_asked: false,
+                },
+                now,
+            );
         }
         let Some(conflict) = conflict else {
             return;
@@ -289,16 +321,65 @@ impl Engine {
         }
     }
 
-    /// What looked like a move was part of a contest.
-    fn withdraw_moves(&mut self, segment: &Segment, address: Address, now: Timestamp) {
+    /// Something happened that is no conflict, or not yet: it is told of when it has turned
+    /// into none.
+    fn happened(&mut self, event: Event, now: Timestamp) {
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event.clone());
+        if self.unsettled.len() < MAX_EVENTS {
+            self.unsettled.push_back((now + EVENT_SETTLES, event));
+        }
+    }
+
+    /// What looked like a move, or like a probe that was given up, was part of a contest.
+    fn withdraw_events(&mut self, segment: &Segment, address: Address, now: Timestamp) {
         let part = |event: &Event| {
-            event.kind == EventKind::AddressMoved
-                && event.address == address
+            matches!(
+                event.kind,
+                EventKind::AddressMoved | EventKind::ProbeCollision
+            ) && event.address == address
                 && event.segment == *segment
                 && now.since(event.at) <= ALTERNATION_WINDOW
         };
         self.events.retain(|event| !part(event));
         self.unsettled.retain(|(_, event)| !part(event));
+    }
+
+    /// Looks at where a MAC is.
+    fn look_at(&mut self, id: StationId, now: Timestamp) {
+        let segment = self.table.segment(id.0).clone();
+        let looked = self.stations.look(id, &segment, &self.topology, now);
+        if let Some(at) = looked.before {
+            self.timers.remove(&(at, Timer::Station(id)));
+        }
+        if let Some(at) = looked.deadline {
+            self.timers.insert((at, Timer::Station(id)));
+        }
+        let Some(track) = self.stations.track(id) else {
+            return;
+        };
+        let Some(conflict) = track.conflict.clone() else {
+            return;
+        };
+        let address = track.address;
+        if looked.opened {
+            self.publish(Notice::Opened(segment, address, conflict));
+        } else if looked.resolved {
+            self.publish(Notice::Resolved(segment, address, conflict));
+        }
+    }
+
+    /// Looks at to how many an address is leased.
+    fn look_for_two(&mut self, address: Address, now: Timestamp) {
+        for change in self.twice.look(address, &self.leases, &self.scopes, now) {
+            let (segment, conflict) = (change.segment, change.conflict);
+            self.publish(match conflict.is_active() {
+                true => Notice::Opened(segment, address, conflict),
+                false => Notice::Resolved(segment, address, conflict),
+            });
+        }
     }
 
     fn publish(&mut self, notice: Notice) {
@@ -340,7 +421,18 @@ impl Engine {
             for place in all {
                 self.judge(place, None, None, now);
             }
+            let twice: BTreeSet<Address> = self
+                .leases
+                .several()
+                .chain(self.twice.addresses())
+                .collect();
+            for address in twice {
+                self.look_for_two(address, now);
+            }
         } else {
+            for &address in &changes.touched {
+                self.look_for_two(address, now);
+            }
             self.rejudge(changes.touched, now);
         }
     }

@@ -7,14 +7,28 @@ use ipam_common::{Address, Mac};
 use super::{
     Counts, Engine,
     conflict::{Conflict, Event},
-    conflict_of,
     leasebook::{LeaseBook, Record},
     plan::{Asker, ReclaimPlan},
     reclaim::{LeaseState, PassFacts, Planner},
     segment::{Segment, Topology},
-    table::Entry,
+    table::{Claim, Entry},
     time::Timestamp,
 };
+
+/// A conflict, and what it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// Where.
+    pub segment: &'a Segment,
+    /// The address; of a station, the one that it asserted last.
+    pub address: Address,
+    /// Who claims it or, of a station, on which ports it does.
+    pub claims: &'a [Claim],
+    /// How often the speaker, or the station's port, changed.
+    pub changes: u32,
+    /// The conflict.
+    pub conflict: &'a Conflict,
+}
 
 impl Engine {
     /// What would be released for this asker, and why the rest stays.
@@ -36,19 +50,48 @@ impl Engine {
         }
     }
 
-    /// Every conflict that is open or ended less than an hour ago, by segment and address.
-    pub fn conflicts(&self) -> impl Iterator<Item = (&Segment, Address, &Entry, &Conflict)> {
-        self.entries().filter_map(|(segment, address, entry)| {
-            Some((segment, address, entry, conflict_of(entry)?))
-        })
+    /// Every conflict that is open or ended less than an hour ago: of addresses, of stations,
+    /// of leases; each by segment and address.
+    pub fn conflicts(&self) -> impl Iterator<Item = Case<'_>> {
+        let contests = self.entries().filter_map(|(segment, address, entry)| {
+            let contest = entry.contest.as_ref()?;
+            Some(Case {
+                segment,
+                address,
+                claims: &entry.claims,
+                changes: contest.runs.changes(),
+                conflict: contest.conflict.as_ref()?,
+            })
+        });
+        let stations = self.stations.tracks().filter_map(|(id, track)| {
+            Some(Case {
+                segment: self.table.segment(id.0),
+                address: track.address,
+                claims: &track.claims,
+                changes: track.changes,
+                conflict: track.conflict.as_ref()?,
+            })
+        });
+        let leases = self.twice.iter().map(|(segment, address, conflict)| {
+            let entry = self.entry(segment, address);
+            Case {
+                segment,
+                address,
+                claims: entry.map_or(&[], |entry| entry.claims.as_slice()),
+                changes: 0,
+                conflict,
+            }
+        });
+        contests.chain(stations).chain(leases)
+    }
+
+    fn entry(&self, segment: &Segment, address: Address) -> Option<&Entry> {
+        self.table.get(&(self.table.find(segment)?, address))
     }
 
     /// A conflict in one sentence, each MAC with where it was heard.
     pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
-        let entry = self
-            .table
-            .find(segment)
-            .and_then(|id| self.table.get(&(id, address)));
+        let entry = self.entry(segment, address);
         let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
         let name = |mac: Mac| {
             let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));

@@ -107,7 +107,7 @@ impl LeaseFile {
             store: self.store.clone(),
             mode: Mode::Observe,
             writable: Err("a lease file is only read".to_owned()),
-            place: common_place(&pools).unwrap_or(Place::Unknown),
+            place: common_place(&pools).unwrap_or(Place::Anywhere),
             pools,
             leases,
         };

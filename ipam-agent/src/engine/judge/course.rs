@@ -4,7 +4,7 @@ use ipam_common::{Address, Mac};
 
 use super::{BEHIND_GRACE, CONFLICT_MEMORY, Judged, LEASE_GRACE, OURS_GRACE, QUIET};
 use crate::engine::{
-    conflict::{Conflict, Kind, Verdict, conflict_id},
+    conflict::{About, Conflict, Kind, Verdict, conflict_id},
     runs::ALTERNATION_WINDOW,
     segment::Segment,
     table::{Claim, Contest},
@@ -27,12 +27,8 @@ pub(super) fn update(
     judged: &mut Judged,
 ) {
     let Some(verdict) = verdict else {
-        if let Some(conflict) = &mut contest.conflict
-            && conflict.resolved.is_none()
-        {
-            conflict.resolved = Some(now);
-            conflict.step(now);
-            judged.resolved = true;
+        if let Some(conflict) = &mut contest.conflict {
+            judged.resolved = conflict.end(now);
         }
         let over = contest.conflict.as_ref().and_then(|known| known.resolved);
         if over.is_some_and(|at| now.since(at) >= CONFLICT_MEMORY) {
@@ -50,7 +46,8 @@ pub(super) fn update(
             .second_since()
             .or_else(|| involved().map(|claim| claim.first_seen).min()),
         Kind::LeaseMismatch => contest.stranger_since,
-        Kind::UnleasedAddress => contest.unleased_since,
+        Kind::ReservedAddress => contest.reserved_since,
+        _ => contest.unleased_since,
     };
     let first_seen = first_seen.unwrap_or(now);
     match &mut contest.conflict {
@@ -66,7 +63,7 @@ pub(super) fn update(
         None => {
             judged.opened = true;
             let mut conflict = Conflict {
-                id: conflict_id(segment, address, first_seen),
+                id: conflict_id(segment, About::Address(address), first_seen),
                 verdict,
                 severity,
                 first_seen,

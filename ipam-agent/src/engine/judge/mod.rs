@@ -13,10 +13,10 @@ use ipam_common::{Address, Mac};
 
 use self::course::{next, update};
 use super::{
-    conflict::{Conflict, Contested, HolderIdentity, Verdict},
+    conflict::{Conflict, Contested, HolderIdentity, Reserve, Verdict},
     leasebook::{LeaseBook, Record},
-    owner::{OwnerKey, Owners},
-    scope::Scopes,
+    owner::{OwnerKey, Owners, is_virtual_router},
+    scope::{ScopedPool, Scopes},
     segment::{Segment, Topology},
     table::{Claim, Contest, Entry},
     time::Timestamp,
@@ -83,7 +83,12 @@ impl Judge<'_> {
         let mistaken = entry
             .strong()
             .any(|(claim, _)| self.is_stranger(&records, claim));
-        if entry.contest.is_none() && !(squatted && heard.is_some()) && !mistaken && ours.is_none()
+        let reserved = self.reserved(segment, address, ours, &records, &entry.claims, now);
+        if entry.contest.is_none()
+            && !(squatted && heard.is_some())
+            && !mistaken
+            && reserved.is_none()
+            && ours.is_none()
         {
             return Judged::default();
         }
@@ -100,13 +105,14 @@ impl Judge<'_> {
             contest.unleased_since.get_or_insert(at);
         }
         self.note_grant(&records, claims, contest);
+        note_first(
+            &mut contest.reserved_since,
+            reserved.as_ref().and_then(|reserved| reserved.since),
+        );
         let strangers = self.strangers(&records, claims, contest, now);
         // Of what is told late the earliest counts.
         let first = first_as_stranger(&records, claims, &strangers, now);
-        contest.stranger_since = first.map(|first| match contest.stranger_since {
-            Some(known) => known.min(first),
-            None => first,
-        });
+        note_first(&mut contest.stranger_since, first);
         self.note_proofs(&records, claims, contest, &strangers);
         self.note_ours(ours, claims, contest, heard, now, &mut judged);
         self.note_behind(claims, contest, now, &mut judged);
@@ -117,14 +123,13 @@ impl Judge<'_> {
             contest.settled = now;
         }
 
-        let verdict = self.verdict(
-            &records,
-            claims,
-            contest,
-            &strangers,
-            managed.map(|pool| &pool.store),
-            now,
-        );
+        let verdict = match Contested::new(contest.rivals.clone(), contest.proofs.clone()) {
+            Some(contested) => Some(Verdict::Duplicate(contested)),
+            None => reserved
+                .map(|reserved| reserved.verdict)
+                .or_else(|| mismatch(&records, contest, &strangers))
+                .or_else(|| self.unleased(claims, contest, managed?, now)),
+        };
         let vital = ours.is_some() || self.scopes.is_gateway(segment, address);
         update(
             segment,
@@ -190,11 +195,11 @@ impl Judge<'_> {
             .is_some_and(|last| now.since(last) < QUIET)
     }
 
-    /// An address with an open unleased-address was leased: granted while in use, unless
+    /// An address with an open unleased-address or reserved-address was leased: granted while in use, unless
     /// to the one who uses it.
     fn note_grant(&self, records: &[&Record], claims: &[Claim], contest: &mut Contest) {
         if let Some(Conflict {
-            verdict: Verdict::Unleased { claimants, .. },
+            verdict: Verdict::Unleased { claimants, .. } | Verdict::Reserved { claimants, .. },
             resolved: None,
             ..
         }) = &contest.conflict
@@ -231,52 +236,121 @@ impl Judge<'_> {
         macs.into_iter().collect()
     }
 
-    fn verdict(
+    /// Who asserts the address though it is set apart for another.
+    fn reserved(
         &self,
+        segment: &Segment,
+        address: Address,
+        ours: Option<Mac>,
         records: &[&Record],
         claims: &[Claim],
+        now: Timestamp,
+    ) -> Option<Reserved> {
+        let present = |claim: &&Claim| self.is_present(claim, now);
+        let pooled = || {
+            let (reserve, store) = self.scopes.reserve(segment, address)?;
+            Some((reserve, Some(store.clone())))
+        };
+        let (reserve, store) = match ours {
+            // The gateway that a bridge of this host is.
+            Some(mac) if self.scopes.is_gateway(segment, address) => (Reserve::Gateway(mac), None),
+            _ => pooled().or_else(|| {
+                let mut routers = claims.iter().filter(|claim| is_virtual_router(claim.mac));
+                let router = routers.next()?;
+                Some((Reserve::VirtualRouter(router.mac), None))
+            })?,
+        };
+        let may = |claim: &Claim| match reserve {
+            Reserve::Gateway(mac) => self.owner_of(mac) == self.owner_of(claim.mac),
+            Reserve::VirtualRouter(_) => is_virtual_router(claim.mac),
+            // What is leased all the same is its holder's.
+            Reserve::Excluded | Reserve::Network | Reserve::Broadcast => !records.is_empty(),
+        };
+        let intruders: Vec<&Claim> = claims
+            .iter()
+            .filter(present)
+            .filter(|claim| !may(claim) && self.is_there(claim))
+            .collect();
+        if intruders.is_empty() {
+            return None;
+        }
+        let since = intruders.iter().filter_map(|claim| first_word(claim, now));
+        Some(Reserved {
+            since: since.min(),
+            verdict: Verdict::Reserved {
+                claimants: intruders.iter().map(|claim| claim.mac).collect(),
+                reserve,
+                store,
+            },
+        })
+    }
+
+    /// Whether the claim's port is there still: one that went with its pod leaves nobody.
+    fn is_there(&self, claim: &Claim) -> bool {
+        self.topology.ports.is_empty() || self.topology.ports.contains_key(&claim.ifindex)
+    }
+
+    fn unleased(
+        &self,
+        claims: &[Claim],
         contest: &Contest,
-        strangers: &[Mac],
-        managed_by: Option<&super::lease::StoreName>,
+        managed: &ScopedPool,
         now: Timestamp,
     ) -> Option<Verdict> {
-        if let Some(contested) = Contested::new(contest.rivals.clone(), contest.proofs.clone()) {
-            return Some(Verdict::Duplicate(contested));
-        }
-        if let Some(record) = records.first() {
-            if strangers.is_empty() {
-                return None;
-            }
-            let granted = strangers.iter().any(|mac| contest.squatters.contains(mac));
-            let holder = &record.lease.holder;
-            let identity = match (granted, holder.mac, &holder.host_interface) {
-                (false, Some(mac), _) => HolderIdentity::Mac(mac),
-                (false, None, Some(interface)) => HolderIdentity::Interface(interface.clone()),
-                _ => HolderIdentity::GrantedWhileInUse,
-            };
-            return Some(Verdict::Mismatch {
-                strangers: strangers.to_vec(),
-                store: record.lease.store.clone(),
-                holder: holder.pod.clone().or_else(|| holder.container_id.clone()),
-                identity,
-            });
-        }
         let since = contest.unleased_since?;
         let open = now.since(since) >= LEASE_GRACE;
         let present = claims.iter().filter(|claim| self.is_present(claim, now));
         let claimants: Vec<Mac> = present
             .filter(|claim| claim.last_strong >= Some(since))
-            // A port that went with its pod leaves nobody there.
-            .filter(|claim| {
-                self.topology.ports.is_empty() || self.topology.ports.contains_key(&claim.ifindex)
-            })
+            .filter(|claim| self.is_there(claim))
             .map(|claim| claim.mac)
             .collect();
-        (open && !claimants.is_empty()).then_some(Verdict::Unleased {
+        (open && !claimants.is_empty()).then(|| Verdict::Unleased {
             claimants,
-            store: managed_by?.clone(),
+            store: managed.store.clone(),
         })
     }
+}
+
+/// That an address is set apart, and asserted all the same.
+struct Reserved {
+    /// When one of those who assert it began to.
+    since: Option<Timestamp>,
+    verdict: Verdict,
+}
+
+/// Of what is told late the earliest counts, for as long as there is anything.
+fn note_first(known: &mut Option<Timestamp>, first: Option<Timestamp>) {
+    *known = first.map(|first| known.map_or(first, |known| known.min(first)));
+}
+
+/// When a claim that is asserted now began to be: at its first word, unless it may have
+/// been quiet since.
+fn first_word(claim: &Claim, now: Timestamp) -> Option<Timestamp> {
+    match now.since(claim.first_seen) < QUIET {
+        true => Some(claim.first_seen),
+        false => claim.last_strong,
+    }
+}
+
+fn mismatch(records: &[&Record], contest: &Contest, strangers: &[Mac]) -> Option<Verdict> {
+    let record = records.first()?;
+    if strangers.is_empty() {
+        return None;
+    }
+    let granted = strangers.iter().any(|mac| contest.squatters.contains(mac));
+    let holder = &record.lease.holder;
+    let identity = match (granted, holder.mac, &holder.host_interface) {
+        (false, Some(mac), _) => HolderIdentity::Mac(mac),
+        (false, None, Some(interface)) => HolderIdentity::Interface(interface.clone()),
+        _ => HolderIdentity::GrantedWhileInUse,
+    };
+    Some(Verdict::Mismatch {
+        strangers: strangers.to_vec(),
+        store: record.lease.store.clone(),
+        holder: holder.pod.clone().or_else(|| holder.container_id.clone()),
+        identity,
+    })
 }
 
 /// The first assertion by one of these since the address is leased to another. Of a claim
@@ -291,8 +365,8 @@ fn first_as_stranger(
 ) -> Option<Timestamp> {
     let leased = records.iter().map(|record| record.since).max()?;
     let since = |claim: &Claim| {
-        if claim.first_seen >= leased && now.since(claim.first_seen) < QUIET {
-            Some(claim.first_seen)
+        if claim.first_seen >= leased {
+            first_word(claim, now)
         } else {
             claim.last_strong.max(Some(leased))
         }
