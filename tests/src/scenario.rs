@@ -278,9 +278,9 @@ impl World {
             self.tallies
                 .entry(key)
                 .and_modify(|tally| {
-                    tally.add(sighting.evidence, sighting.ether_dst, seen.at.0);
+                    tally.add(&sighting, seen.at.0);
                 })
-                .or_insert_with(|| Tally::first(sighting.evidence, sighting.ether_dst, seen.at.0));
+                .or_insert_with(|| Tally::first(&sighting, seen.at.0));
         }
         let table = self.tallies.iter().map(|(&key, &tally)| (key, tally));
         self.tell(Input::Snapshot(table.collect()));
