@@ -8,6 +8,7 @@
 //! 5.0 vB ANN B X
 //! 10,20 vB REQ B X G         twice: B, whose address is X, asks for G
 //! 60 grant Y A               at 60 s, Y is leased to A
+//! 65 answers X A B           asked by the agent, A and B both say that they have X
 //! 70 end                     the clock goes on until 70 s
 //! ```
 //!
@@ -32,6 +33,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use ipam_agent::engine::{
     Engine,
+    confirm::Question,
     conflict::Conflict,
     input::{Command, Input, Notice, Seen},
     lease::StoreView,
@@ -70,6 +72,8 @@ pub struct World {
     pub engine: Engine,
     /// Frames that the parser refused, by reason.
     pub refused: BTreeMap<&'static str, u32>,
+    /// What the engine asked claimants.
+    pub asked: Vec<Question>,
     now: Timestamp,
     topology: Topology,
     view: StoreView,
@@ -218,6 +222,18 @@ impl World {
                     .retain(|own| own.address != address);
                 self.tell_links();
             }
+            ["answers", address, ref who @ ..] => {
+                self.advance(at);
+                let address = self.family.address(address)?;
+                let asked = self.asked.iter().rfind(|asked| asked.address == address);
+                let segment = asked.context("nobody was asked")?.segment.clone();
+                let answered: Result<Vec<_>> = who.iter().map(|name| words::mac(name)).collect();
+                self.tell(Input::Answers {
+                    segment,
+                    address,
+                    answered: answered?,
+                });
+            }
             ["link", port, "gone"] => {
                 self.advance(at);
                 self.topology.ports.retain(|_, known| *known.name != *port);
@@ -307,13 +323,16 @@ impl World {
     /// Writes down what the engine publishes.
     fn listen(&mut self) {
         while let Some(command) = self.engine.next_command() {
-            if let Command::Publish(
-                Notice::Opened(segment, address, conflict)
-                | Notice::Resolved(segment, address, conflict),
-            ) = command
-            {
-                let line = self.line(&segment, address, &conflict);
-                self.told.push_str(&line);
+            match command {
+                Command::Publish(
+                    Notice::Opened(segment, address, conflict)
+                    | Notice::Resolved(segment, address, conflict),
+                ) => {
+                    let line = self.line(&segment, address, &conflict);
+                    self.told.push_str(&line);
+                }
+                Command::Ask(question) => self.asked.push(question),
+                _ => {}
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What is a conflict, and what is not, scenario by scenario: frames go through the real
 //! parser and the real engine; time is the script's.
 
+#[path = "scenarios/confirm.rs"]
+mod confirm;
 #[path = "scenarios/exempt.rs"]
 mod exempt;
 #[path = "scenarios/leases.rs"]

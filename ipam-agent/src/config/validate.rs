@@ -206,12 +206,9 @@ fn observe(at: At<'_>, raw: raw::Observe, stores: &[StoreConfig]) -> Result<Obse
                      releasing needs true, or `reclaim: observe` on every store";
         return Err(at.wrong("observe.data_plane", data_plane, right));
     }
-    if let Some(segment) = raw.confirm.first() {
-        let right = "this version confirms nothing by probes yet; leave it empty";
-        return Err(at.wrong("observe.confirm", segment, right));
-    }
     Ok(Observe {
         data_plane: raw.data_plane.is_none_or(|data_plane| data_plane.value),
+        confirm: raw.confirm.into_iter().map(|name| name.value).collect(),
     })
 }
 

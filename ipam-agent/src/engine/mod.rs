@@ -5,6 +5,7 @@
 //! a replay and in a simulation.
 
 mod attempt;
+pub mod confirm;
 pub mod conflict;
 pub mod coverage;
 pub mod evidence;
@@ -69,6 +70,9 @@ pub struct Settings {
     pub boot: Arc<str>,
     /// Which MACs are one machine, and which contest nobody.
     pub owners: Owners,
+    /// The segments whose contested addresses' claimants may be asked, by name or
+    /// `NAME.VLAN`.
+    pub confirm: Vec<Arc<str>>,
     /// What a release needs.
     pub reclaim: ReclaimSettings,
 }
@@ -186,6 +190,11 @@ impl Engine {
             Input::Watching(addresses) => self.leases.watching(&addresses, now),
             Input::Evidence(evidence) => self.evidence(evidence, now),
             Input::Held(report) => self.held(report, now),
+            Input::Answers {
+                segment,
+                address,
+                answered,
+            } => self.answers(&segment, address, &answered, now),
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
             Input::State(state) => self.pass.state = state.err(),
             Input::Remembered(remembered) => self.leases.remember(remembered),
@@ -276,6 +285,9 @@ impl Engine {
             self.timers.insert((at, Timer::Address(place)));
         }
         self.tell(&segment, place.1, conflict, moved, heard, judged, now);
+        if heard.is_some() {
+            self.ask_claimants(place, now);
+        }
     }
 
     #[expect(

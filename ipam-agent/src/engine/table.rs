@@ -132,8 +132,11 @@ pub struct Contest {
     pub behind_since: Option<Timestamp>,
     /// Whether that was done.
     pub looked_behind: bool,
-    /// When it was last found configured behind two ports.
-    pub configured_at: Option<Timestamp>,
+    /// When two were last found to have it though they may have said nothing: configured
+    /// behind two ports, or answering when asked.
+    pub found_at: Option<Timestamp>,
+    /// When the claimants were asked.
+    pub asked_at: Option<Timestamp>,
     /// The conflict, open or ended less than an hour ago.
     pub conflict: Option<Conflict>,
     /// The timer that is set.

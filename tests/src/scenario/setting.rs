@@ -71,6 +71,7 @@ impl World {
             family,
             engine: Engine::new(settings()),
             refused: BTreeMap::new(),
+            asked: Vec::new(),
             now: Timestamp(0),
             topology,
             view,
@@ -206,6 +207,7 @@ fn settings() -> Settings {
     Settings {
         boot: "boot".into(),
         owners: Owners::default(),
+        confirm: vec![BRIDGE.into()],
         reclaim: ReclaimSettings {
             gate: Duration::from_secs(900),
             damaged_gate: Duration::from_secs(1800),

@@ -146,21 +146,36 @@ impl Judge<'_> {
     /// [`BEHIND_GRACE`] after a claimant's first word: a pod that is made anew may have it
     /// before the old one's namespace is gone.
     pub fn behind(&self, entry: &mut Entry, ports: &BTreeSet<u32>, now: Timestamp) {
-        let owner_of = |mac| self.owner_of(mac);
-        let rivals: Vec<Mac> = entry
+        let rivals = entry
             .strong()
             .filter(|(claim, _)| ports.contains(&claim.ifindex))
             .filter(|(claim, _)| now.since(claim.first_seen) >= BEHIND_GRACE)
             .map(|(claim, _)| claim.mac)
             .collect();
+        self.found(entry, rivals, Alive::TwoPorts, now);
+    }
+
+    /// These answered when they were asked.
+    pub fn confirmed(&self, entry: &mut Entry, answered: &[Mac], now: Timestamp) {
+        let rivals = entry
+            .strong()
+            .filter(|(claim, _)| answered.contains(&claim.mac))
+            .map(|(claim, _)| claim.mac)
+            .collect();
+        self.found(entry, rivals, Alive::Confirmed, now);
+    }
+
+    /// These were found to have the address.
+    fn found(&self, entry: &mut Entry, rivals: Vec<Mac>, alive: Alive, now: Timestamp) {
+        let owner_of = |mac| self.owner_of(mac);
         let owners: BTreeSet<OwnerKey> = rivals.iter().map(|&mac| owner_of(mac)).collect();
         if owners.len() < 2 {
             return;
         }
         let contest = entry.contest(&owner_of);
-        contest.proofs.insert(Alive::TwoPorts);
+        contest.proofs.insert(alive);
         contest.rivals.extend(rivals);
-        contest.configured_at = Some(now);
+        contest.found_at = Some(now);
     }
 
     /// Until when the contest lasts: nobody but one was heard for [`QUIET`] by then.
@@ -192,10 +207,7 @@ impl Judge<'_> {
         } else {
             times.len().checked_sub(2).and_then(|i| times.get(i))
         };
-        second
-            .copied()
-            .max(contest.configured_at)
-            .map(|at| at + QUIET)
+        second.copied().max(contest.found_at).map(|at| at + QUIET)
     }
 }
 
