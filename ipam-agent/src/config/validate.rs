@@ -47,6 +47,7 @@ pub(super) fn config(
         owners: Owners {
             owners: raw.owners.into_iter().map(Into::into).collect(),
             exempt: raw.exempt.into_iter().map(Into::into).collect(),
+            ..Owners::default()
         },
         keep: keep(at, &raw.keep)?,
         reclaim: reclaim::reclaim(at, raw.reclaim)?,

@@ -278,6 +278,13 @@ impl Engine {
 
     fn assertion(&mut self, place: Place, mut heard: Heard, now: Timestamp) {
         heard.strong &= !self.owners.is_exempt(place.1, heard.mac);
+        let claims = self
+            .table
+            .get(&place)
+            .map_or(&[][..], |entry| &entry.claims);
+        if self.kinships.meet(&heard, claims, &self.topology) {
+            self.gather_owners();
+        }
         let (topology, owners, leases) = (&self.topology, &self.owners, &self.leases);
         let owner_of = |mac| owners.of(mac, &topology.own_macs);
         let entry = self

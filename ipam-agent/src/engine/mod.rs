@@ -12,6 +12,7 @@ pub mod evidence;
 mod hear;
 pub mod input;
 mod judge;
+mod kinship;
 pub mod lease;
 pub mod leasebook;
 pub mod owner;
@@ -41,6 +42,7 @@ use self::{
     coverage::CoverageBook,
     input::{Command, Input, Notice},
     judge::{Judge, Judged},
+    kinship::Kinships,
     leasebook::LeaseBook,
     owner::Owners,
     reclaim::{PassFacts, ReclaimSettings},
@@ -108,6 +110,7 @@ pub struct Engine {
     /// The configuration's, and what sources of leases add to them.
     owners: Owners,
     told_owners: BTreeMap<usize, Owners>,
+    kinships: Kinships,
     topology: Arc<Topology>,
     table: Table,
     leases: LeaseBook,
@@ -137,6 +140,7 @@ impl Engine {
             owners: settings.owners.clone(),
             settings,
             told_owners: BTreeMap::new(),
+            kinships: Kinships::default(),
             topology: Arc::default(),
             table: Table::default(),
             scopes: Scopes::default(),
@@ -176,10 +180,7 @@ impl Engine {
                 owners,
             } => {
                 self.told_owners.insert(source, owners);
-                self.owners = self.settings.owners.clone();
-                for told in self.told_owners.values() {
-                    self.owners.merge(told);
-                }
+                self.gather_owners();
                 let changes = self.leases.update(source, views, failed, now);
                 self.leases_changed(changes, now);
             }
@@ -398,10 +399,21 @@ impl Engine {
         self.commands.push_back(Command::Publish(notice));
     }
 
+    fn gather_owners(&mut self) {
+        self.owners = self.settings.owners.clone();
+        for told in self.told_owners.values() {
+            self.owners.merge(told);
+        }
+        self.owners.kin = self.kinships.kin();
+    }
+
     fn links(&mut self, topology: Arc<Topology>, now: Timestamp) {
         let addresses_changed = self.topology.own_addresses != topology.own_addresses;
         self.coverage.links(&topology, now);
         self.topology = topology;
+        if self.kinships.keep(&self.topology) {
+            self.gather_owners();
+        }
         self.scopes = Scopes::new(self.leases.stores(), &self.topology);
         if addresses_changed {
             let own: Vec<Address> = self

@@ -1,7 +1,7 @@
 //! Which MACs are one machine, and which contest nobody.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr},
     str::FromStr,
@@ -142,6 +142,8 @@ pub struct Owners {
     pub owners: Vec<Owner>,
     /// Who contests nobody.
     pub exempt: Vec<Exemption>,
+    /// MACs that were found to be one machine's, each with that which was met first.
+    pub kin: BTreeMap<Mac, Mac>,
 }
 
 impl Owners {
@@ -150,6 +152,7 @@ impl Owners {
         if own.contains(&mac) {
             return OwnerKey::Host;
         }
+        let mac = self.kin.get(&mac).copied().unwrap_or(mac);
         (0u16..)
             .zip(&self.owners)
             .find(|(_, owner)| owner.macs.iter().any(|known| known.matches(mac)))

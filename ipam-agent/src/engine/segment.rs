@@ -104,6 +104,8 @@ pub struct Port {
     /// Whether the configuration wants it watched: by pattern, or because it is a port of a
     /// bridge that has watched ports.
     pub wanted: bool,
+    /// The network namespace of a veth's other end, by the host's number for it.
+    pub namespace: Option<i32>,
     /// The bridges behind its VLAN devices (`bond0.100` in `br100`), by VLAN.
     pub vlan_devices: BTreeMap<u16, Arc<str>>,
 }

@@ -116,6 +116,7 @@ impl LeaseFile {
             owners: Owners {
                 owners: document.owners.into_iter().map(Into::into).collect(),
                 exempt: document.exempt.into_iter().map(Into::into).collect(),
+                ..Owners::default()
             },
             ..Reading::default()
         })

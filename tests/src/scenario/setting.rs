@@ -46,6 +46,7 @@ impl World {
                     untagged: BTreeSet::new(),
                 },
                 wanted: true,
+                namespace: None,
                 vlan_devices: BTreeMap::new(),
             };
             topology.ports.insert(ifindex, port);
@@ -125,6 +126,12 @@ impl World {
                 self.owners.exempt.push(exemption);
             }
             ["own", address] => self.own(address)?,
+            ["pod", ref ports @ ..] => {
+                let known = self.topology.ports.values_mut();
+                known
+                    .filter(|port| ports.contains(&&*port.name))
+                    .for_each(|port| port.namespace = Some(7));
+            }
             ["access", port, vlan] => self.vlans(port, Some(vlan.parse()?), &[])?,
             ["trunk", port, ref vlans @ ..] => {
                 let vlans: Result<Vec<u16>, _> = vlans.iter().map(|vlan| vlan.parse()).collect();
