@@ -6,6 +6,7 @@
 
 mod detect;
 mod idle;
+mod judge;
 mod start;
 mod storm;
 mod throughput;
@@ -42,7 +43,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -51,6 +52,10 @@ const GROUPS: [Group; 6] = [
             "known_claim_over_empty_ns",
         ],
         measure: testrun::figures,
+    },
+    Group {
+        names: &["judge_1m_s", "judge_1m_mib", "new_claim_us"],
+        measure: judge::figures,
     },
     Group {
         names: &["detect_p99_ms", "detect_p50_ms"],

@@ -51,6 +51,7 @@ use crate::frames;
 mod setting;
 mod words;
 
+pub use setting::settings;
 pub use words::Family;
 
 /// How the engine learns what was heard.

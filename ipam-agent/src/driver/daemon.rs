@@ -255,7 +255,7 @@ impl Daemon {
                 }
                 Some(Command::Publish(notice)) => self.publish(&notice),
                 Some(Command::Execute(plan)) => self.execute(plan, None),
-                Some(Command::Remember { leases, forget }) => self.remember(leases, &forget),
+                Some(Command::Remember { leases, forget }) => self.remember(&leases, &forget),
             }
         }
     }
@@ -278,10 +278,12 @@ impl Daemon {
         }
     }
 
-    fn remember(&mut self, leases: Vec<Remembered>, forget: &[(StoreName, Address)]) {
+    fn remember(&mut self, leases: &[(StoreName, Address)], forget: &[(StoreName, Address)]) {
         let at = clock::wall_time();
+        let book = self.observer.engine.leases();
         let leases: Vec<state::Remembered> = leases
-            .into_iter()
+            .iter()
+            .filter_map(|(store, address)| book.to_remember(store, address))
             .map(|lease| recorded(lease, at))
             .collect();
         if let Err(error) = self.state.remember(&leases, forget) {

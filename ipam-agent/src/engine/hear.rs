@@ -6,7 +6,7 @@ use ipam_common::{
 };
 
 use super::{
-    Engine, MAX_EVENTS,
+    Engine, MAX_EVENTS, MAX_WIRES,
     attempt::{ANSWER_WINDOW, Collision, Probed},
     conflict::{Event, EventKind},
     conflict_of,
@@ -73,7 +73,7 @@ impl Engine {
         let claims = &self.table.get(&place)?.claims;
         let answer = claims.iter().find(|claim| {
             self.owners.of(claim.mac, own) != owner
-                && claim.answered.is_some_and(|(to, at)| {
+                && claim.answered().is_some_and(|(to, at)| {
                     to == asker.bytes() && at >= seen.at && at.since(seen.at) <= ANSWER_WINDOW
                 })
         });
@@ -263,8 +263,20 @@ impl Engine {
             self.counts.echoes += 1;
             return None;
         }
+        // A link-local address means something on its own link only.
+        let known = (heard.ifindex, tags, address.is_link_local());
+        if let Some(&id) = self.wires.get(&known) {
+            return Some((id, address));
+        }
         match self.topology.segment(heard.ifindex, tags, address) {
-            Ok(segment) => Some((self.table.id(&segment), address)),
+            Ok(segment) => {
+                let id = self.table.id(&segment);
+                if self.wires.len() >= MAX_WIRES {
+                    self.wires.clear();
+                }
+                self.wires.insert(known, id);
+                Some((id, address))
+            }
             Err(Unplaced::UnknownPort) => {
                 self.counts.unknown_port += 1;
                 None

@@ -131,8 +131,9 @@ pub enum Command {
     Execute(ReclaimPlan),
     /// Record leases; forget others.
     Remember {
-        /// New or changed.
-        leases: Vec<Remembered>,
+        /// New or changed; [`super::leasebook::LeaseBook::to_remember`] has what is to be
+        /// recorded of them.
+        leases: Vec<(StoreName, Address)>,
         /// Gone.
         forget: Vec<(StoreName, Address)>,
     },

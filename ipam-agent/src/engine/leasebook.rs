@@ -44,6 +44,21 @@ pub struct Record {
     round: u32,
 }
 
+impl Record {
+    fn to_remember(&self, this_boot: &Arc<str>) -> Remembered {
+        Remembered {
+            store: self.lease.store.clone(),
+            address: self.lease.address,
+            generation: self.lease.generation.clone(),
+            boot: match &self.origin {
+                Origin::EarlierBoot(boot) => Arc::clone(boot),
+                Origin::ThisBoot | Origin::Unknown => Arc::clone(this_boot),
+            },
+            since: self.since,
+        }
+    }
+}
+
 /// What is known of a store beside its leases.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -71,7 +86,7 @@ pub struct Changes {
     /// Whether pools or places changed.
     pub pools: bool,
     /// To be recorded.
-    pub remember: Vec<Remembered>,
+    pub remember: Vec<(StoreName, Address)>,
     /// To be forgotten.
     pub forget: Vec<(StoreName, Address)>,
 }
@@ -84,6 +99,7 @@ pub struct LeaseBook {
     failing: BTreeMap<usize, String>,
     stores: BTreeMap<StoreName, Store>,
     records: BTreeMap<Address, Vec<Record>>,
+    /// What earlier runs recorded, until the lease is read.
     remembered: BTreeMap<(StoreName, Address), Remembered>,
     round: u32,
 }
@@ -196,13 +212,18 @@ impl LeaseBook {
         }
         changes.touched.insert(lease.address);
         let key = (lease.store.clone(), lease.address);
-        let remembered = self.remembered.get(&key);
-        let same = remembered.filter(|known| known.generation == lease.generation);
+        let remembered = self.remembered.remove(&key).or_else(|| {
+            let mut records = records.iter();
+            let known = records.find(|record| record.lease.store == lease.store)?;
+            Some(known.to_remember(&self.boot))
+        });
+        let known = remembered.as_ref();
+        let same = known.filter(|known| known.generation == lease.generation);
         let (origin, since) = match same {
             Some(known) if known.boot == self.boot => (Origin::Unknown, known.since.min(now)),
             Some(known) => (Origin::EarlierBoot(Arc::clone(&known.boot)), now),
             // A record of an earlier boot that the power cut damaged: the same file.
-            None => match remembered {
+            None => match known {
                 Some(known)
                     if lease.damage.is_some()
                         && known.boot != self.boot
@@ -215,19 +236,10 @@ impl LeaseBook {
             },
         };
         if same.is_none() {
-            let record = Remembered {
-                store: key.0.clone(),
-                address: key.1,
-                generation: lease.generation.clone(),
-                boot: match &origin {
-                    Origin::EarlierBoot(boot) => Arc::clone(boot),
-                    _ => Arc::clone(&self.boot),
-                },
-                since,
-            };
-            changes.remember.push(record.clone());
-            self.remembered.insert(key, record);
+            changes.remember.push(key);
         }
+        // Most addresses have one lease, and there may be a million.
+        records.reserve_exact(1);
         records.push(Record {
             lease,
             since,
@@ -275,7 +287,8 @@ impl LeaseBook {
                 .records
                 .get(&key.1)
                 .is_some_and(|records| records.iter().any(|record| record.lease.store == key.0));
-            if !still && self.remembered.remove(&key).is_some() {
+            if !still {
+                self.remembered.remove(&key);
                 changes.forget.push(key);
             }
         }
@@ -318,6 +331,13 @@ impl LeaseBook {
     pub fn several(&self) -> impl Iterator<Item = Address> {
         let several = self.records.iter().filter(|(_, records)| records.len() > 1);
         several.map(|(&address, _)| address)
+    }
+
+    /// What is to be recorded of a lease.
+    pub fn to_remember(&self, store: &StoreName, address: &Address) -> Option<Remembered> {
+        let mut records = self.of(address).iter();
+        let record = records.rfind(|record| record.lease.store == *store)?;
+        Some(record.to_remember(&self.boot))
     }
 
     /// Every lease, by address.

@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use ipam_common::{Address, Mac};
+use ipam_common::{Address, Mac, sighting::Tags};
 
 use self::{
     attempt::Attempts,
@@ -50,7 +50,7 @@ use self::{
     scope::Scopes,
     segment::{Segment, Topology},
     station::{StationId, Stations},
-    table::{CLAIM_MEMORY, Entry, Place, Table},
+    table::{CLAIM_MEMORY, Entry, Place, SegmentId, Table},
     time::Timestamp,
     twice::LeasedTwice,
 };
@@ -60,6 +60,8 @@ use self::{
 const EVENT_SETTLES: Duration = Duration::from_secs(10);
 /// For how long a pair of MACs that a frame named as its sender is not told of again.
 const MISMATCH_MEMORY: Duration = Duration::from_secs(3600);
+/// For how many pairs of a port and its tags the segment is kept at hand.
+const MAX_WIRES: usize = 65_536;
 /// How many events are kept for reports.
 const MAX_EVENTS: usize = 4096;
 /// How often what nobody repeats is forgotten.
@@ -113,6 +115,9 @@ pub struct Engine {
     kinships: Kinships,
     topology: Arc<Topology>,
     table: Table,
+    /// Which segment a port's frames of these tags, and of a link-local address or not,
+    /// belong to, as far as asked since the links changed.
+    wires: BTreeMap<(u32, Tags, bool), SegmentId>,
     leases: LeaseBook,
     scopes: Scopes,
     coverage: CoverageBook,
@@ -143,6 +148,7 @@ impl Engine {
             kinships: Kinships::default(),
             topology: Arc::default(),
             table: Table::default(),
+            wires: BTreeMap::new(),
             scopes: Scopes::default(),
             coverage: CoverageBook::default(),
             pass: PassFacts {
@@ -411,6 +417,7 @@ impl Engine {
         let addresses_changed = self.topology.own_addresses != topology.own_addresses;
         self.coverage.links(&topology, now);
         self.topology = topology;
+        self.wires.clear();
         if self.kinships.keep(&self.topology) {
             self.gather_owners();
         }

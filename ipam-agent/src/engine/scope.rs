@@ -51,6 +51,8 @@ pub struct ScopedPool {
 pub struct Scopes {
     stores: BTreeMap<StoreName, Scope>,
     pools: Vec<ScopedPool>,
+    /// The pools that have a wire of their own, by store.
+    placed: BTreeMap<StoreName, Vec<usize>>,
     by_segment: BTreeMap<Segment, Vec<usize>>,
     anywhere: Vec<usize>,
 }
@@ -66,6 +68,9 @@ impl Scopes {
             for pool in &store.pools {
                 let scope = scope_of(pool.place.as_ref().unwrap_or(&store.place), topology);
                 let index = scopes.pools.len();
+                if pool.place.is_some() {
+                    scopes.placed.entry(name.clone()).or_default().push(index);
+                }
                 match &scope {
                     Scope::Segment(segment) => scopes
                         .by_segment
@@ -88,11 +93,10 @@ impl Scopes {
 
     /// The wire of a lease: its pool's, where the pool has one of its own.
     pub fn of(&self, lease: &Lease) -> &Scope {
-        let pool = self.pools.iter().find(|scoped| {
-            scoped.pool.place.is_some()
-                && scoped.store == lease.store
-                && scoped.pool.prefix.contains(&lease.address.ip())
-        });
+        let placed = self.placed.get(&lease.store).into_iter().flatten();
+        let pool = placed
+            .filter_map(|&index| self.pools.get(index))
+            .find(|scoped| scoped.pool.prefix.contains(&lease.address.ip()));
         pool.map(|scoped| &scoped.scope)
             .or_else(|| self.stores.get(&lease.store))
             .unwrap_or(&Scope::Unknown)

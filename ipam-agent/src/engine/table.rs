@@ -47,8 +47,8 @@ pub struct Claim {
     pub frames: u32,
     /// The kinds of evidence, as [`Evidence::bit`].
     pub kinds: u32,
-    /// Its last answer to somebody's question: whose, and when.
-    pub answered: Option<([u8; 6], Timestamp)>,
+    answered_at: Timestamp,
+    answered: [u8; 6],
 }
 
 impl Claim {
@@ -62,8 +62,14 @@ impl Claim {
             last_strong: None,
             frames: 0,
             kinds: 0,
-            answered: None,
+            answered_at: Timestamp(0),
+            answered: [0; 6],
         }
+    }
+
+    /// Its last answer to somebody's question: whose, and when.
+    pub fn answered(&self) -> Option<([u8; 6], Timestamp)> {
+        (self.answered_at.0 != 0).then_some((self.answered, self.answered_at))
     }
 
     pub(super) fn hear(&mut self, heard: &Heard) {
@@ -78,9 +84,10 @@ impl Claim {
             self.ifindex = heard.ifindex;
         }
         if let Some(asker) = heard.answers
-            && self.answered.is_none_or(|(_, at)| at <= heard.at)
+            && self.answered_at <= heard.at
         {
-            self.answered = Some((asker, heard.at));
+            self.answered = asker;
+            self.answered_at = heard.at;
         }
         if heard.strong {
             self.last_strong = self.last_strong.max(Some(heard.at));

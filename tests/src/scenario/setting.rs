@@ -210,7 +210,9 @@ impl World {
     }
 }
 
-fn settings() -> Settings {
+/// An engine's settings as a host without a configuration file has them, that may ask who is
+/// on the bridge.
+pub fn settings() -> Settings {
     Settings {
         boot: "boot".into(),
         owners: Owners::default(),
