@@ -23,7 +23,7 @@ use ipam_agent::engine::{
     time::Timestamp,
 };
 use ipam_common::{Address, Evidence, Mac, Sighting, sighting::Tags};
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 
 use super::{Figure, median};
 use crate::scenario;
@@ -109,7 +109,7 @@ pub fn figures() -> Result<Vec<Figure>> {
 
 /// The CPU time of this thread.
 fn cpu_time() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+    Ok(ClockId::CLOCK_THREAD_CPUTIME_ID.now()?.into())
 }
 
 fn memory(field: &str) -> Result<f64> {

@@ -212,7 +212,8 @@ impl Judge<'_> {
 }
 
 fn answered_together(one: &Claim, other: &Claim, settled: Timestamp) -> bool {
-    let (Some((asker, at)), Some((other_asker, other_at))) = (one.answered(), other.answered()) else {
+    let (Some((asker, at)), Some((other_asker, other_at))) = (one.answered(), other.answered())
+    else {
         return false;
     };
     asker == other_asker
