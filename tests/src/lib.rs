@@ -10,5 +10,6 @@ pub mod mutate;
 pub mod netns;
 pub mod runtime;
 pub mod scenario;
+pub mod sim;
 pub mod skip;
 pub mod testrun;

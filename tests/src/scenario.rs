@@ -9,6 +9,7 @@
 //! 10,20 vB REQ B X G         twice: B, whose address is X, asks for G
 //! 60 grant Y A               at 60 s, Y is leased to A
 //! 65 answers X A B           asked by the agent, A and B both say that they have X
+//! 67 restart                 the agent stops, and starts anew
 //! 70 end                     the clock goes on until 70 s
 //! ```
 //!
@@ -204,6 +205,10 @@ impl World {
         };
         match *words {
             ["end"] => self.advance(at),
+            ["restart"] => {
+                self.advance(at);
+                self.restart();
+            }
             ["grant", address, holder] => {
                 self.advance(at);
                 self.grant(address, holder)?;
@@ -306,6 +311,14 @@ impl World {
     fn tell(&mut self, input: Input) {
         self.engine.handle(input, self.now);
         self.listen();
+    }
+
+    /// The agent is started anew: it knows the links and the leases, and heard nothing.
+    fn restart(&mut self) {
+        self.engine = Engine::new(settings());
+        self.tallies.clear();
+        self.tell_links();
+        self.tell_leases();
     }
 
     fn tell_links(&mut self) {
