@@ -45,7 +45,7 @@ use ipam_common::{
 use crate::frames;
 
 mod setting;
-mod words;
+pub(crate) mod words;
 
 pub use words::Family;
 

@@ -18,7 +18,7 @@ pub enum Family {
 
 impl Family {
     /// The address of a name.
-    pub(super) fn address(self, name: &str) -> Result<Address> {
+    pub(crate) fn address(self, name: &str) -> Result<Address> {
         let ip = match self {
             Self::V4 => v4(name)?.into(),
             Self::V6 => v6(name)?.into(),
@@ -27,7 +27,7 @@ impl Family {
     }
 
     /// The frame of a line.
-    pub(super) fn frame(self, words: &[&str]) -> Result<Vec<u8>> {
+    pub(crate) fn frame(self, words: &[&str]) -> Result<Vec<u8>> {
         match self {
             Self::V4 => Ok(arp(words)?.frame()),
             Self::V6 => Ok(nd(words)?.frame()),
@@ -43,6 +43,10 @@ fn arp(words: &[&str]) -> Result<Arp> {
         ["REQ", m, s, t] => Arp::request(of(m)?, v4(s)?, v4(t)?),
         ["REP", m, s, n, t] => Arp::reply(of(m)?, v4(s)?, of(n)?, v4(t)?),
         ["PROBE", m, t] => Arp::probe(of(m)?, v4(t)?),
+        ["FORGED", m, s, n] => Arp {
+            ether_src: of(n)?,
+            ..Arp::announcement(of(m)?, v4(s)?)
+        },
         ["UPROBE", m, t, n] => Arp {
             ether_dst: of(n)?,
             ..Arp::probe(of(m)?, v4(t)?)
@@ -84,7 +88,7 @@ fn v6(name: &str) -> Result<Ipv6Addr> {
 }
 
 /// The MAC of a name.
-pub(super) fn mac(name: &str) -> Result<Mac> {
+pub(crate) fn mac(name: &str) -> Result<Mac> {
     Mac::new(frames::mac(number(name)?)).context("no MAC")
 }
 

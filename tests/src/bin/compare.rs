@@ -1,0 +1,37 @@
+//! `cargo xtask compare` runs this: the agent beside other detectors.
+
+use clap::{Parser, ValueEnum};
+use tests::{compare, lab};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask compare",
+    about = "The agent beside other detectors, on the same frames"
+)]
+struct Args {
+    /// What is written to stdout: nothing more than the table, which then goes there, or
+    /// one JSON document, with the table on stderr
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    lab::available().map_err(|why| anyhow::anyhow!(why))?;
+    let comparison = lab::try_in_lab(|lab| compare::run(lab, true))?;
+    let table = compare::table::markdown(&comparison);
+    match args.output {
+        Output::Table => print!("{table}"),
+        Output::Json => {
+            eprint!("{table}");
+            println!("{}", serde_json::to_string(&comparison)?);
+        }
+    }
+    Ok(())
+}
