@@ -4,7 +4,9 @@
 //! ([`crate::lab`]). Where a figure is a cost, what it costs without the agent is measured
 //! in the same run, by turns, because machines that measure are seldom idle.
 
+mod contest;
 mod detect;
+mod flood;
 mod idle;
 mod start;
 mod storm;
@@ -17,6 +19,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
 use crate::{
+    compare,
     lab::{self, Lab},
     testrun,
 };
@@ -42,7 +45,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 8] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -59,6 +62,14 @@ const GROUPS: [Group; 6] = [
     Group {
         names: &["storm_lost", "storm_frames_per_s"],
         measure: storm::figures,
+    },
+    Group {
+        names: &["detect_storm_p99_ms", "detect_storm_frames_per_s"],
+        measure: contest::figures,
+    },
+    Group {
+        names: &["arpwatch_cpu_ratio"],
+        measure: compare::cost::figures,
     },
     Group {
         names: &["idle_rss_mib", "idle_cpu_percent"],

@@ -1,5 +1,7 @@
 //! `cargo xtask compare` runs this: the agent beside other detectors.
 
+use std::process::ExitCode;
+
 use clap::{Parser, ValueEnum};
 use tests::{compare, lab};
 
@@ -9,8 +11,7 @@ use tests::{compare, lab};
     about = "The agent beside other detectors, on the same frames"
 )]
 struct Args {
-    /// What is written to stdout: nothing more than the table, which then goes there, or
-    /// one JSON document, with the table on stderr
+    /// What is written to stdout: the table, or one document (the table then goes to stderr)
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
@@ -21,7 +22,7 @@ enum Output {
     Json,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     lab::available().map_err(|why| anyhow::anyhow!(why))?;
     let comparison = lab::try_in_lab(|lab| compare::run(lab, true))?;
@@ -33,5 +34,8 @@ fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&comparison)?);
         }
     }
-    Ok(())
+    Ok(match comparison.only_by_others().is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
