@@ -8,17 +8,13 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
-use aya::{
-    programs::loaded_programs,
-    sys::{Stats, enable_stats},
-};
+use anyhow::{Context, Result, anyhow, ensure};
+use aya::sys::{Stats, enable_stats};
 
 use super::{
     Wire,
@@ -104,7 +100,7 @@ fn address(number: u16) -> std::net::Ipv4Addr {
 fn spent(running: &[Running]) -> Result<BTreeMap<&'static str, f64>> {
     let each = running.iter().map(|running| {
         let kernel = match running.detector() {
-            Detector::Agent => in_kernel()?,
+            Detector::Agent => in_kernel(running.pid())?,
             _ => 0.0,
         };
         let process = cpu_seconds(running.pid())?;
@@ -113,18 +109,21 @@ fn spent(running: &[Running]) -> Result<BTreeMap<&'static str, f64>> {
     each.collect()
 }
 
-/// Seconds that the agent's program has run: the youngest of its name.
-fn in_kernel() -> Result<f64> {
-    let programs = loaded_programs().filter_map(Result::ok);
-    let own = programs
-        .filter(|program| program.name() == b"classifier")
-        .last()
-        .context("the agent's program isn't loaded")?;
-    let fd = own.fd()?;
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-    let ns = info
-        .lines()
-        .find_map(|line| line.strip_prefix("run_time_ns:"))
-        .context("the kernel doesn't tell how long a program ran")?;
-    Ok(ns.trim().parse::<f64>()? / 1e9)
+/// Seconds that the programs have run that a process holds.
+fn in_kernel(pid: u32) -> Result<f64> {
+    let mut programs = BTreeMap::new();
+    for fd in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+        // One may be closed while it is looked at.
+        let number = fd.file_name().into_string().unwrap_or_default();
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+        if let (Some(id), Some(ns)) = (field("prog_id:"), field("run_time_ns:")) {
+            programs.insert(id.trim().to_owned(), ns.trim().parse::<f64>()? / 1e9);
+        }
+    }
+    ensure!(
+        !programs.is_empty(),
+        "the kernel doesn't tell how long a program ran"
+    );
+    Ok(programs.into_values().sum())
 }
