@@ -199,6 +199,9 @@ impl Daemon {
                     heard.map_err(DriverError::Events)?;
                     self.observer.seen(&mut seen);
                 }
+                // Always ready. Branches are asked in turn from one chosen by lot: in this
+                // place it is asked before events are one time in eight only.
+                () = ready(()), if !self.portions.is_empty() => self.portion(),
                 event = ears.links.next() => self.observer.link_event(event?),
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
@@ -210,8 +213,6 @@ impl Daemon {
                 Some(query) = asks.recv() => self.answer(query),
                 _ = tick.tick() => self.tick(),
                 () = sleep_until(wake) => self.timeout(),
-                // Ready always, and chosen by lot: events get their turns.
-                () = ready(()), if !self.portions.is_empty() => self.portion(),
             }
         }
     }
