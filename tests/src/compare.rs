@@ -13,7 +13,7 @@ mod storm;
 pub mod table;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     net::IpAddr,
@@ -118,27 +118,18 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// What another detector told of and the agent didn't, or not as plainly.
-    pub fn only_by_others(&self) -> Vec<String> {
-        let rank = |outcome| match outcome {
+    /// The incidents of which another detector told and the agent didn't, or not as plainly.
+    pub fn only_by_others(&self) -> BTreeSet<&'static str> {
+        let rank = |answer: &Answer| match answer.outcome {
             Outcome::Found => 2,
             Outcome::Change => 1,
             _ => 0,
         };
-        let ours = |row: &Row| {
-            row.answers
-                .get(Detector::Agent.name())
-                .map(|own| own.outcome)
-        };
-        let wrong = self.incidents.iter().filter(|row| row.truth != "nothing");
-        let missed = wrong.flat_map(|row| {
-            let own = ours(row).map_or(0, rank);
-            let better = row.answers.iter();
-            better
-                .filter(move |(_, answer)| rank(answer.outcome) > own)
-                .map(|(name, _)| format!("{name}: {}", row.incident))
-        });
-        missed.collect()
+        let own = |row: &Row| row.answers.get(Detector::Agent.name()).map_or(0, rank);
+        let rows = self.incidents.iter().filter(|row| row.truth != "nothing");
+        rows.filter(|row| row.answers.values().any(|answer| rank(answer) > own(row)))
+            .map(|row| row.incident)
+            .collect()
     }
 
     /// The incidents of which the agent's answer is this.
