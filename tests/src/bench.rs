@@ -4,7 +4,9 @@
 //! ([`crate::lab`]). Where a figure is a cost, what it costs without the agent is measured
 //! in the same run, by turns, because machines that measure are seldom idle.
 
+mod contest;
 mod detect;
+mod flood;
 mod idle;
 mod judge;
 mod start;
@@ -18,6 +20,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
 use crate::{
+    compare,
     lab::{self, Lab},
     testrun,
 };
@@ -43,7 +46,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 9] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -64,6 +67,14 @@ const GROUPS: [Group; 7] = [
     Group {
         names: &["storm_lost", "storm_frames_per_s"],
         measure: storm::figures,
+    },
+    Group {
+        names: &["detect_storm_p99_ms", "detect_storm_frames_per_s"],
+        measure: contest::figures,
+    },
+    Group {
+        names: &["arpwatch_cpu_ratio"],
+        measure: compare::cost::figures,
     },
     Group {
         names: &["idle_rss_mib", "idle_cpu_percent"],

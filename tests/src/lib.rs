@@ -2,12 +2,14 @@
 //! that the suites, the demo and the benchmarks share.
 
 pub mod bench;
+pub mod compare;
 pub mod daemon;
 pub mod demo;
 pub mod frames;
 pub mod lab;
 pub mod mutate;
 pub mod netns;
+pub mod process;
 pub mod runtime;
 pub mod scenario;
 pub mod sim;

@@ -50,7 +50,7 @@ use ipam_common::{
 use crate::frames;
 
 mod setting;
-mod words;
+pub(crate) mod words;
 
 pub use setting::settings;
 pub use words::Family;

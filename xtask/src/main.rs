@@ -4,6 +4,7 @@
 //! to the cache directory, and to the files that they say they make.
 
 mod bench;
+mod compare;
 mod demo;
 mod ebpf;
 mod kernels;
@@ -30,6 +31,8 @@ enum Task {
     Test(test::Args),
     /// Measure what is promised
     Bench(bench::Args),
+    /// Run the agent beside other detectors
+    Compare(compare::Args),
     /// Install what building the eBPF object and running the tests need
     Setup,
     /// Rebuild the eBPF object that the repository keeps
@@ -38,6 +41,7 @@ enum Task {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().task {
+        Task::Compare(args) => return compare::run(&args),
         Task::Demo(args) => return demo::run(&args),
         Task::Test(args) => test::run(&args)?,
         Task::Bench(args) => bench::run(&args)?,

@@ -16,7 +16,9 @@ use anyhow::{Context as _, bail};
 use crate::machine::{self, BPF_LINKER, RUST};
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 2] = ["containernetworking-plugins", "iproute2"];
+const LABORATORY: [&str; 3] = ["arpwatch", "containernetworking-plugins", "iproute2"];
+/// What the comparison runs beside arpwatch; starts no daemon when it is installed.
+const COMPARISON: [&str; 1] = ["tshark"];
 /// What boots other kernels.
 const KERNELS: [&str; 6] = [
     "busybox-static",
@@ -104,28 +106,38 @@ fn debian_rust_src() -> anyhow::Result<()> {
             .current_dir(work.path())
             .stdout(Stdio::null()),
     )?;
-    let package = fs::read_dir(work.path())?
+    let package = package_in(work.path())?;
+    let unpacked = machine::unpacked_rust_src()?;
+    unpack(&package, &unpacked)?;
+    if machine::rust_src()?.is_none() {
+        bail!("{} has no core in it", package.display());
+    }
+    Ok(())
+}
+
+/// What `apt-get download` left.
+fn package_in(directory: &Path) -> anyhow::Result<PathBuf> {
+    fs::read_dir(directory)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get download left no package")?;
+        .context("apt-get download left no package")
+}
 
-    // Unpacked beside its place and moved there whole: an interrupted run leaves nothing.
-    let unpacked = machine::unpacked_rust_src()?;
+/// Unpacks a package beside `place` and moves it there whole: an interrupted run leaves
+/// nothing.
+fn unpack(package: &Path, place: &Path) -> anyhow::Result<()> {
     let cache = machine::cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;
     let beside = tempfile::tempdir_in(&cache)?;
     machine::run(
         Command::new("dpkg")
             .arg("-x")
-            .args([&package, beside.path()]),
+            .args([package, beside.path()]),
     )?;
-    if unpacked.exists() {
-        fs::remove_dir_all(&unpacked)?;
+    if place.exists() {
+        fs::remove_dir_all(place)?;
     }
-    fs::rename(beside.keep(), &unpacked)?;
-    if machine::rust_src()?.is_none() {
-        bail!("{} has no core in it", package.display());
-    }
+    fs::rename(beside.keep(), place)?;
     Ok(())
 }
 
@@ -213,6 +225,31 @@ fn bpf_linker() -> anyhow::Result<Done> {
 /// Install what the laboratories need, for who only wants to see the demo.
 pub fn laboratory() -> anyhow::Result<()> {
     laboratory_packages().map(drop)
+}
+
+/// Install what the comparison runs, and give back the directories to look for it in. What
+/// would start a daemon on this machine's interfaces is unpacked in the cache only.
+pub fn comparison() -> anyhow::Result<Vec<PathBuf>> {
+    laboratory_packages()?;
+    packages(&COMPARISON)?;
+    let arpalert = machine::cache()?.join("arpalert");
+    if !arpalert.is_dir() {
+        let work = tempfile::tempdir()?;
+        machine::run(
+            Command::new("apt-get")
+                .args([
+                    "-qq",
+                    "-o",
+                    "APT::Sandbox::User=root",
+                    "download",
+                    "arpalert",
+                ])
+                .current_dir(work.path())
+                .stdout(Stdio::null()),
+        )?;
+        unpack(&package_in(work.path())?, &arpalert)?;
+    }
+    Ok(vec![arpalert.join("usr/sbin"), PathBuf::from("/usr/sbin")])
 }
 
 fn laboratory_packages() -> anyhow::Result<Done> {

@@ -1,6 +1,6 @@
 //! The daemon of one host: observes, judges, serves, gives back.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::ready, sync::Arc, time::Duration};
 
 use jiff::Timestamp as WallTime;
 use tokio::{
@@ -15,6 +15,7 @@ use super::{
     observer::{Ears, Observer},
     release::Releaser,
     stores::Readings,
+    sweep::{Portions, portions},
 };
 use crate::{
     config::Config,
@@ -35,10 +36,7 @@ use crate::{
     state::{self, State},
     store::watch::Watcher,
 };
-use ipam_common::{
-    Address,
-    sighting::{SightingKey, Stamps, Tally},
-};
+use ipam_common::{Address, sighting::Stamps};
 
 /// How often SIGHTINGS is read whole, to repair what events lost.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -59,7 +57,7 @@ enum Done {
         Result<Vec<(Address, Stamps)>, TableError>,
     ),
     Behind(SourceReport),
-    Swept(Result<Vec<(SightingKey, Tally)>, TableError>),
+    Swept(Result<Portions, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
 }
 
@@ -97,6 +95,8 @@ struct Daemon {
     gathering: bool,
     next_gather: Option<Instant>,
     sweeping: bool,
+    /// What the last look at SIGHTINGS found and the engine doesn't know yet.
+    portions: Portions,
     swept: Instant,
     hurry: bool,
 }
@@ -142,6 +142,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         gathering: false,
         next_gather: None,
         sweeping: false,
+        portions: Portions::new(),
         swept: Instant::now(),
         hurry: false,
     };
@@ -198,6 +199,9 @@ impl Daemon {
                     heard.map_err(DriverError::Events)?;
                     self.observer.seen(&mut seen);
                 }
+                // Always ready. Branches are asked in turn from one chosen by lot: in this
+                // place it is asked before events are one time in eight only.
+                () = ready(()), if !self.portions.is_empty() => self.portion(),
                 event = ears.links.next() => self.observer.link_event(event?),
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
@@ -239,7 +243,18 @@ impl Daemon {
             self.hurry = false;
             let tables = Arc::clone(&self.observer.tables);
             self.tasks
-                .spawn_blocking(move || Done::Swept(tables.sweep()));
+                .spawn_blocking(move || Done::Swept(tables.sweep().map(portions)));
+        }
+    }
+
+    /// Tells the engine a portion of what a look at SIGHTINGS found.
+    fn portion(&mut self) {
+        if let Some(portion) = self.portions.pop_front() {
+            self.observer.tell(Input::Snapshot(portion));
+        }
+        if self.portions.is_empty() {
+            self.sweeping = false;
+            self.swept = Instant::now();
         }
     }
 
@@ -359,10 +374,9 @@ impl Daemon {
             }
             Done::Gathered(sources, stamps) => self.pass(sources, stamps),
             Done::Behind(report) => self.observer.tell(Input::Held(report)),
-            Done::Swept(Ok(table)) => {
-                self.sweeping = false;
-                self.swept = Instant::now();
-                self.observer.tell(Input::Snapshot(table));
+            Done::Swept(Ok(portions)) => {
+                self.portions = portions;
+                self.portion();
             }
             Done::Swept(Err(error)) => {
                 self.sweeping = false;

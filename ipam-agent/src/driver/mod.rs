@@ -10,6 +10,7 @@ mod release;
 mod replay;
 mod scan;
 mod stores;
+mod sweep;
 
 use std::path::PathBuf;
 

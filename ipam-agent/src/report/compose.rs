@@ -384,7 +384,7 @@ impl Composer<'_> {
 
     fn segment_records(&self) -> Vec<SegmentRecord> {
         let topology = self.engine.topology();
-        let lost = self.engine.counts().lost;
+        let counts = self.engine.counts();
         self.engine
             .segments()
             .iter()
@@ -394,7 +394,8 @@ impl Composer<'_> {
                     segment: segment_name(segment),
                     complete: since.is_ok(),
                     watched_since: since.ok().map(|at| self.clock.at(at)),
-                    lost,
+                    lost: counts.lost,
+                    evicted: counts.evicted,
                     interfaces: {
                         let ports = topology.ports_of(segment);
                         let watched = ports.filter(|(_, port)| port.wanted);

@@ -7,11 +7,11 @@
 use std::{fs, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use nix::{time::clock_getcpuclockid, unistd::Pid};
 
 use super::{Figure, in_lab, wire::Watched};
 use crate::{
     lab::ip,
+    process::cpu_seconds,
     runtime::{self, Network},
 };
 
@@ -77,10 +77,4 @@ pub fn figures() -> Result<Vec<Figure>> {
         watched.stop()?;
         Ok(figures)
     })
-}
-
-/// The CPU time of a process, the threads that ended included.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?))?;
-    Ok(Duration::from(clock.now()?).as_secs_f64())
 }

@@ -18,7 +18,7 @@ pub enum Family {
 
 impl Family {
     /// The address of a name.
-    pub(super) fn address(self, name: &str) -> Result<Address> {
+    pub(crate) fn address(self, name: &str) -> Result<Address> {
         let ip = match self {
             Self::V4 => v4(name)?.into(),
             Self::V6 => v6(name)?.into(),
@@ -27,7 +27,7 @@ impl Family {
     }
 
     /// The frame of a line.
-    pub(super) fn frame(self, words: &[&str]) -> Result<Vec<u8>> {
+    pub(crate) fn frame(self, words: &[&str]) -> Result<Vec<u8>> {
         match self {
             Self::V4 => Ok(arp(words)?.frame()),
             Self::V6 => Ok(nd(words)?.frame()),
@@ -95,7 +95,7 @@ fn v6(name: &str) -> Result<Ipv6Addr> {
 }
 
 /// The MAC of a name.
-pub(super) fn mac(name: &str) -> Result<Mac> {
+pub(crate) fn mac(name: &str) -> Result<Mac> {
     match *name.as_bytes() {
         // VRRP's (RFC 9568 §7.3), with the letter for a virtual router's number.
         [letter, b'\''] => Mac::new([0, 0, 0x5e, 0, 1, letter]),

@@ -62,9 +62,12 @@ pub struct SegmentRecord {
     pub watched_since: Option<Timestamp>,
     /// Whether every port that frames can come in by is watched now.
     pub complete: bool,
-    /// How many sightings were lost (events dropped, entries evicted or refused): they
-    /// lower detection, not coverage.
+    /// How many sightings were lost on this host (events dropped or held back, entries
+    /// refused): they lower detection, not coverage.
     pub lost: u64,
+    /// How many addresses this host forgot because its table was full: those that are
+    /// neither leased nor contested, the longest unheard first.
+    pub evicted: u64,
     /// Its watched ports, by name.
     pub interfaces: Vec<String>,
 }

@@ -26,6 +26,7 @@ impl Document for Segments {
             ("COVERED SINCE", Left),
             ("COMPLETE", Left),
             ("LOST", Right),
+            ("EVICTED", Right),
             ("INTERFACES", Left),
         ]);
         for record in &self.segments {
@@ -37,6 +38,7 @@ impl Document for Segments {
                     false => Cell::new(Style::Warning, "no"),
                 },
                 record.lost.to_string().into(),
+                record.evicted.to_string().into(),
                 joined(&record.interfaces, ", ").into(),
             ]);
         }
@@ -51,6 +53,7 @@ impl Document for Segments {
             &"watched_since",
             &"complete",
             &"lost",
+            &"evicted",
             &"interfaces",
         ]);
         for record in &self.segments {
@@ -61,6 +64,7 @@ impl Document for Segments {
                 &Maybe(record.watched_since),
                 &record.complete,
                 &record.lost,
+                &record.evicted,
                 &joined(&record.interfaces, " "),
             ]);
         }
@@ -92,9 +96,19 @@ pub(super) fn in_one_line(page: &mut Page, segments: &[SegmentRecord]) {
         count(interfaces, "interface"),
     );
     page.text(0, Style::Plain, &text);
-    let lost: u64 = segments.iter().map(|record| record.lost).sum();
+    // Both are the host's, whichever segment tells of them.
+    let most = |count: fn(&SegmentRecord) -> u64| segments.iter().map(count).max().unwrap_or(0);
+    let lost = most(|record| record.lost);
     if lost > 0 {
         let text = format!("{lost} sightings were lost: a short conflict may have been missed.");
+        page.text(0, Style::Warning, &text);
+    }
+    let evicted = most(|record| record.evicted);
+    if evicted > 0 {
+        let text = format!(
+            "{evicted} addresses were forgotten, none of them leased or contested: the table \
+             is full. Somebody may be flooding it with forged ones."
+        );
         page.text(0, Style::Warning, &text);
     }
 }

@@ -135,6 +135,7 @@ fn segment_records() -> Vec<SegmentRecord> {
             watched_since: Some(ago(7500)),
             complete: true,
             lost: 0,
+            evicted: 0,
             interfaces: vec!["mgmt-bo".to_owned(), "veth1a2b3c4d".to_owned()],
         },
         SegmentRecord {
@@ -142,6 +143,7 @@ fn segment_records() -> Vec<SegmentRecord> {
             watched_since: None,
             complete: false,
             lost: 7,
+            evicted: 12,
             interfaces: vec!["mgmt-bo".to_owned()],
         },
     ]
