@@ -2,6 +2,7 @@
 //! stdout, everything else to stderr.
 
 mod addresses;
+mod check;
 mod doctor;
 mod explain;
 mod io;
@@ -28,6 +29,7 @@ use crate::{
     driver::{DriverError, ReplayError},
     journal::JournalError,
     netlink::NetlinkError,
+    prober::ProbeError,
     report::RenderError,
     serve::ClientError,
 };
@@ -72,6 +74,8 @@ pub enum Command {
     /// Give back leases that nobody uses any more
     #[command(subcommand)]
     Reclaim(reclaim::ReclaimCommand),
+    /// Is an address free? Asks on the wire, and claims nothing
+    Check(check::CheckArgs),
     /// What works on this host, what doesn't, and the mend
     Doctor(doctor::DoctorArgs),
     /// Remove what the agent left on this host; leases are not touched
@@ -152,6 +156,9 @@ pub enum CliError {
     /// The wire could not be looked at.
     #[error(transparent)]
     NoLook(DriverError),
+    /// The wire could not be asked.
+    #[error(transparent)]
+    NotAsked(#[from] ProbeError),
     /// A capture could not be judged.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -170,7 +177,7 @@ impl CliError {
     /// 3: it could not look; 2: any other error.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Blind(_) | Self::NoLook(_) => ExitCode::from(3),
+            Self::Blind(_) | Self::NoLook(_) | Self::NotAsked(_) => ExitCode::from(3),
             _ => ExitCode::from(2),
         }
     }
@@ -205,6 +212,7 @@ impl Cli {
                 Command::Segments(args) => args.run(io).await,
                 Command::Explain(args) => args.run(io).await,
                 Command::Reclaim(command) => command.run(io).await,
+                Command::Check(args) => args.run(io).await,
                 Command::Doctor(args) => args.run(io).await,
                 Command::Uninstall(args) => args.run(io),
             }

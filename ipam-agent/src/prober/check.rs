@@ -25,7 +25,7 @@ pub struct Checked {
     /// Who has the address; `None`: it is free.
     pub user: Option<User>,
     /// How often it was to be asked for.
-    pub questions: usize,
+    pub questions: u32,
     /// How long the look was to take.
     pub length: Duration,
 }

@@ -5,6 +5,7 @@
 //! (that of their type's documentation), so that two documents can be compared as text.
 //! Times are RFC 3339. A key is always there; what isn't known is null.
 
+mod check;
 mod doctor;
 mod hardware;
 mod leases;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::plan::Reason;
 
-pub use self::{doctor::*, hardware::*, leases::*, reclaim::*, report::*};
+pub use self::{check::*, doctor::*, hardware::*, leases::*, reclaim::*, report::*};
 
 /// An enum whose variants have one name each: in JSON, in tables and as a flag's value.
 macro_rules! named {

@@ -1,6 +1,7 @@
 //! Documents as tables for people, and as JSON and CSV for programs.
 
 mod addresses;
+mod check;
 mod doctor;
 mod explain;
 mod leases;

@@ -109,6 +109,12 @@ fn history() {
 }
 
 #[test]
+fn check() {
+    let checks = samples::checks();
+    assert_snapshot!(checks.each_ref().map(all).join("\n#####\n\n"));
+}
+
+#[test]
 fn doctor() {
     assert_snapshot!(all(&samples::doctor()));
 }
@@ -148,6 +154,7 @@ fn documents_survive_json() {
     check(&samples::applied());
     check(&samples::history());
     check(&samples::doctor());
+    samples::checks().iter().for_each(check);
 }
 
 #[test]

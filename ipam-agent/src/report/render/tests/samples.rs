@@ -475,3 +475,43 @@ pub fn doctor() -> Doctor {
         ],
     }
 }
+
+/// Of a free address, one in use, one being claimed, and one of this host.
+pub fn checks() -> [AddressCheck; 4] {
+    use AddressVerdict::*;
+    let check = |verdict, heard: Option<(u8, Evidence)>, reason: &str| AddressCheck {
+        schema: AddressCheckSchema::V1,
+        generated_at: now(),
+        host: host(),
+        address: address(9),
+        interface: "mgmt-br".to_owned(),
+        verdict,
+        mac: heard.map(|(number, _)| mac(number)),
+        evidence: heard.map(|(_, evidence)| EvidenceName(evidence)),
+        own_interface: None,
+        probes: (verdict == Free).then_some(3),
+        listened_ms: (verdict == Free).then_some(6214),
+        reason: format!("10.52.0.9 is {reason}"),
+    };
+    [
+        check(
+            Free,
+            None,
+            "free: nobody on mgmt-br answered 3 probes in 6.2 s",
+        ),
+        check(
+            InUse,
+            Some((1, Evidence::ArpReply)),
+            "in use by 02:00:00:00:00:01, heard on mgmt-br (arp-reply)",
+        ),
+        check(
+            BeingClaimed,
+            Some((2, Evidence::ArpProbe)),
+            "being claimed by 02:00:00:00:00:02, which probes for it on mgmt-br",
+        ),
+        AddressCheck {
+            own_interface: Some("mgmt-br".to_owned()),
+            ..check(InUse, None, "in use by this host, on mgmt-br")
+        },
+    ]
+}
