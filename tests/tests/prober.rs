@@ -77,7 +77,7 @@ impl Host {
     }
 
     /// In whose name the host asks for an address on its bridge.
-    fn asker(&self, address: Address) -> Option<Asker> {
+    fn asker(&self, outlet: Outlet, address: Address) -> Option<Asker> {
         let topology = within(&self.namespace, async || {
             let filter = NameFilter::new(&["veth*"], &[]).expect("patterns");
             let mut links = Links::open(filter).expect("subscribed");
@@ -89,7 +89,7 @@ impl Host {
             }
         });
         let segment = segment(&topology);
-        Asker::of(&topology, &segment, address)
+        Asker::of(&topology, &segment, outlet, address)
     }
 
     fn confirm(&self, confirm: Confirm) -> Answer {
@@ -135,7 +135,7 @@ fn two_claimants_both_answer_and_a_stranger_does_not() {
     }
     for address in ["10.77.0.5", "fd00:77::5"] {
         let address = claimable(address);
-        let own = host.asker(address);
+        let own = host.asker(host.outlet(0, UNTAGGED), address);
         assert!(own.is_some(), "the bridge has addresses");
         for asker in [own, None] {
             for (number, pod) in host.pods.iter().enumerate() {
@@ -191,7 +191,7 @@ fn a_machine_that_does_not_have_the_address_is_silent() {
             outlet: host.outlet(0, UNTAGGED),
             address,
             claimant: mac(&host.pods[0], "eth0"),
-            asker: host.asker(address),
+            asker: host.asker(host.outlet(0, UNTAGGED), address),
             unprobed: true,
         };
         assert_eq!(host.confirm(confirm), Answer::Silent);
@@ -214,7 +214,7 @@ fn a_kernel_in_its_own_detection_does_not_give_up_at_our_question() {
     let pod = &host.pods[0];
     detecting(pod);
     let address = claimable("fd00:77::5");
-    let asker = host.asker(address);
+    let asker = host.asker(host.outlet(0, UNTAGGED), address);
     assert!(asker.is_some());
     let confirm = Confirm {
         outlet: host.outlet(0, UNTAGGED),
@@ -284,7 +284,7 @@ fn a_host_that_probes_by_rfc_5227_does_not_give_up_at_our_question() {
         outlet: host.outlet(0, UNTAGGED),
         address,
         claimant: mac(pod, "eth0"),
-        asker: host.asker(address),
+        asker: host.asker(host.outlet(0, UNTAGGED), address),
         unprobed: true,
     };
     let nobodys = Confirm {

@@ -13,6 +13,7 @@
 //! Bounded: [`AT_ONCE`] questions are asked at once, [`WAITING`] more wait, others are
 //! refused; all of them together send [`FRAMES_PER_SECOND`] at most.
 
+mod asker;
 mod check;
 mod exchange;
 mod filter;
@@ -35,6 +36,7 @@ use tokio::{
 };
 
 pub use self::{
+    asker::Asker,
     check::{Checked, User, check},
     schedule::Schedule,
 };
@@ -45,7 +47,6 @@ use self::{
     pace::Pace,
     socket::PortSocket,
 };
-use crate::engine::segment::{Segment, Topology};
 
 /// How many questions are asked at once; each has a socket.
 pub const AT_ONCE: usize = 64;
@@ -61,35 +62,6 @@ pub struct Outlet {
     pub ifindex: u32,
     /// The tags that frames have there. Answers count only with the same ones.
     pub tags: Tags,
-}
-
-/// In whose name a question is asked: an address of this host, and the MAC that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
-    address: Address,
-    mac: Mac,
-}
-
-impl Asker {
-    /// This host's address on the segment that can ask for `address`: in IPv6 the link-local
-    /// one, in IPv4 the one most like it, as that is the likeliest to be in its subnet.
-    pub fn of(topology: &Topology, segment: &Segment, address: Address) -> Option<Self> {
-        let own = topology.own_addresses.iter().filter(|own| {
-            own.address.is_ipv4() == address.is_ipv4()
-                && (address.is_ipv4() || own.address.is_link_local())
-                && own.address != address
-                && topology.own_segment(own).as_ref() == Some(segment)
-        });
-        let bits = |address: Address| u128::from_be_bytes(address.mapped());
-        own.filter_map(|own| {
-            let address = own.address;
-            Some(Self {
-                address,
-                mac: own.mac?,
-            })
-        })
-        .max_by_key(|asker| (bits(asker.address) ^ bits(address)).leading_zeros())
-    }
 }
 
 /// Does a machine that claims an address answer for it?
@@ -304,8 +276,6 @@ async fn link_again(before: &Link) -> Result<(), ProbeError> {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
     use futures_util::future::poll_immediate;
 
     use super::*;
@@ -313,33 +283,25 @@ mod tests {
     #[tokio::test]
     async fn more_than_can_wait_is_refused_at_once() {
         let prober = Prober::default();
-        let confirm = Confirm {
-            outlet: Outlet {
-                ifindex: 0,
-                tags: Tags::default(),
-            },
-            address: Address::v4([10, 0, 0, 5]).expect("claimable"),
-            claimant: Mac::new([2, 0, 0, 0, 0, 9]).expect("unicast"),
-            asker: None,
-            unprobed: true,
-        };
-        let mut waiting = Vec::new();
-        for _ in 0..AT_ONCE + WAITING {
-            let mut asked = Box::pin(prober.confirm(confirm));
-            assert!(poll_immediate(&mut asked).await.is_none());
-            waiting.push(asked);
+        let mut asking = Vec::new();
+        for _ in 0..AT_ONCE {
+            asking.push(prober.turn().await.expect("a turn"));
         }
-        let refused = poll_immediate(pin!(prober.confirm(confirm))).await;
-        assert!(
-            matches!(refused, Some(Err(ProbeError::Busy))),
-            "{refused:?}"
-        );
-        // Who stops waiting makes room.
+        let mut waiting = Vec::new();
+        for _ in 0..WAITING {
+            let mut turn = Box::pin(prober.turn());
+            assert!(poll_immediate(&mut turn).await.is_none());
+            waiting.push(turn);
+        }
+        let refused = prober.turn().await;
+        assert!(matches!(refused, Err(ProbeError::Busy)), "{refused:?}");
+        // Who stops waiting makes room, and who is done gives the turn to the next.
         waiting.pop();
-        let asked = pin!(prober.confirm(confirm));
-        assert!(poll_immediate(asked).await.is_none());
+        let mut last = Box::pin(prober.turn());
+        assert!(poll_immediate(&mut last).await.is_none());
+        drop(asking);
+        assert!(waiting.remove(0).await.is_ok());
         drop(waiting);
-        let asked = prober.confirm(confirm).await;
-        assert!(matches!(asked, Err(ProbeError::NoPort(0))), "{asked:?}");
+        assert!(last.await.is_ok());
     }
 }
