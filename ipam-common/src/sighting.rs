@@ -77,6 +77,19 @@ impl Evidence {
         matches!(self, Self::ArpProbe | Self::DadProbe)
     }
 
+    /// Whether it is ARP, not Neighbor Discovery.
+    #[inline(always)]
+    pub const fn is_arp(self) -> bool {
+        matches!(
+            self,
+            Self::ArpRequest
+                | Self::ArpReply
+                | Self::ArpAnnouncement
+                | Self::ArpGratuitousReply
+                | Self::ArpProbe
+        )
+    }
+
     /// Whether it is an assertion that contests nobody.
     #[inline(always)]
     pub const fn is_weak(self) -> bool {
@@ -167,7 +180,7 @@ pub struct Tally {
     pub last_strong: u64,
     /// How many came; wraps after 2³².
     pub frames: u32,
-    /// The kinds of evidence among them, as [`Evidence::bit`].
+    /// The kinds of evidence among them, as [`Evidence::bit`], and [`Self::FORWARDED`].
     pub kinds: u32,
     /// Ethernet destination of the last.
     pub ether_dst: [u8; 6],
@@ -182,17 +195,21 @@ impl Tally {
     /// A probe that comes again after this long, in nanoseconds, is news.
     pub const PROBE_QUIET: u64 = 1_000_000_000;
 
+    /// The bit in [`Self::kinds`] of frames whose Ethernet source isn't the sender that their
+    /// ARP names.
+    pub const FORWARDED: u32 = 1 << 31;
+
     /// The tally of a first frame.
     #[inline(always)]
-    pub const fn first(evidence: Evidence, ether_dst: [u8; 6], now: u64) -> Self {
+    pub fn first(sighting: &Sighting, now: u64) -> Self {
         Self {
             first_seen: now,
             last_seen: now,
-            last_strong: if evidence.is_weak() { 0 } else { now },
+            last_strong: if sighting.evidence.is_weak() { 0 } else { now },
             frames: 1,
-            kinds: evidence.bit(),
-            ether_dst,
-            evidence: evidence as u8,
+            kinds: Self::kinds_of(sighting),
+            ether_dst: sighting.ether_dst,
+            evidence: sighting.evidence as u8,
             settled: 0,
         }
     }
@@ -200,33 +217,43 @@ impl Tally {
     /// Whether one frame more says, at the same time, what the last one said: it needs to be
     /// counted, and nothing else.
     #[inline(always)]
-    pub fn is_repeat(&self, evidence: Evidence, ether_dst: [u8; 6], now: u64) -> bool {
+    pub fn is_repeat(&self, sighting: &Sighting, now: u64) -> bool {
         self.settled != 0
             && self.last_seen == now
-            && self.evidence == evidence as u8
-            && self.ether_dst == ether_dst
+            && self.evidence == sighting.evidence as u8
+            && self.ether_dst == sighting.ether_dst
+            && self.kinds & Self::kinds_of(sighting) == Self::kinds_of(sighting)
     }
 
     /// Whether one frame more is news: of a kind that was not among those before, or a
     /// probe after [`Self::PROBE_QUIET`].
     #[inline(always)]
-    pub const fn is_news(&self, evidence: Evidence, now: u64) -> bool {
-        self.kinds & evidence.bit() == 0
-            || (evidence.is_probe() && now.saturating_sub(self.last_seen) >= Self::PROBE_QUIET)
+    pub fn is_news(&self, sighting: &Sighting, now: u64) -> bool {
+        let kinds = Self::kinds_of(sighting);
+        self.kinds & kinds != kinds
+            || (sighting.evidence.is_probe()
+                && now.saturating_sub(self.last_seen) >= Self::PROBE_QUIET)
     }
 
     /// Count one frame more. Times never go back.
     #[inline(always)]
-    pub fn add(&mut self, evidence: Evidence, ether_dst: [u8; 6], now: u64) {
+    pub fn add(&mut self, sighting: &Sighting, now: u64) {
         self.last_seen = self.last_seen.max(now);
-        if !evidence.is_weak() {
+        if !sighting.evidence.is_weak() {
             self.last_strong = self.last_strong.max(now);
         }
         self.frames = self.frames.wrapping_add(1);
-        self.kinds |= evidence.bit();
-        self.ether_dst = ether_dst;
-        self.evidence = evidence as u8;
+        self.kinds |= Self::kinds_of(sighting);
+        self.ether_dst = sighting.ether_dst;
+        self.evidence = sighting.evidence as u8;
         self.settled = 0;
+    }
+
+    /// What a frame adds to [`Self::kinds`].
+    #[inline(always)]
+    pub fn kinds_of(sighting: &Sighting) -> u32 {
+        let forwarded = sighting.evidence.is_arp() && sighting.ether_src != sighting.mac.bytes();
+        sighting.evidence.bit() | if forwarded { Self::FORWARDED } else { 0 }
     }
 }
 
@@ -269,8 +296,16 @@ pub struct Speaker {
     pub ether_dst: [u8; 6],
     /// How, as [`Evidence`].
     pub evidence: u8,
+    /// How many more of its words are told of, because somebody probed for the address: the
+    /// answer is among them.
+    pub probed: u8,
     /// Always zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
+}
+
+impl Speaker {
+    /// [`Self::probed`] after a probe.
+    pub const ANSWERS: u8 = 3;
 }
 
 /// Value of PORTS, keyed by ifindex: what one port may still put into the shared tables,

@@ -54,13 +54,10 @@ pub fn sighting_apart(ctx: &TcContext, sighting: &Sighting) {
 #[inline(always)]
 pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
     let evidence = sighting.evidence;
-    count(match evidence {
-        Evidence::ArpRequest
-        | Evidence::ArpReply
-        | Evidence::ArpAnnouncement
-        | Evidence::ArpGratuitousReply
-        | Evidence::ArpProbe => Counter::Arp,
-        _ => Counter::Nd,
+    count(if evidence.is_arp() {
+        Counter::Arp
+    } else {
+        Counter::Nd
     });
     // SAFETY: the context is valid while the program runs.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
@@ -74,13 +71,12 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
         probe: evidence.is_probe() as u8,
         reserved: 0,
     };
-    let ether_dst = sighting.ether_dst;
     let tally = SIGHTINGS.get_ptr_mut(&key);
     if let Some(tally) = tally {
         // SAFETY: a map's value outlives the program's run. Frames of one speaker seldom
         // come by two CPUs at once; if they do, a count may be lost.
         let tally = unsafe { &mut *tally };
-        if tally.is_repeat(evidence, ether_dst, recently) {
+        if tally.is_repeat(sighting, recently) {
             tally.frames = tally.frames.wrapping_add(1);
             return;
         }
@@ -88,14 +84,16 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
     let leased = stamp(&key.address, evidence, recently);
     let contests = !evidence.is_probe() && !evidence.is_weak();
     let last = SPEAKERS.get_ptr_mut(&key.address);
+    let (again, asked) = match last {
+        Some(last) if contests => again(last, &key, sighting, recently),
+        _ => (false, false),
+    };
 
     if let Some(tally) = tally {
         // SAFETY: as above.
         let tally = unsafe { &mut *tally };
-        if !tally.is_news(evidence, recently)
-            && (!contests || again(last, &key, sighting, recently))
-        {
-            tally.add(evidence, ether_dst, recently);
+        if !asked && !tally.is_news(sighting, recently) && (!contests || again) {
+            tally.add(sighting, recently);
             tally.settled = 1;
             return;
         }
@@ -105,34 +103,42 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
     let news = match tally {
         // SAFETY: as above.
         Some(tally) => unsafe {
-            let news = (*tally).is_news(evidence, now);
-            (*tally).add(evidence, ether_dst, now);
-            news
+            let news = (*tally).is_news(sighting, now);
+            (*tally).add(sighting, now);
+            news || asked
         },
         // A leased address is told of even where the port's share is used up: who floods
         // may hide a conflict in the flood.
-        None => enter(&key, &Tally::first(evidence, ether_dst, now)) || leased,
+        None => enter(&key, &Tally::first(sighting, now)) || leased,
     };
     // Speakers are entered of addresses that have a sighting or a lease, so there are no
     // more of them; one that is there already may be replaced by anybody.
-    let changes = contests && (last.is_some() || tally.is_some() || news);
+    let changes = contests && !again && (last.is_some() || tally.is_some() || news);
     if news || changes {
         tell(&key, sighting, last, leased, now);
     }
-    if changes {
-        if let Some(last) = last {
-            unsettle(&mut key, last);
-            key.ifindex = ifindex;
-            key.outer_vlan = sighting.tags.outer;
-            key.vlan = sighting.tags.vlan;
-            key.mac = sighting.mac.bytes();
+    // A probe sent to one station is a keep-alive, which asks nobody for the address.
+    let asks = evidence.is_probe() && sighting.ether_dst[0] & 1 != 0;
+    if (asks || changes)
+        && let Some(last) = last
+    {
+        if asks {
+            // SAFETY: a map's value outlives the program's run.
+            unsafe { (*last).probed = Speaker::ANSWERS };
         }
+        unsettle(&mut key, last);
+        key.ifindex = ifindex;
+        key.outer_vlan = sighting.tags.outer;
+        key.vlan = sighting.tags.vlan;
+        key.mac = sighting.mac.bytes();
+    }
+    if changes {
         change(&key, sighting, now);
     }
 }
 
-/// Somebody else speaks for the address: what the last speaker repeats is a return. Leaves
-/// the last speaker's place in `key`.
+/// Somebody else speaks for the address, or asks for it: what the last speaker repeats is a
+/// return, or an answer. Leaves the last speaker's place in `key`.
 ///
 /// Where both speak at the same moment by two CPUs, one of them may stay settled: for the
 /// rest of its jiffy at most.
@@ -146,6 +152,7 @@ fn unsettle(key: &mut SightingKey, last: *const Speaker) {
         key.outer_vlan = (*last).outer_vlan;
         key.vlan = (*last).vlan;
         key.mac = (*last).mac;
+        key.probe = 0;
         if let Some(tally) = SIGHTINGS.get_ptr_mut(key) {
             (*tally).settled = 0;
         }
@@ -170,25 +177,28 @@ fn stamp(address: &[u8; 16], evidence: Evidence, at: u64) -> bool {
 }
 
 /// Whether the last speaker for the address is the one at this place; if so, that it spoke
-/// again is noted.
+/// again is noted. And whether that may be the answer to a probe.
 #[inline(always)]
-fn again(last: Option<*mut Speaker>, key: &SightingKey, sighting: &Sighting, at: u64) -> bool {
-    let Some(last) = last else {
-        return false;
-    };
+fn again(last: *mut Speaker, key: &SightingKey, sighting: &Sighting, at: u64) -> (bool, bool) {
     // SAFETY: a map's value outlives the program's run, and only the speaker that it names
-    // writes into it in place.
+    // writes into it in place, but for the count of answers to be told of, which is as good
+    // one more or less.
     let last = unsafe { &mut *last };
     let same = last.mac == key.mac
         && last.ifindex == key.ifindex
         && last.outer_vlan == key.outer_vlan
         && last.vlan == key.vlan;
-    if same {
-        last.at = last.at.max(at);
-        last.ether_dst = sighting.ether_dst;
-        last.evidence = sighting.evidence as u8;
+    if !same {
+        return (false, false);
     }
-    same
+    last.at = last.at.max(at);
+    last.ether_dst = sighting.ether_dst;
+    last.evidence = sighting.evidence as u8;
+    let asked = last.probed != 0;
+    if asked {
+        last.probed -= 1;
+    }
+    (true, asked)
 }
 
 /// Enter a new sighting, if its port has any of its share left.
@@ -224,7 +234,8 @@ fn change(key: &SightingKey, sighting: &Sighting, now: u64) {
         mac: key.mac,
         ether_dst: sighting.ether_dst,
         evidence: sighting.evidence as u8,
-        reserved: [0; 3],
+        probed: 0,
+        reserved: [0; 2],
     };
     let _ = SPEAKERS.insert(&key.address, &speaker, BPF_ANY.into());
 }
@@ -237,7 +248,8 @@ const NOBODY: Speaker = Speaker {
     mac: [0; 6],
     ether_dst: [0; 6],
     evidence: 0,
-    reserved: [0; 3],
+    probed: 0,
+    reserved: [0; 2],
 };
 
 /// The last speaker, unless it is `mac`, or was replaced while being read: an LRU map gives a replaced

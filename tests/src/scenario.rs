@@ -8,17 +8,20 @@
 //! 5.0 vB ANN B X
 //! 10,20 vB REQ B X G         twice: B, whose address is X, asks for G
 //! 60 grant Y A               at 60 s, Y is leased to A
+//! 65 answers X A B           asked by the agent, A and B both say that they have X
 //! 70 end                     the clock goes on until 70 s
 //! ```
 //!
 //! Frames, of MAC `m` and addresses `s`, `t`: `ANN m s` gratuitous request, `GREP m s`
 //! gratuitous reply, `REQ m s t` request, `REP m s n t` reply to `n`, `PROBE m t` probe,
-//! `UPROBE m t n` probe sent to `n` alone; in IPv6 the advertisement or solicitation that
-//! says the same, and `WEAK m s` an advertisement without Override, `FAR m s` one that came
+//! `UPROBE m t n` probe sent to `n` alone, `FORGED m s n` announcement of `m` in a frame of
+//! `n`; in IPv6 the advertisement or solicitation that
+//! says the same, `NPROBE m t n` a probe with a nonce, `WEAK m s` an advertisement without Override, `FAR m s` one that came
 //! through a router. `tag 100` at the end tags the frame.
 //!
 //! Names: ports `vA` to `vF` (a guest's veth each) and `up` (a bond); MACs and addresses
-//! are one letter, or a letter and a digit.
+//! are one letter, or a letter and a digit; the MAC of a letter and a prime is that of a
+//! virtual router, `EE` is Calico's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +33,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use ipam_agent::engine::{
     Engine,
+    confirm::Question,
     conflict::Conflict,
     input::{Command, Input, Notice, Seen},
     lease::StoreView,
@@ -68,9 +72,13 @@ pub struct World {
     pub engine: Engine,
     /// Frames that the parser refused, by reason.
     pub refused: BTreeMap<&'static str, u32>,
+    /// What the engine asked claimants.
+    pub asked: Vec<Question>,
     now: Timestamp,
     topology: Topology,
     view: StoreView,
+    /// A second store that speaks for the same bridge.
+    other: StoreView,
     owners: Owners,
     grants: i64,
     ids: Vec<Arc<str>>,
@@ -139,7 +147,7 @@ impl World {
     pub fn conflicts(&self) -> BTreeSet<(Address, &'static str)> {
         let conflicts = self.engine.conflicts();
         conflicts
-            .map(|(_, address, _, conflict)| (address, conflict.verdict.kind().name()))
+            .map(|case| (case.address, case.conflict.verdict.kind().name()))
             .collect()
     }
 
@@ -214,10 +222,33 @@ impl World {
                     .retain(|own| own.address != address);
                 self.tell_links();
             }
+            ["answers", address, ref who @ ..] => {
+                self.advance(at);
+                let address = self.family.address(address)?;
+                let asked = self.asked.iter().rfind(|asked| asked.address == address);
+                let segment = asked.context("nobody was asked")?.segment.clone();
+                let answered: Result<Vec<_>> = who.iter().map(|name| words::mac(name)).collect();
+                self.tell(Input::Answers {
+                    segment,
+                    address,
+                    answered: answered?,
+                });
+            }
             ["link", port, "gone"] => {
                 self.advance(at);
                 self.topology.ports.retain(|_, known| *known.name != *port);
                 self.tell_links();
+            }
+            ["other", "grant", address, holder] => {
+                self.advance(at);
+                self.grant_other(address, holder)?;
+                self.tell_leases();
+            }
+            ["other", "revoke", address] => {
+                self.advance(at);
+                let address = self.family.address(address)?;
+                self.other.leases.retain(|lease| lease.address != address);
+                self.tell_leases();
             }
             [port, ref what @ ..] => {
                 let mut frame = self.family.frame(what)?;
@@ -263,9 +294,9 @@ impl World {
             self.tallies
                 .entry(key)
                 .and_modify(|tally| {
-                    tally.add(sighting.evidence, sighting.ether_dst, seen.at.0);
+                    tally.add(&sighting, seen.at.0);
                 })
-                .or_insert_with(|| Tally::first(sighting.evidence, sighting.ether_dst, seen.at.0));
+                .or_insert_with(|| Tally::first(&sighting, seen.at.0));
         }
         let table = self.tallies.iter().map(|(&key, &tally)| (key, tally));
         self.tell(Input::Snapshot(table.collect()));
@@ -283,7 +314,7 @@ impl World {
     fn tell_leases(&mut self) {
         self.tell(Input::Stores {
             source: 0,
-            views: vec![self.view.clone()],
+            views: vec![self.view.clone(), self.other.clone()],
             failed: Vec::new(),
             owners: self.owners.clone(),
         });
@@ -292,13 +323,16 @@ impl World {
     /// Writes down what the engine publishes.
     fn listen(&mut self) {
         while let Some(command) = self.engine.next_command() {
-            if let Command::Publish(
-                Notice::Opened(segment, address, conflict)
-                | Notice::Resolved(segment, address, conflict),
-            ) = command
-            {
-                let line = self.line(&segment, address, &conflict);
-                self.told.push_str(&line);
+            match command {
+                Command::Publish(
+                    Notice::Opened(segment, address, conflict)
+                    | Notice::Resolved(segment, address, conflict),
+                ) => {
+                    let line = self.line(&segment, address, &conflict);
+                    self.told.push_str(&line);
+                }
+                Command::Ask(question) => self.asked.push(question),
+                _ => {}
             }
         }
     }

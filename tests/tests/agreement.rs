@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use ipam_agent::source::live::pod;
 use ipam_common::{
     Address, Captured, Counter, Parsed, Refusal, Sighting, parse,
-    sighting::{Event, SightingKey},
+    sighting::{Event, SightingKey, Tally},
     source,
 };
 use tests::{
@@ -125,7 +125,8 @@ fn expected(parsed: Parsed, at: u64) -> Told {
             };
             told.counters.insert(counter as u32, 1);
             told.counters.insert(Counter::EventsSent as u32, 1);
-            told.sightings.push((key(&sighting), evidence.bit()));
+            told.sightings
+                .push((key(&sighting), Tally::kinds_of(&sighting)));
             if !evidence.is_probe() && !evidence.is_weak() {
                 let address = sighting.address.mapped();
                 told.speakers

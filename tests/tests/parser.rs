@@ -330,12 +330,20 @@ proptest! {
     fn a_tally_is_in_order(
         frames in prop::collection::vec((0..9_u8, 0..3_000_000_000_u64), 1..50),
     ) {
-        let evidence = |byte| Evidence::from_byte(byte).unwrap_or(Evidence::ArpRequest);
-        let mut tally = Tally::first(evidence(frames[0].0), [0; 6], frames[0].1);
+        let said = |byte| {
+            let frame = Arp::request(mac(1), X, G).frame();
+            let Parsed::Sighting(sighting) = parse(&Captured::new(&frame)) else {
+                panic!("not a sighting");
+            };
+            let evidence = Evidence::from_byte(byte).unwrap_or(Evidence::ArpRequest);
+            Sighting { evidence, ..sighting }
+        };
+        let evidence = |byte| said(byte).evidence;
+        let mut tally = Tally::first(&said(frames[0].0), frames[0].1);
         for (byte, now) in &frames[1..] {
-            let news = tally.is_news(evidence(*byte), *now);
+            let news = tally.is_news(&said(*byte), *now);
             prop_assert_eq!(news, tally.kinds & evidence(*byte).bit() == 0);
-            tally.add(evidence(*byte), [0; 6], *now);
+            tally.add(&said(*byte), *now);
             prop_assert!(tally.first_seen <= tally.last_seen);
             prop_assert!(tally.last_strong <= tally.last_seen);
         }

@@ -178,6 +178,59 @@ fn a_probe_is_told_again_after_a_second() -> anyhow::Result<()> {
 }
 
 #[test]
+fn an_answer_to_a_probe_is_told_though_its_speaker_is_known() -> anyhow::Result<()> {
+    let Some(mut kernel) = Kernel::load()? else {
+        return Ok(());
+    };
+    let [request, reply] = [
+        Arp::request(mac(1), X, G).frame(),
+        Arp::reply(mac(1), X, mac(2), Ipv4Addr::UNSPECIFIED).frame(),
+    ];
+    for frame in [&request, &reply] {
+        assert_eq!(kernel.hear(frame)?.len(), 1);
+        assert_eq!(kernel.hear(frame)?, []);
+    }
+    // A keep-alive to one station asks nobody.
+    let probe = Arp::probe(mac(2), X);
+    let unicast = Arp {
+        ether_dst: mac(1),
+        ..probe.clone()
+    };
+    assert_eq!(kernel.hear(&unicast.frame())?.len(), 1);
+    assert_eq!(kernel.hear(&reply)?, []);
+    thread::sleep(Duration::from_millis(1_050));
+    assert_eq!(kernel.hear(&probe.frame())?.len(), 1);
+    // What the owner says first need not be the answer.
+    for (frame, told) in [(&request, 1), (&reply, 1), (&reply, 1), (&reply, 0)] {
+        assert_eq!(kernel.hear(frame)?.len(), told);
+    }
+    let tallies = kernel.tallies()?;
+    let frames = tallies.iter().filter(|tally| tally.last_strong != 0);
+    assert_eq!(frames.map(|tally| tally.frames).max(), Some(9));
+    Ok(())
+}
+
+#[test]
+fn a_frame_from_another_than_its_sender_is_told_once() -> anyhow::Result<()> {
+    let Some(mut kernel) = Kernel::load()? else {
+        return Ok(());
+    };
+    let own = Arp::announcement(mac(1), X);
+    let forwarded = Arp {
+        ether_src: mac(2),
+        ..own.clone()
+    };
+    for frame in [own.frame(), forwarded.frame()] {
+        let [event] = kernel.hear(&frame)?[..] else {
+            anyhow::bail!("not one event");
+        };
+        assert_eq!(event.ether_src, frame[6..12]);
+        assert_eq!(kernel.hear(&frame)?, []);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_lease_has_its_signs_of_life_stamped() -> anyhow::Result<()> {
     let Some(mut kernel) = Kernel::load()? else {
         return Ok(());

@@ -58,7 +58,7 @@ impl ReportArgs {
             let asked = self.segment.as_deref();
             asked.is_none_or(|asked| segment.is_called(asked))
         };
-        let it = |address| self.address.is_none_or(|asked| address == Some(asked));
+        let it = |address| self.address.is_none_or(|asked| address == asked);
         let kind = self.kind.as_deref();
         report.conflicts.retain(|conflict| {
             here(&conflict.segment)
@@ -68,7 +68,7 @@ impl ReportArgs {
         // Who asks for a kind of conflict does not ask for what is none.
         report
             .events
-            .retain(|event| kind.is_none() && here(&event.segment) && it(Some(event.address)));
+            .retain(|event| kind.is_none() && here(&event.segment) && it(event.address));
         report.segments.retain(|record| here(&record.segment));
         report.summary = Summary::of(&report.conflicts);
     }

@@ -175,7 +175,7 @@ fn conflict() -> ConflictRecord {
         kind: ConflictKind::DuplicateAddress,
         severity: Severity::Critical,
         state: ConflictState::Active,
-        address: Some([10, 0, 0, 9].into()),
+        address: [10, 0, 0, 9].into(),
         segment: SegmentName {
             name: "br0".to_owned(),
             vlan: Some(10),

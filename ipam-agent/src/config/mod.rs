@@ -109,6 +109,8 @@ pub enum Cri {
 pub struct Observe {
     /// Whether IP packets from leased addresses count as life.
     pub data_plane: bool,
+    /// Segments, by name or `NAME.VLAN`, whose contested addresses' claimants are asked.
+    pub confirm: Vec<String>,
 }
 
 /// What a release needs. [`Reclaim::default`] is what the documentation says.

@@ -47,6 +47,7 @@ pub(super) fn config(
         owners: Owners {
             owners: raw.owners.into_iter().map(Into::into).collect(),
             exempt: raw.exempt.into_iter().map(Into::into).collect(),
+            ..Owners::default()
         },
         keep: keep(at, &raw.keep)?,
         reclaim: reclaim::reclaim(at, raw.reclaim)?,
@@ -206,12 +207,9 @@ fn observe(at: At<'_>, raw: raw::Observe, stores: &[StoreConfig]) -> Result<Obse
                      releasing needs true, or `reclaim: observe` on every store";
         return Err(at.wrong("observe.data_plane", data_plane, right));
     }
-    if let Some(segment) = raw.confirm.first() {
-        let right = "this version confirms nothing by probes yet; leave it empty";
-        return Err(at.wrong("observe.confirm", segment, right));
-    }
     Ok(Observe {
         data_plane: raw.data_plane.is_none_or(|data_plane| data_plane.value),
+        confirm: raw.confirm.into_iter().map(|name| name.value).collect(),
     })
 }
 

@@ -247,7 +247,7 @@ impl Daemon {
     fn obey(&mut self) {
         while let Some(command) = self.observer.engine.next_command() {
             match self.observer.obey(command) {
-                None | Some(Command::Watch { .. }) => {}
+                None | Some(Command::Watch { .. } | Command::Ask(_)) => {}
                 Some(Command::Gather) => self.gather(),
                 Some(Command::LookBehindPorts) => {
                     self.tasks

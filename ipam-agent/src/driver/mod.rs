@@ -89,6 +89,12 @@ fn settings(config: &Config, boot: &str) -> Settings {
     Settings {
         boot: boot.into(),
         owners: config.owners.clone(),
+        confirm: config
+            .observe
+            .confirm
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect(),
         reclaim: config.reclaim_settings(),
     }
 }

@@ -197,6 +197,7 @@ impl Ports {
             carrier: true,
             wiring,
             wanted: true,
+            namespace: None,
             vlan_devices: BTreeMap::new(),
         };
         self.topology.ports.insert(index, port);

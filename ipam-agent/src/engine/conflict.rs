@@ -6,16 +6,23 @@ use ipam_common::{Address, Mac};
 
 use super::{lease::StoreName, segment::Segment, time::Timestamp};
 
-/// What is wrong. In the order of weight: of all that hold for an address, the first is
-/// the conflict's kind.
+/// What is wrong. The first four are of an address in a segment, in the order of weight: of
+/// all that hold, the first is the kind of the one conflict that there is. The other two are
+/// conflicts of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Two owners assert the address and both are alive.
     DuplicateAddress,
+    /// The address is set apart for somebody else than who asserts it.
+    ReservedAddress,
     /// The address is leased to somebody else than who asserts it.
     LeaseMismatch,
     /// A managed address is asserted and nobody leased it.
     UnleasedAddress,
+    /// One MAC is behind two ports at once.
+    DuplicateMac,
+    /// The address is leased to two holders.
+    DuplicateLease,
 }
 
 impl Kind {
@@ -24,7 +31,10 @@ impl Kind {
         match self {
             Self::DuplicateAddress => "duplicate-address",
             Self::LeaseMismatch => "lease-mismatch",
+            Self::ReservedAddress => "reserved-address",
             Self::UnleasedAddress => "unleased-address",
+            Self::DuplicateMac => "duplicate-mac",
+            Self::DuplicateLease => "duplicate-lease",
         }
     }
 }
@@ -57,6 +67,8 @@ pub enum Alive {
     Ours,
     /// The address is configured behind two ports of this host.
     TwoPorts,
+    /// Both answered a unicast probe of ours.
+    Confirmed,
 }
 
 impl Alive {
@@ -75,6 +87,7 @@ impl Alive {
             Self::Alternation => "they assert it in turns",
             Self::Ours => "one of them is this host",
             Self::TwoPorts => "it is configured behind both ports",
+            Self::Confirmed => "both answered when asked",
         }
     }
 }
@@ -118,11 +131,35 @@ pub enum HolderIdentity {
     GrantedWhileInUse,
 }
 
+/// What an address is set apart for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// The pool's gateway, with its MAC.
+    Gateway(Mac),
+    /// Excluded from the pool: who may have it, nobody said.
+    Excluded,
+    /// The subnet's own number.
+    Network,
+    /// The subnet's broadcast address.
+    Broadcast,
+    /// A virtual router's, with its MAC (VRRP, CARP, HSRP, GLBP).
+    VirtualRouter(Mac),
+}
+
 /// What is wrong with an address, and what shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// [`Kind::DuplicateAddress`].
     Duplicate(Contested),
+    /// [`Kind::ReservedAddress`].
+    Reserved {
+        /// Who asserts it.
+        claimants: Vec<Mac>,
+        /// What it is set apart for.
+        reserve: Reserve,
+        /// The pool's store; none of a virtual router's address.
+        store: Option<StoreName>,
+    },
     /// [`Kind::LeaseMismatch`].
     Mismatch {
         /// Who asserts it without being the holder.
@@ -141,6 +178,18 @@ pub enum Verdict {
         /// The pool's store.
         store: StoreName,
     },
+    /// [`Kind::DuplicateMac`].
+    DuplicateMac {
+        /// The MAC, once.
+        mac: [Mac; 1],
+        /// The ports that it was heard on, by name; at least two.
+        ports: Vec<Arc<str>>,
+    },
+    /// [`Kind::DuplicateLease`].
+    DuplicateLease {
+        /// Each lease's store, and its holder in words; at least two.
+        holders: Vec<(StoreName, Arc<str>)>,
+    },
 }
 
 impl Verdict {
@@ -149,24 +198,30 @@ impl Verdict {
         match self {
             Self::Duplicate(_) => Kind::DuplicateAddress,
             Self::Mismatch { .. } => Kind::LeaseMismatch,
+            Self::Reserved { .. } => Kind::ReservedAddress,
             Self::Unleased { .. } => Kind::UnleasedAddress,
+            Self::DuplicateMac { .. } => Kind::DuplicateMac,
+            Self::DuplicateLease { .. } => Kind::DuplicateLease,
         }
     }
 
     /// The severity, given whether the address is a segment's gateway or this host's.
     pub fn severity(&self, vital: bool) -> Severity {
-        let critical = vital
-            || match self {
-                Self::Duplicate(contested) => {
-                    contested.proofs().iter().any(|alive| alive.is_critical())
-                }
-                Self::Mismatch { identity, .. } => *identity == HolderIdentity::GrantedWhileInUse,
-                Self::Unleased { .. } => false,
-            };
-        if critical {
-            Severity::Critical
-        } else {
-            Severity::Warning
+        let critical = match self {
+            Self::Duplicate(contested) => {
+                contested.proofs().iter().any(|alive| alive.is_critical())
+            }
+            Self::Mismatch { identity, .. } => *identity == HolderIdentity::GrantedWhileInUse,
+            _ => false,
+        };
+        match self {
+            _ if critical || vital => Severity::Critical,
+            // Whoever it is may well be whom it was excluded for.
+            Self::Reserved {
+                reserve: Reserve::Excluded,
+                ..
+            } => Severity::Info,
+            _ => Severity::Warning,
         }
     }
 
@@ -175,7 +230,9 @@ impl Verdict {
         match self {
             Self::Duplicate(contested) => contested.claimants(),
             Self::Mismatch { strangers, .. } => strangers,
-            Self::Unleased { claimants, .. } => claimants,
+            Self::Reserved { claimants, .. } | Self::Unleased { claimants, .. } => claimants,
+            Self::DuplicateMac { mac, .. } => mac,
+            Self::DuplicateLease { .. } => &[],
         }
     }
 
@@ -219,10 +276,35 @@ impl Verdict {
                     ),
                 }
             }
+            Self::Reserved {
+                claimants,
+                reserve,
+                store,
+            } => {
+                let of = store
+                    .as_ref()
+                    .map_or_else(String::new, |store| format!(" of {store}"));
+                let what = match reserve {
+                    Reserve::Gateway(mac) => format!("the gateway{of}, {}", name(*mac)),
+                    Reserve::Excluded => format!("excluded from the pool{of}"),
+                    Reserve::Network => format!("the network's own address{of}"),
+                    Reserve::Broadcast => format!("the broadcast address{of}"),
+                    Reserve::VirtualRouter(mac) => format!("the virtual router's, {}", name(*mac)),
+                };
+                format!("{address} is {what}, but {} asserts it", list(claimants))
+            }
             Self::Unleased { claimants, store } => format!(
                 "{address} belongs to {store}, which leased it to nobody, but {} asserts it",
                 list(claimants)
             ),
+            Self::DuplicateMac { mac: [mac], ports } => {
+                format!("{mac} is behind {} at once", ports.join(" and "))
+            }
+            Self::DuplicateLease { holders } => {
+                let held = |(store, holder): &(StoreName, Arc<str>)| format!("{holder} by {store}");
+                let holders: Vec<String> = holders.iter().map(held).collect();
+                format!("{address} is leased to {}", holders.join(" and to "))
+            }
         }
     }
 }
@@ -283,15 +365,36 @@ impl Conflict {
         self.steps.push(step);
     }
 
+    /// Ends it; whether it wasn't over.
+    pub(super) fn end(&mut self, at: Timestamp) -> bool {
+        let ends = self.resolved.is_none();
+        if ends {
+            self.resolved = Some(at);
+            self.step(at);
+        }
+        ends
+    }
+
     /// Whether it goes on.
     pub fn is_active(&self) -> bool {
         self.resolved.is_none()
     }
 }
 
+/// What a conflict is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum About {
+    /// Who uses an address.
+    Address(Address),
+    /// Where a MAC is.
+    Mac(Mac),
+    /// To whom an address is leased.
+    Lease(Address),
+}
+
 /// An id that a conflict has for good: a hash of what it is about and when it began, so
 /// that a replay of the same frames gives the same id.
-pub(super) fn conflict_id(segment: &Segment, address: Address, first_seen: Timestamp) -> Arc<str> {
+pub(super) fn conflict_id(segment: &Segment, about: About, first_seen: Timestamp) -> Arc<str> {
     // FNV-1a, 64 bits.
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut eat = |bytes: &[u8]| {
@@ -300,7 +403,14 @@ pub(super) fn conflict_id(segment: &Segment, address: Address, first_seen: Times
         }
     };
     eat(segment.to_string().as_bytes());
-    eat(&address.mapped());
+    match about {
+        About::Address(address) => eat(&address.mapped()),
+        About::Lease(address) => {
+            eat(b"lease");
+            eat(&address.mapped());
+        }
+        About::Mac(mac) => eat(&mac.bytes()),
+    }
     eat(&first_seen.0.to_be_bytes());
     format!("{:012x}", hash >> 16).into()
 }
@@ -316,8 +426,11 @@ pub struct Event {
     pub address: Address,
     /// When.
     pub at: Timestamp,
-    /// The MACs that are part of it; of a move: from, to.
+    /// The MACs that are part of it. Of a move: from, to; of a collision: who asked, and who
+    /// has it or asked too; of a mismatch: ARP's sender, and Ethernet's.
     pub macs: Vec<Mac>,
+    /// Of a collision: whether the second asked too.
+    pub both_asked: bool,
 }
 
 /// Kinds of [`Event`].
@@ -325,6 +438,10 @@ pub struct Event {
 pub enum EventKind {
     /// An address changed its owner, and the old one is not heard any more.
     AddressMoved,
+    /// Somebody asked whether the address is free, and it isn't; or two asked at once.
+    ProbeCollision,
+    /// A frame's Ethernet source isn't the sender that its ARP names.
+    SenderMismatch,
     /// A released address is in use.
     ReleasedButAlive,
 }
@@ -334,6 +451,8 @@ impl EventKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::AddressMoved => "address-moved",
+            Self::ProbeCollision => "probe-collision",
+            Self::SenderMismatch => "sender-mismatch",
             Self::ReleasedButAlive => "released-but-alive",
         }
     }
@@ -346,6 +465,16 @@ impl fmt::Display for Event {
             (EventKind::AddressMoved, [from, to]) => {
                 write!(f, "{address} moved from {from} to {to}")
             }
+            (EventKind::ProbeCollision, [asker, other]) if self.both_asked => {
+                write!(f, "{asker} and {other} both probed for {address}")
+            }
+            (EventKind::ProbeCollision, [asker, owner]) => {
+                write!(f, "{asker} probed for {address}, which {owner} has")
+            }
+            (EventKind::SenderMismatch, [sender, source]) => write!(
+                f,
+                "{address} was asserted for {sender} in a frame from {source}"
+            ),
             (EventKind::ReleasedButAlive, [mac]) => {
                 write!(f, "{address} was released and is in use by {mac}")
             }

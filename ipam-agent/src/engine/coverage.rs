@@ -139,6 +139,7 @@ mod tests {
                     untagged: Default::default(),
                 },
                 wanted: true,
+                namespace: None,
                 vlan_devices: BTreeMap::new(),
             };
             (ifindex, port)

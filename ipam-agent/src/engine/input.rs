@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use ipam_common::{
-    Address, Sighting,
+    Address, Mac, Sighting,
     sighting::{SightingKey, Tally},
 };
 
 use super::{
+    confirm::Question,
     conflict::{Conflict, Event},
     evidence::{PassEvidence, SourceReport},
     lease::{Generation, StoreName, StoreView},
@@ -76,6 +77,15 @@ pub enum Input {
     Evidence(PassEvidence),
     /// The answer to [`Command::LookBehindPorts`].
     Held(SourceReport),
+    /// The answers to [`Command::Ask`].
+    Answers {
+        /// Where.
+        segment: Segment,
+        /// Which address.
+        address: Address,
+        /// Who has it.
+        answered: Vec<Mac>,
+    },
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
     /// Whether the agent's state is writable and survives a reboot; if not, why.
@@ -113,6 +123,8 @@ pub enum Command {
     Gather,
     /// Ask which addresses are configured behind the ports, then say [`Input::Held`].
     LookBehindPorts,
+    /// Ask the claimants of an address, then say [`Input::Answers`].
+    Ask(Question),
     /// Tell whoever watches.
     Publish(Notice),
     /// Release what the plan says, then say [`Input::Outcomes`].

@@ -124,7 +124,9 @@ pub enum Place {
     /// A wire that can't be watched from the host (macvlan, SR-IOV, …), with the plugin's
     /// name.
     Unwatchable(Arc<str>),
-    /// Nobody said.
+    /// Any: a lease file that names no segment is about whichever is looked at.
+    Anywhere,
+    /// One that nobody named.
     Unknown,
 }
 

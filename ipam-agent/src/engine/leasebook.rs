@@ -314,6 +314,12 @@ impl LeaseBook {
         self.records.get(address).map_or(&[], Vec::as_slice)
     }
 
+    /// The addresses that have more than one lease.
+    pub fn several(&self) -> impl Iterator<Item = Address> {
+        let several = self.records.iter().filter(|(_, records)| records.len() > 1);
+        several.map(|(&address, _)| address)
+    }
+
     /// Every lease, by address.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.values().flatten()

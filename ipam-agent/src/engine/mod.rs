@@ -4,21 +4,29 @@
 //! are data. The same inputs in the same order give the same outputs, on a live wire, in
 //! a replay and in a simulation.
 
+mod attempt;
+pub mod confirm;
 pub mod conflict;
 pub mod coverage;
 pub mod evidence;
+mod hear;
 pub mod input;
 mod judge;
+mod kinship;
 pub mod lease;
 pub mod leasebook;
 pub mod owner;
+mod pass;
 pub mod plan;
 pub mod reclaim;
 mod runs;
 mod scope;
 pub mod segment;
+mod station;
 pub mod table;
 pub mod time;
+mod twice;
+pub mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,30 +34,32 @@ use std::{
     time::Duration,
 };
 
-use ipam_common::{
-    Address, Evidence, Mac,
-    sighting::{SightingKey, Tags, Tally},
-};
+use ipam_common::{Address, Mac};
 
 use self::{
+    attempt::Attempts,
     conflict::{Conflict, Event, EventKind},
     coverage::CoverageBook,
-    evidence::{Held, PassEvidence, PortCheck, SourceReport},
-    input::{Command, Input, Notice, Seen},
+    input::{Command, Input, Notice},
     judge::{Judge, Judged},
-    leasebook::{LeaseBook, Record},
+    kinship::Kinships,
+    leasebook::LeaseBook,
     owner::Owners,
-    plan::{Asker, Outcome, OutcomeResult, ReclaimPlan},
-    reclaim::{LeaseState, PassFacts, Planner, ReclaimSettings, slot},
+    reclaim::{PassFacts, ReclaimSettings},
     runs::ALTERNATION_WINDOW,
     scope::Scopes,
-    segment::{Segment, Topology, Unplaced},
-    table::{Entry, Heard, Place, Table},
+    segment::{Segment, Topology},
+    station::{StationId, Stations},
+    table::{CLAIM_MEMORY, Entry, Place, Table},
     time::Timestamp,
+    twice::LeasedTwice,
 };
 
-/// A move is told of after so long without a return: then it is none of another kind.
-const MOVE_SETTLES: Duration = Duration::from_secs(10);
+/// What may yet turn out to be part of a conflict is told of after so long: DEFEND_INTERVAL
+/// (RFC 5227 §1.1), within which a return makes a contest of a move.
+const EVENT_SETTLES: Duration = Duration::from_secs(10);
+/// For how long a pair of MACs that a frame named as its sender is not told of again.
+const MISMATCH_MEMORY: Duration = Duration::from_secs(3600);
 /// How many events are kept for reports.
 const MAX_EVENTS: usize = 4096;
 /// How often what nobody repeats is forgotten.
@@ -62,6 +72,9 @@ pub struct Settings {
     pub boot: Arc<str>,
     /// Which MACs are one machine, and which contest nobody.
     pub owners: Owners,
+    /// The segments whose contested addresses' claimants may be asked, by name or
+    /// `NAME.VLAN`.
+    pub confirm: Vec<Arc<str>>,
     /// What a release needs.
     pub reclaim: ReclaimSettings,
 }
@@ -79,6 +92,15 @@ pub struct Counts {
     pub echoes: u64,
     /// Addresses dropped because the table was full.
     pub evicted: u64,
+    /// Stations not followed, and probes forgotten, because there were too many.
+    pub unfollowed: u64,
+}
+
+/// What is to be looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Address(Place),
+    Station(StationId),
 }
 
 /// The engine.
@@ -88,13 +110,19 @@ pub struct Engine {
     /// The configuration's, and what sources of leases add to them.
     owners: Owners,
     told_owners: BTreeMap<usize, Owners>,
+    kinships: Kinships,
     topology: Arc<Topology>,
     table: Table,
     leases: LeaseBook,
     scopes: Scopes,
     coverage: CoverageBook,
     pass: PassFacts,
-    timers: BTreeSet<(Timestamp, Place)>,
+    stations: Stations,
+    twice: LeasedTwice,
+    attempts: Attempts,
+    /// Frames whose Ethernet source wasn't the sender, and when they were told of.
+    mismatches: BTreeMap<(Place, Mac, Mac), Timestamp>,
+    timers: BTreeSet<(Timestamp, Timer)>,
     events: VecDeque<Event>,
     unsettled: VecDeque<(Timestamp, Event)>,
     commands: VecDeque<Command>,
@@ -112,6 +140,7 @@ impl Engine {
             owners: settings.owners.clone(),
             settings,
             told_owners: BTreeMap::new(),
+            kinships: Kinships::default(),
             topology: Arc::default(),
             table: Table::default(),
             scopes: Scopes::default(),
@@ -120,6 +149,10 @@ impl Engine {
                 state: Some(String::from("the agent's state was not checked yet")),
                 ..PassFacts::default()
             },
+            stations: Stations::default(),
+            twice: LeasedTwice::default(),
+            attempts: Attempts::default(),
+            mismatches: BTreeMap::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             unsettled: VecDeque::new(),
@@ -147,10 +180,7 @@ impl Engine {
                 owners,
             } => {
                 self.told_owners.insert(source, owners);
-                self.owners = self.settings.owners.clone();
-                for told in self.told_owners.values() {
-                    self.owners.merge(told);
-                }
+                self.gather_owners();
                 let changes = self.leases.update(source, views, failed, now);
                 self.leases_changed(changes, now);
             }
@@ -161,6 +191,11 @@ impl Engine {
             Input::Watching(addresses) => self.leases.watching(&addresses, now),
             Input::Evidence(evidence) => self.evidence(evidence, now),
             Input::Held(report) => self.held(report, now),
+            Input::Answers {
+                segment,
+                address,
+                answered,
+            } => self.answers(&segment, address, &answered, now),
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
             Input::State(state) => self.pass.state = state.err(),
             Input::Remembered(remembered) => self.leases.remember(remembered),
@@ -169,12 +204,15 @@ impl Engine {
 
     /// Do what time alone asks for.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(&(at, place)) = self.timers.first()
+        while let Some(&(at, timer)) = self.timers.first()
             && at <= now
         {
             self.timers.pop_first();
             // At its own time, so that a late wake-up changes no verdict.
-            self.judge(place, None, None, at);
+            match timer {
+                Timer::Address(place) => self.judge(place, None, None, at),
+                Timer::Station(id) => self.look_at(id, at),
+            }
         }
         while let Some((at, _)) = self.unsettled.front()
             && *at <= now
@@ -190,6 +228,11 @@ impl Engine {
         if self.next_forget.is_none_or(|at| at <= now) {
             self.next_forget = Some(now + FORGET_INTERVAL);
             self.table.forget(now);
+            self.stations.forget(now, CLAIM_MEMORY);
+            self.attempts.forget(now);
+            self.twice.forget(now);
+            self.mismatches
+                .retain(|_, at| now.since(*at) < MISMATCH_MEMORY);
         }
     }
 
@@ -216,133 +259,6 @@ impl Engine {
         self.next_pass = Some(now);
     }
 
-    fn seen(&mut self, seen: &Seen, now: Timestamp) {
-        let sighting = &seen.sighting;
-        if sighting.evidence.is_probe() {
-            return;
-        }
-        // An answer goes to who asked; a gratuitous one, or one to everybody, answers nobody.
-        let asker = Mac::new(sighting.ether_dst).map(Mac::bytes);
-        let answers = matches!(
-            sighting.evidence,
-            Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement
-        );
-        let heard = Heard {
-            mac: sighting.mac,
-            ifindex: seen.ifindex,
-            at: seen.at,
-            strong: !sighting.evidence.is_weak(),
-            kinds: sighting.evidence.bit(),
-            answers: asker.filter(|_| answers),
-            total: None,
-        };
-        self.assertion(sighting.address, sighting.tags, heard, now);
-    }
-
-    /// Every entry that says more than is known is an assertion, or two.
-    fn snapshot(&mut self, table: Vec<(SightingKey, Tally)>, now: Timestamp) {
-        let mut heard: Vec<(Address, Tags, Heard)> = Vec::new();
-        for (key, tally) in table {
-            let (Some(address), Some(mac)) = (Address::from_mapped(key.address), Mac::new(key.mac))
-            else {
-                continue;
-            };
-            if key.probe != 0 {
-                continue;
-            }
-            let tags = Tags {
-                outer: key.outer_vlan,
-                vlan: key.vlan,
-            };
-            let known = self.claim(address, key.ifindex, tags, mac);
-            let mut tell = |at: u64, strong: bool, total: u32| {
-                let heard_then = Heard {
-                    mac,
-                    ifindex: key.ifindex,
-                    at: Timestamp(at),
-                    strong,
-                    kinds: tally.kinds,
-                    answers: None,
-                    total: Some(total),
-                };
-                heard.push((address, tags, heard_then));
-            };
-            match known {
-                // All there is to know, but for the count of frames.
-                Some(claim) if claim.0 >= Timestamp(tally.last_seen) => {
-                    if claim.1 < tally.frames {
-                        tell(tally.last_seen, false, tally.frames);
-                    }
-                }
-                Some(_) => tell(
-                    tally.last_seen,
-                    tally.last_strong == tally.last_seen,
-                    tally.frames,
-                ),
-                None => {
-                    let strong = tally.last_strong != 0;
-                    tell(tally.first_seen, strong, 1);
-                    if tally.last_seen > tally.first_seen {
-                        tell(
-                            tally.last_strong.max(tally.first_seen),
-                            strong,
-                            tally.frames,
-                        );
-                    }
-                }
-            }
-        }
-        heard.sort_by_key(|(address, tags, heard)| (heard.at, *address, *tags, heard.mac));
-        for (address, tags, heard) in heard {
-            self.assertion(address, tags, heard, now);
-        }
-    }
-
-    /// When a claim was last heard, and in how many frames.
-    fn claim(
-        &mut self,
-        address: Address,
-        ifindex: u32,
-        tags: Tags,
-        mac: Mac,
-    ) -> Option<(Timestamp, u32)> {
-        let segment = self.topology.segment(ifindex, tags, address).ok()?;
-        let place = (self.table.id(&segment), address);
-        let claims = &self.table.get(&place)?.claims;
-        let claim = claims.iter().find(|claim| claim.mac == mac)?;
-        Some((claim.last_seen, claim.frames))
-    }
-
-    fn assertion(&mut self, address: Address, tags: Tags, mut heard: Heard, now: Timestamp) {
-        if self.topology.own_macs.contains(&heard.mac) {
-            self.counts.echoes += 1;
-            return;
-        }
-        let segment = match self.topology.segment(heard.ifindex, tags, address) {
-            Ok(segment) => segment,
-            Err(Unplaced::UnknownPort) => {
-                self.counts.unknown_port += 1;
-                return;
-            }
-            Err(Unplaced::NotAMember) => {
-                self.counts.not_a_member += 1;
-                return;
-            }
-        };
-        heard.strong &= !self.owners.is_exempt(address, heard.mac);
-        let place = (self.table.id(&segment), address);
-        let (topology, owners, leases) = (&self.topology, &self.owners, &self.leases);
-        let owner_of = |mac| owners.of(mac, &topology.own_macs);
-        let entry = self
-            .table
-            .entry(place, &|address| !leases.contains(address));
-        let moved = entry.hear(&heard, &owner_of);
-        self.counts.evicted = self.table.evicted();
-        if heard.strong {
-            self.judge(place, Some(heard.at), moved, now);
-        }
-    }
-
     fn judge(
         &mut self,
         place: Place,
@@ -364,12 +280,15 @@ impl Engine {
         let judged = judge.judge(&segment, place.1, entry, heard, now);
         let conflict = conflict_of(entry).cloned();
         if let Some(at) = before {
-            self.timers.remove(&(at, place));
+            self.timers.remove(&(at, Timer::Address(place)));
         }
         if let Some(at) = judged.deadline {
-            self.timers.insert((at, place));
+            self.timers.insert((at, Timer::Address(place)));
         }
         self.tell(&segment, place.1, conflict, moved, heard, judged, now);
+        if heard.is_some() {
+            self.ask_claimants(place, now);
+        }
     }
 
     #[expect(
@@ -391,22 +310,19 @@ impl Engine {
         }
         let contested = conflict.as_ref().is_some_and(Conflict::is_active);
         if contested {
-            self.withdraw_moves(segment, address, now);
+            self.withdraw_events(segment, address, now);
         } else if let Some((from, to)) = moved.or(judged.moved) {
-            let event = Event {
-                kind: EventKind::AddressMoved,
-                segment: segment.clone(),
-                address,
-                at: heard.unwrap_or(now),
-                macs: vec![from, to],
-            };
-            if self.events.len() >= MAX_EVENTS {
-                self.events.pop_front();
-            }
-            self.events.push_back(event.clone());
-            if self.unsettled.len() < MAX_EVENTS {
-                self.unsettled.push_back((now + MOVE_SETTLES, event));
-            }
+            self.happened(
+                Event {
+                    kind: EventKind::AddressMoved,
+                    segment: segment.clone(),
+                    address,
+                    at: heard.unwrap_or(now),
+                    macs: vec![from, to],
+                    both_asked: false,
+                },
+                now,
+            );
         }
         let Some(conflict) = conflict else {
             return;
@@ -418,11 +334,25 @@ impl Engine {
         }
     }
 
-    /// What looked like a move was part of a contest.
-    fn withdraw_moves(&mut self, segment: &Segment, address: Address, now: Timestamp) {
+    /// Something happened that is no conflict, or not yet: it is told of when it has turned
+    /// into none.
+    fn happened(&mut self, event: Event, now: Timestamp) {
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event.clone());
+        if self.unsettled.len() < MAX_EVENTS {
+            self.unsettled.push_back((now + EVENT_SETTLES, event));
+        }
+    }
+
+    /// What looked like a move, or like a probe that was given up, was part of a contest.
+    fn withdraw_events(&mut self, segment: &Segment, address: Address, now: Timestamp) {
         let part = |event: &Event| {
-            event.kind == EventKind::AddressMoved
-                && event.address == address
+            matches!(
+                event.kind,
+                EventKind::AddressMoved | EventKind::ProbeCollision
+            ) && event.address == address
                 && event.segment == *segment
                 && now.since(event.at) <= ALTERNATION_WINDOW
         };
@@ -430,14 +360,60 @@ impl Engine {
         self.unsettled.retain(|(_, event)| !part(event));
     }
 
+    /// Looks at where a MAC is.
+    fn look_at(&mut self, id: StationId, now: Timestamp) {
+        let segment = self.table.segment(id.0).clone();
+        let looked = self.stations.look(id, &segment, &self.topology, now);
+        if let Some(at) = looked.before {
+            self.timers.remove(&(at, Timer::Station(id)));
+        }
+        if let Some(at) = looked.deadline {
+            self.timers.insert((at, Timer::Station(id)));
+        }
+        let Some(track) = self.stations.track(id) else {
+            return;
+        };
+        let Some(conflict) = track.conflict.clone() else {
+            return;
+        };
+        let address = track.address;
+        if looked.opened {
+            self.publish(Notice::Opened(segment, address, conflict));
+        } else if looked.resolved {
+            self.publish(Notice::Resolved(segment, address, conflict));
+        }
+    }
+
+    /// Looks at to how many an address is leased.
+    fn look_for_two(&mut self, address: Address, now: Timestamp) {
+        for change in self.twice.look(address, &self.leases, &self.scopes, now) {
+            let (segment, conflict) = (change.segment, change.conflict);
+            self.publish(match conflict.is_active() {
+                true => Notice::Opened(segment, address, conflict),
+                false => Notice::Resolved(segment, address, conflict),
+            });
+        }
+    }
+
     fn publish(&mut self, notice: Notice) {
         self.commands.push_back(Command::Publish(notice));
+    }
+
+    fn gather_owners(&mut self) {
+        self.owners = self.settings.owners.clone();
+        for told in self.told_owners.values() {
+            self.owners.merge(told);
+        }
+        self.owners.kin = self.kinships.kin();
     }
 
     fn links(&mut self, topology: Arc<Topology>, now: Timestamp) {
         let addresses_changed = self.topology.own_addresses != topology.own_addresses;
         self.coverage.links(&topology, now);
         self.topology = topology;
+        if self.kinships.keep(&self.topology) {
+            self.gather_owners();
+        }
         self.scopes = Scopes::new(self.leases.stores(), &self.topology);
         if addresses_changed {
             let own: Vec<Address> = self
@@ -469,7 +445,18 @@ impl Engine {
             for place in all {
                 self.judge(place, None, None, now);
             }
+            let twice: BTreeSet<Address> = self
+                .leases
+                .several()
+                .chain(self.twice.addresses())
+                .collect();
+            for address in twice {
+                self.look_for_two(address, now);
+            }
         } else {
+            for &address in &changes.touched {
+                self.look_for_two(address, now);
+            }
             self.rejudge(changes.touched, now);
         }
     }
@@ -481,223 +468,6 @@ impl Engine {
                 self.judge(place, None, None, now);
             }
         }
-    }
-
-    fn evidence(&mut self, evidence: PassEvidence, now: Timestamp) {
-        for (ifindex, check) in &evidence.ports {
-            match check {
-                PortCheck::Attached => self.coverage.attached(*ifindex, now),
-                PortCheck::Blind(why) => self.coverage.blind(*ifindex, why),
-            }
-        }
-        let stamps: BTreeMap<_, _> = evidence.stamps.into_iter().collect();
-        let mut held: BTreeMap<Address, Option<u32>> = BTreeMap::new();
-        self.pass.at = Some(now);
-        self.pass.sources.clear();
-        self.pass.down.clear();
-        for report in evidence.sources {
-            match report.answer {
-                Ok(addresses) => {
-                    self.pass.sources.push(report.source);
-                    held.extend(addresses.iter().map(|held| (held.address, held.ifindex)));
-                    self.look_behind(&addresses, now);
-                }
-                Err(why) => self.pass.down.push((report.source, why)),
-            }
-        }
-        if self.pass.down.is_empty() {
-            self.pass.answered_since.get_or_insert(now);
-        }
-        let mut unwatched = Vec::new();
-        for record in self.leases.iter_mut() {
-            let address = record.lease.address;
-            match stamps.get(&address) {
-                Some(stamps) => {
-                    record.stamps = *stamps;
-                    record.watched_since.get_or_insert(now);
-                }
-                // It was not being watched for, whatever we thought.
-                None => {
-                    record.watched_since = None;
-                    unwatched.push(address);
-                }
-            }
-            record.held = held.get(&address).copied();
-        }
-        if !unwatched.is_empty() {
-            self.commands.push_back(Command::Watch {
-                add: unwatched,
-                remove: Vec::new(),
-            });
-        }
-        self.count_passes(now);
-        let plan = self.plan(Asker::Daemon, now);
-        if !plan.releases.is_empty() && !self.executing {
-            self.executing = true;
-            self.commands.push_back(Command::Execute(plan));
-        }
-    }
-
-    /// Count, for each lease and asker, how many passes in a row found nothing against it.
-    fn count_passes(&mut self, now: Timestamp) {
-        for asker in [Asker::Daemon, Asker::Person] {
-            let planner = self.planner(now);
-            let clear: Vec<bool> = self
-                .leases
-                .iter()
-                .map(|record| planner.is_clear(record, asker))
-                .collect();
-            for (record, clear) in self.leases.iter_mut().zip(clear) {
-                let passes = &mut record.passes[slot(asker)];
-                *passes = if clear { passes.saturating_add(1) } else { 0 };
-            }
-        }
-    }
-
-    fn held(&mut self, report: SourceReport, now: Timestamp) {
-        if let Ok(addresses) = report.answer {
-            self.look_behind(&addresses, now);
-        }
-    }
-
-    /// An address that is configured behind two ports of one segment is contested.
-    fn look_behind(&mut self, addresses: &[Held], now: Timestamp) {
-        let mut behind: BTreeMap<Address, BTreeSet<u32>> = BTreeMap::new();
-        for held in addresses {
-            if let Some(ifindex) = held.ifindex {
-                behind.entry(held.address).or_default().insert(ifindex);
-            }
-        }
-        behind.retain(|_, ports| ports.len() > 1);
-        for (address, ports) in behind {
-            let places: Vec<Place> = self.table.places_of(address).collect();
-            for place in places {
-                let judge = Judge {
-                    topology: &self.topology,
-                    owners: &self.owners,
-                    leases: &self.leases,
-                    scopes: &self.scopes,
-                };
-                if let Some(entry) = self.table.get_mut(&place) {
-                    judge.behind(entry, &ports, now);
-                }
-                self.judge(place, None, None, now);
-            }
-        }
-    }
-
-    fn outcomes(&mut self, outcomes: Vec<Outcome>) {
-        self.executing = false;
-        for outcome in outcomes {
-            if outcome.result == OutcomeResult::Released {
-                continue;
-            }
-            for record in self.leases.iter_mut() {
-                if record.lease.address == outcome.address && record.lease.store == outcome.store {
-                    record.passes = [0; 2];
-                }
-            }
-        }
-    }
-
-    /// What would be released for this asker, and why the rest stays.
-    pub fn plan(&self, asker: Asker, now: Timestamp) -> ReclaimPlan {
-        self.planner(now).plan(asker)
-    }
-
-    /// The planner over what is known now.
-    pub fn planner(&self, now: Timestamp) -> Planner<'_> {
-        Planner {
-            settings: &self.settings.reclaim,
-            leases: &self.leases,
-            scopes: &self.scopes,
-            topology: &self.topology,
-            table: &self.table,
-            coverage: &self.coverage,
-            pass: &self.pass,
-            now,
-        }
-    }
-
-    /// Every conflict that is open or ended less than an hour ago, by segment and address.
-    pub fn conflicts(&self) -> impl Iterator<Item = (&Segment, Address, &Entry, &Conflict)> {
-        self.entries().filter_map(|(segment, address, entry)| {
-            Some((segment, address, entry, conflict_of(entry)?))
-        })
-    }
-
-    /// A conflict in one sentence, each MAC with where it was heard.
-    pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
-        let entry = self
-            .table
-            .find(segment)
-            .and_then(|id| self.table.get(&(id, address)));
-        let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
-        let name = |mac: Mac| {
-            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
-            match port {
-                Some(port) => format!("{mac} on {}", port.name),
-                None if self.topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
-                None => mac.to_string(),
-            }
-        };
-        conflict.verdict.sentence(address, &name)
-    }
-
-    /// Every address, by segment.
-    pub fn entries(&self) -> impl Iterator<Item = (&Segment, Address, &Entry)> {
-        self.table
-            .iter()
-            .map(|(place, entry)| (self.table.segment(place.0), place.1, entry))
-    }
-
-    /// Every segment that is watched or was heard, in order.
-    pub fn segments(&self) -> BTreeSet<Segment> {
-        let mut segments = self.topology.segments();
-        segments.extend(self.table.segments().map(|(segment, _)| segment.clone()));
-        segments
-    }
-
-    /// What happened that is no conflict, in order of time.
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.events.iter()
-    }
-
-    /// The leases.
-    pub fn leases(&self) -> &LeaseBook {
-        &self.leases
-    }
-
-    /// The leases of an address in a segment.
-    pub fn leases_in(&self, segment: &Segment, address: Address) -> Vec<&Record> {
-        let of = self.leases.of(&address).iter();
-        of.filter(|record| self.scopes.of(&record.lease).covers(segment))
-            .collect()
-    }
-
-    /// The links.
-    pub fn topology(&self) -> &Topology {
-        &self.topology
-    }
-
-    /// Since when a segment has been watched whole or, in words, why it isn't.
-    pub fn covered_since(&self, segment: &Segment, now: Timestamp) -> Result<Timestamp, String> {
-        self.coverage.since(&self.topology, segment, now)
-    }
-
-    /// What the last pass was told.
-    pub fn last_pass(&self) -> &PassFacts {
-        &self.pass
-    }
-
-    /// A lease's state.
-    pub fn state(&self, record: &Record, now: Timestamp) -> LeaseState {
-        self.planner(now).state(record)
-    }
-
-    /// What was counted.
-    pub fn counts(&self) -> Counts {
-        self.counts
     }
 }
 

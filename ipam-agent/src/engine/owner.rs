@@ -1,6 +1,12 @@
 //! Which MACs are one machine, and which contest nobody.
 
-use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+    sync::Arc,
+};
 
 use ipam_common::{Address, Mac, address::ParseMacError};
 use ipnet::IpNet;
@@ -91,6 +97,31 @@ pub struct Exemption {
     pub reason: Arc<str>,
 }
 
+/// Whether a MAC is that of a virtual router: it is at home wherever the router is that is
+/// in charge.
+pub fn is_virtual_router(mac: Mac) -> bool {
+    match mac.bytes() {
+        // VRRP (RFC 9568 §7.3) and CARP, for IPv4 and for IPv6.
+        [0x00, 0x00, 0x5e, 0x00, 0x01 | 0x02, _]
+        // HSRP, version 1, version 2, and for IPv6.
+        | [0x00, 0x00, 0x0c, 0x07, 0xac, _]
+        | [0x00, 0x00, 0x0c, 0x9f, 0xf0..=0xff, _]
+        | [0x00, 0x05, 0x73, 0xa0, 0x00..=0x0f, _] => true,
+        bytes => is_glbp(bytes),
+    }
+}
+
+/// GLBP answers for one address with a MAC for each router of its group.
+fn is_glbp(bytes: [u8; 6]) -> bool {
+    bytes[..4] == [0x00, 0x07, 0xb4, 0x00]
+}
+
+/// Calico gives this MAC to the host's end of every pod's link, and answers with it for
+/// whatever a pod asks.
+const CALICO: [u8; 6] = [0xee; 6];
+/// What Calico's pods have for a gateway, each its own.
+const CALICO_GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+
 /// Who a MAC belongs to: what is compared when two claims are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OwnerKey {
@@ -98,6 +129,8 @@ pub enum OwnerKey {
     Host,
     /// The owner of that place in the configuration.
     Named(u16),
+    /// Routers that share an address, by the front of their MACs.
+    Group([u8; 5]),
     /// A machine known by this MAC alone.
     Mac(Mac),
 }
@@ -109,6 +142,8 @@ pub struct Owners {
     pub owners: Vec<Owner>,
     /// Who contests nobody.
     pub exempt: Vec<Exemption>,
+    /// MACs that were found to be one machine's, each with that which was met first.
+    pub kin: BTreeMap<Mac, Mac>,
 }
 
 impl Owners {
@@ -117,10 +152,19 @@ impl Owners {
         if own.contains(&mac) {
             return OwnerKey::Host;
         }
+        let mac = self.kin.get(&mac).copied().unwrap_or(mac);
         (0u16..)
             .zip(&self.owners)
             .find(|(_, owner)| owner.macs.iter().any(|known| known.matches(mac)))
-            .map_or(OwnerKey::Mac(mac), |(place, _)| OwnerKey::Named(place))
+            .map_or_else(
+                || match mac.bytes() {
+                    [a, b, c, d, group, _] if is_glbp(mac.bytes()) => {
+                        OwnerKey::Group([a, b, c, d, group])
+                    }
+                    _ => OwnerKey::Mac(mac),
+                },
+                |(place, _)| OwnerKey::Named(place),
+            )
     }
 
     /// Adds another's rules.
@@ -131,14 +175,16 @@ impl Owners {
 
     /// Whether this MAC contests nobody for this address.
     pub fn is_exempt(&self, address: Address, mac: Mac) -> bool {
-        self.exempt.iter().any(|exemption| {
-            exemption
-                .addresses
-                .iter()
-                .any(|net| net.contains(&address.ip()))
-                && (exemption.macs.is_empty()
-                    || exemption.macs.iter().any(|known| known.matches(mac)))
-        })
+        mac.bytes() == CALICO
+            || address.ip() == CALICO_GATEWAY
+            || self.exempt.iter().any(|exemption| {
+                exemption
+                    .addresses
+                    .iter()
+                    .any(|net| net.contains(&address.ip()))
+                    && (exemption.macs.is_empty()
+                        || exemption.macs.iter().any(|known| known.matches(mac)))
+            })
     }
 }
 

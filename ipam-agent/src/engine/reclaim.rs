@@ -196,7 +196,7 @@ impl Planner<'_> {
         match self.scopes.of(&record.lease) {
             Scope::Segment(segment) => Ok(segment.clone()),
             Scope::Nowhere(why) => Err(why.clone()),
-            Scope::Anywhere => Err(format!(
+            Scope::Anywhere | Scope::Unknown => Err(format!(
                 "nothing says which wire {} is on: no network of that name in /etc/cni/net.d \
                  and no libcni cache of it; name its segment in `pools`",
                 record.lease.store

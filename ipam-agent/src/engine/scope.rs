@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipam_common::Address;
 
 use super::{
+    conflict::Reserve,
     lease::{Lease, Place, Pool, StoreName},
     leasebook::Store,
     segment::{Segment, Topology},
@@ -15,8 +16,10 @@ use super::{
 pub enum Scope {
     /// That segment.
     Segment(Segment),
-    /// Nobody said which: any.
+    /// Any.
     Anywhere,
+    /// One, and nobody said which: it may be any.
+    Unknown,
     /// One that can't be watched from here; why.
     Nowhere(String),
 }
@@ -26,7 +29,7 @@ impl Scope {
     pub fn covers(&self, segment: &Segment) -> bool {
         match self {
             Self::Segment(own) => own == segment,
-            Self::Anywhere => true,
+            Self::Anywhere | Self::Unknown => true,
             Self::Nowhere(_) => false,
         }
     }
@@ -69,7 +72,7 @@ impl Scopes {
                         .entry(segment.clone())
                         .or_default()
                         .push(index),
-                    Scope::Anywhere => scopes.anywhere.push(index),
+                    Scope::Anywhere | Scope::Unknown => scopes.anywhere.push(index),
                     Scope::Nowhere(_) => {}
                 }
                 scopes.pools.push(ScopedPool {
@@ -92,7 +95,7 @@ impl Scopes {
         });
         pool.map(|scoped| &scoped.scope)
             .or_else(|| self.stores.get(&lease.store))
-            .unwrap_or(&Scope::Anywhere)
+            .unwrap_or(&Scope::Unknown)
     }
 
     /// The pools that hold the address in this segment.
@@ -118,6 +121,15 @@ impl Scopes {
             .find(|scoped| scoped.readable && scoped.pool.manages(address))
     }
 
+    /// What the address is set apart for in this segment, and by whose pool; of a gateway
+    /// only where its MAC is known.
+    pub fn reserve(&self, segment: &Segment, address: Address) -> Option<(Reserve, &StoreName)> {
+        self.pools(segment, address).find_map(|scoped| {
+            let reserve = scoped.pool.reserve(address)?;
+            Some((reserve, &scoped.store))
+        })
+    }
+
     /// Whether the address is the gateway of a pool of this segment.
     pub fn is_gateway(&self, segment: &Segment, address: Address) -> bool {
         self.pools(segment, address)
@@ -126,13 +138,31 @@ impl Scopes {
 }
 
 impl Pool {
+    fn reserve(&self, address: Address) -> Option<Reserve> {
+        if self.gateway == Some(address) {
+            return self.gateway_mac.map(Reserve::Gateway);
+        }
+        if self.is_edge(address) {
+            return Some(match self.prefix.network() == address.ip() {
+                true => Reserve::Network,
+                false => Reserve::Broadcast,
+            });
+        }
+        self.excludes(address).then_some(Reserve::Excluded)
+    }
+
+    fn excludes(&self, address: Address) -> bool {
+        let within = |&(first, last): &(Address, Address)| first <= address && address <= last;
+        self.exclude.iter().any(within)
+    }
+
     /// Whether the pool hands this address out.
     pub fn manages(&self, address: Address) -> bool {
         let within = |&(first, last): &(Address, Address)| first <= address && address <= last;
         self.prefix.contains(&address.ip())
             && self.range.as_ref().is_none_or(within)
             && self.gateway != Some(address)
-            && !self.exclude.iter().any(within)
+            && !self.excludes(address)
             && !self.is_edge(address)
     }
 
@@ -165,6 +195,7 @@ fn scope_of(place: &Place, topology: &Topology) -> Scope {
         Place::Unwatchable(plugin) => Scope::Nowhere(format!(
             "the {plugin} plugin's links can't be watched from the host"
         )),
-        Place::Unknown => Scope::Anywhere,
+        Place::Anywhere => Scope::Anywhere,
+        Place::Unknown => Scope::Unknown,
     }
 }

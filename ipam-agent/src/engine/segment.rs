@@ -23,6 +23,19 @@ pub struct Segment {
 impl Segment {
     /// The name of the one segment that a node's routed pod veths form.
     pub const ROUTED: &'static str = "routed";
+
+    /// Whether a person who says `text` means it: its name alone, or `NAME.VLAN`.
+    pub fn is_called(&self, text: &str) -> bool {
+        is_called(&self.name, self.vlan, text)
+    }
+}
+
+/// Whether a person who says `text` means the segment of this name and VLAN.
+pub fn is_called(name: &str, vlan: Option<u16>, text: &str) -> bool {
+    let said = text
+        .strip_prefix(name)
+        .and_then(|rest| rest.strip_prefix('.'));
+    text == name || (said.is_some() && said.and_then(|said| said.parse().ok()) == vlan)
 }
 
 impl fmt::Display for Segment {
@@ -91,6 +104,8 @@ pub struct Port {
     /// Whether the configuration wants it watched: by pattern, or because it is a port of a
     /// bridge that has watched ports.
     pub wanted: bool,
+    /// The network namespace of a veth's other end, by the host's number for it.
+    pub namespace: Option<i32>,
     /// The bridges behind its VLAN devices (`bond0.100` in `br100`), by VLAN.
     pub vlan_devices: BTreeMap<u16, Arc<str>>,
 }
@@ -216,6 +231,55 @@ impl Topology {
             name: Arc::clone(bridge),
             outer_vlan: None,
             vlan,
+        }
+    }
+
+    /// The tags that a frame needs which leaves by this port for the segment; `None` where
+    /// the port is not, or no longer, part of it.
+    pub fn tags_towards(&self, ifindex: u32, segment: &Segment) -> Option<Tags> {
+        let port = self.ports.get(&ifindex)?;
+        if !self.carries(port, segment) {
+            return None;
+        }
+        let as_seen = Tags {
+            outer: segment.outer_vlan.unwrap_or(0),
+            vlan: segment.vlan.unwrap_or(0),
+        };
+        match &port.wiring {
+            Wiring::Routed => Some(Tags::default()),
+            Wiring::Uplink if *segment.name == *port.name => Some(as_seen),
+            // Into the bridge of a VLAN device of the port.
+            Wiring::Uplink => {
+                let mut devices = port.vlan_devices.iter();
+                let (&vlan, _) = devices.find(|(_, bridge)| **bridge == segment.name)?;
+                Some(Tags { outer: 0, vlan })
+            }
+            Wiring::Bridge {
+                bridge,
+                members,
+                untagged,
+                ..
+            } => {
+                if self.default_pvid(bridge).is_none() {
+                    return Some(as_seen);
+                }
+                let outermost = segment.outer_vlan.or(segment.vlan);
+                let called =
+                    |vlan: &&u16| self.bridge_segment(bridge, Some(**vlan)).vlan == outermost;
+                let &vlan = members.iter().find(called)?;
+                Some(match (untagged.contains(&vlan), segment.outer_vlan) {
+                    (true, None) => Tags::default(),
+                    (true, Some(_)) => Tags {
+                        outer: 0,
+                        ..as_seen
+                    },
+                    (false, None) => Tags { outer: 0, vlan },
+                    (false, Some(_)) => Tags {
+                        outer: vlan,
+                        ..as_seen
+                    },
+                })
+            }
         }
     }
 

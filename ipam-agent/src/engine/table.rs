@@ -52,6 +52,41 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// A claim of which nothing was heard yet.
+    pub(super) fn new(heard: &Heard) -> Self {
+        Self {
+            mac: heard.mac,
+            ifindex: heard.ifindex,
+            first_seen: heard.at,
+            last_seen: heard.at,
+            last_strong: None,
+            frames: 0,
+            kinds: 0,
+            answered: None,
+        }
+    }
+
+    pub(super) fn hear(&mut self, heard: &Heard) {
+        self.frames = match heard.total {
+            Some(total) => self.frames.max(total),
+            None => self.frames.saturating_add(1),
+        };
+        self.kinds |= heard.kinds;
+        self.first_seen = self.first_seen.min(heard.at);
+        if heard.at >= self.last_seen {
+            self.last_seen = heard.at;
+            self.ifindex = heard.ifindex;
+        }
+        if let Some(asker) = heard.answers
+            && self.answered.is_none_or(|(_, at)| at <= heard.at)
+        {
+            self.answered = Some((asker, heard.at));
+        }
+        if heard.strong {
+            self.last_strong = self.last_strong.max(Some(heard.at));
+        }
+    }
+
     /// The kinds of evidence.
     pub fn evidence(&self) -> impl Iterator<Item = Evidence> + use<> {
         let kinds = self.kinds;
@@ -83,6 +118,8 @@ pub struct Contest {
     pub settled: Timestamp,
     /// Since when somebody asserts it without a lease.
     pub unleased_since: Option<Timestamp>,
+    /// When one for whom it is not set apart first asserted it, while that goes on.
+    pub reserved_since: Option<Timestamp>,
     /// Who used it unleased when the lease that covers it was granted.
     pub squatters: BTreeSet<Mac>,
     /// When a stranger to the lease first asserted it, while that goes on.
@@ -95,8 +132,11 @@ pub struct Contest {
     pub behind_since: Option<Timestamp>,
     /// Whether that was done.
     pub looked_behind: bool,
-    /// When it was last found configured behind two ports.
-    pub configured_at: Option<Timestamp>,
+    /// When two were last found to have it though they may have said nothing: configured
+    /// behind two ports, or answering when asked.
+    pub found_at: Option<Timestamp>,
+    /// When the claimants were asked.
+    pub asked_at: Option<Timestamp>,
     /// The conflict, open or ended less than an hour ago.
     pub conflict: Option<Conflict>,
     /// The timer that is set.
@@ -145,37 +185,10 @@ impl Entry {
         let place = place.unwrap_or_else(|| {
             self.make_room();
             self.claims.reserve_exact(1);
-            self.claims.push(Claim {
-                mac: heard.mac,
-                ifindex: heard.ifindex,
-                first_seen: heard.at,
-                last_seen: heard.at,
-                last_strong: None,
-                frames: 0,
-                kinds: 0,
-                answered: None,
-            });
+            self.claims.push(Claim::new(heard));
             self.claims.len() - 1
         });
-        let claim = &mut self.claims[place];
-        claim.frames = match heard.total {
-            Some(total) => claim.frames.max(total),
-            None => claim.frames.saturating_add(1),
-        };
-        claim.kinds |= heard.kinds;
-        claim.first_seen = claim.first_seen.min(heard.at);
-        if heard.at >= claim.last_seen {
-            claim.last_seen = heard.at;
-            claim.ifindex = heard.ifindex;
-        }
-        if let Some(asker) = heard.answers
-            && claim.answered.is_none_or(|(_, at)| at <= heard.at)
-        {
-            claim.answered = Some((asker, heard.at));
-        }
-        if heard.strong {
-            claim.last_strong = claim.last_strong.max(Some(heard.at));
-        }
+        self.claims[place].hear(heard);
     }
 
     /// The contest, begun with what the claims tell if there was none.

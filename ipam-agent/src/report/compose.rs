@@ -14,15 +14,15 @@ use super::document::{
     Severity, Summary,
 };
 use crate::engine::{
-    Engine,
-    conflict::{self, Conflict},
+    Engine, conflict,
     lease::Holder,
     leasebook::Record,
     plan::{Asker, Blocker, Release},
     reclaim::{self, Planner},
     segment::Segment,
-    table::{Claim, Entry},
+    table::Claim,
     time::Timestamp,
+    view::Case,
 };
 
 /// How often an address may change its speaker before it flaps.
@@ -61,9 +61,7 @@ impl Composer<'_> {
         let mut conflicts: Vec<ConflictRecord> = self
             .engine
             .conflicts()
-            .map(|(segment, address, entry, conflict)| {
-                self.conflict(segment, address, entry, conflict)
-            })
+            .map(|case| self.conflict(case))
             .collect();
         sort_conflicts(&mut conflicts);
         Report {
@@ -152,8 +150,8 @@ impl Composer<'_> {
         let mut conflicts: Vec<ConflictRecord> = self
             .engine
             .conflicts()
-            .filter(|(_, at, _, _)| *at == known)
-            .map(|(segment, at, entry, conflict)| self.conflict(segment, at, entry, conflict))
+            .filter(|case| case.address == known)
+            .map(|case| self.conflict(case))
             .collect();
         sort_conflicts(&mut conflicts);
         let leases: Vec<LeaseRecord> = records
@@ -238,16 +236,16 @@ impl Composer<'_> {
         }
     }
 
-    fn conflict(
-        &self,
-        segment: &Segment,
-        address: Address,
-        entry: &Entry,
-        conflict: &Conflict,
-    ) -> ConflictRecord {
+    fn conflict(&self, case: Case<'_>) -> ConflictRecord {
+        let Case {
+            segment,
+            address,
+            claims,
+            changes,
+            conflict,
+        } = case;
         let topology = self.engine.topology();
-        let mut claims: Vec<ClaimRecord> =
-            entry.claims.iter().map(|claim| self.claim(claim)).collect();
+        let mut claims: Vec<ClaimRecord> = claims.iter().map(|claim| self.claim(claim)).collect();
         let unheard = conflict.verdict.macs().iter();
         for &mac in unheard.filter(|mac| topology.own_macs.contains(mac)) {
             // This host's own frames don't come in by a port.
@@ -260,16 +258,12 @@ impl Composer<'_> {
                 evidence: Vec::new(),
             });
         }
-        let changes = entry
-            .contest
-            .as_ref()
-            .map_or(0, |contest| contest.runs.changes());
         ConflictRecord {
             id: conflict.id.to_string(),
             kind: kind(conflict.verdict.kind()),
             severity: severity(conflict.severity),
             state: state_of(conflict.is_active()),
-            address: Some(address.ip()),
+            address: address.ip(),
             segment: segment_name(segment),
             first_seen: self.clock.at(conflict.first_seen),
             last_seen: self.clock.at(conflict.last_seen),
@@ -373,6 +367,8 @@ impl Composer<'_> {
             .map(|event| EventRecord {
                 kind: match event.kind {
                     conflict::EventKind::AddressMoved => EventKind::AddressMoved,
+                    conflict::EventKind::ProbeCollision => EventKind::ProbeCollision,
+                    conflict::EventKind::SenderMismatch => EventKind::SenderMismatch,
                     conflict::EventKind::ReleasedButAlive => EventKind::ReleasedButAlive,
                 },
                 address: event.address.ip(),
@@ -497,7 +493,10 @@ fn kind(kind: conflict::Kind) -> ConflictKind {
     match kind {
         conflict::Kind::DuplicateAddress => ConflictKind::DuplicateAddress,
         conflict::Kind::LeaseMismatch => ConflictKind::LeaseMismatch,
+        conflict::Kind::ReservedAddress => ConflictKind::ReservedAddress,
         conflict::Kind::UnleasedAddress => ConflictKind::UnleasedAddress,
+        conflict::Kind::DuplicateMac => ConflictKind::DuplicateMac,
+        conflict::Kind::DuplicateLease => ConflictKind::DuplicateLease,
     }
 }
 

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::plan::Reason;
+use crate::engine::{plan::Reason, segment};
 
 pub use self::{check::*, doctor::*, hardware::*, leases::*, reclaim::*, report::*};
 
@@ -172,10 +172,7 @@ pub struct SegmentName {
 impl SegmentName {
     /// Whether a person who says `text` means it: its name alone, or `NAME.VLAN`.
     pub fn is_called(&self, text: &str) -> bool {
-        let vlan = text.strip_prefix(&self.name);
-        let vlan = vlan.and_then(|rest| rest.strip_prefix('.'));
-        text == self.name
-            || (vlan.is_some() && vlan.and_then(|vlan| vlan.parse().ok()) == self.vlan)
+        segment::is_called(&self.name, self.vlan, text)
     }
 }
 

@@ -107,7 +107,7 @@ impl LeaseFile {
             store: self.store.clone(),
             mode: Mode::Observe,
             writable: Err("a lease file is only read".to_owned()),
-            place: common_place(&pools).unwrap_or(Place::Unknown),
+            place: common_place(&pools).unwrap_or(Place::Anywhere),
             pools,
             leases,
         };
@@ -116,6 +116,7 @@ impl LeaseFile {
             owners: Owners {
                 owners: document.owners.into_iter().map(Into::into).collect(),
                 exempt: document.exempt.into_iter().map(Into::into).collect(),
+                ..Owners::default()
             },
             ..Reading::default()
         })

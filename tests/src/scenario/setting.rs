@@ -15,6 +15,8 @@ use ipam_agent::engine::{
     time::Timestamp,
 };
 
+use ipam_common::Address;
+
 use super::{Family, World, words};
 
 /// The bridge that every port is in.
@@ -44,6 +46,7 @@ impl World {
                     untagged: BTreeSet::new(),
                 },
                 wanted: true,
+                namespace: None,
                 vlan_devices: BTreeMap::new(),
             };
             topology.ports.insert(ifindex, port);
@@ -54,8 +57,8 @@ impl World {
         };
         topology.bridges.insert(BRIDGE.into(), bridge);
         topology.own_macs.extend(words::mac(HOST).ok());
-        let view = StoreView {
-            store: StoreName("host-local:net".into()),
+        let [view, other] = ["host-local:net", "file:other"].map(|name| StoreView {
+            store: StoreName(name.into()),
             mode: Mode::Observe,
             writable: Ok(()),
             place: Place::Bridge {
@@ -64,14 +67,16 @@ impl World {
             },
             pools: Vec::new(),
             leases: Vec::new(),
-        };
+        });
         Self {
             family,
             engine: Engine::new(settings()),
             refused: BTreeMap::new(),
+            asked: Vec::new(),
             now: Timestamp(0),
             topology,
             view,
+            other,
             owners: Owners::default(),
             grants: 0,
             ids: Vec::new(),
@@ -87,6 +92,23 @@ impl World {
             ["lease", address, holder] => self.grant(address, holder)?,
             ["pool"] => self.pool(None)?,
             ["pool", "gateway", gateway] => self.pool(Some(gateway))?,
+            ["pool", "gateway", gateway, mac] => {
+                self.pool(Some(gateway))?;
+                let mac = words::mac(mac)?;
+                self.view
+                    .pools
+                    .iter_mut()
+                    .for_each(|pool| pool.gateway_mac = Some(mac));
+            }
+            ["pool", "excluding", first, last] => {
+                self.pool(None)?;
+                let range = (self.family.address(first)?, self.family.address(last)?);
+                self.view
+                    .pools
+                    .iter_mut()
+                    .for_each(|pool| pool.exclude = vec![range]);
+            }
+            ["other", "lease", address, holder] => self.grant_other(address, holder)?,
             ["owner", ref macs @ ..] => {
                 let macs: Result<Vec<_>> = macs.iter().map(|m| Ok(words::mac(m)?.into())).collect();
                 let owner = Owner {
@@ -104,6 +126,12 @@ impl World {
                 self.owners.exempt.push(exemption);
             }
             ["own", address] => self.own(address)?,
+            ["pod", ref ports @ ..] => {
+                let known = self.topology.ports.values_mut();
+                known
+                    .filter(|port| ports.contains(&&*port.name))
+                    .for_each(|port| port.namespace = Some(7));
+            }
             ["access", port, vlan] => self.vlans(port, Some(vlan.parse()?), &[])?,
             ["trunk", port, ref vlans @ ..] => {
                 let vlans: Result<Vec<u16>, _> = vlans.iter().map(|vlan| vlan.parse()).collect();
@@ -116,23 +144,24 @@ impl World {
 
     /// Leases an address to a MAC.
     pub(super) fn grant(&mut self, address: &str, holder: &str) -> Result<()> {
-        let address = self.family.address(address)?;
         self.grants += 1;
-        self.view.leases.retain(|lease| lease.address != address);
-        self.view.leases.push(Lease {
-            store: self.view.store.clone(),
-            address,
-            holder: Holder {
-                mac: Some(words::mac(holder)?),
-                ..Holder::default()
-            },
-            generation: Generation {
-                modified: self.grants,
-                ..Generation::default()
-            },
-            damage: None,
-        });
-        Ok(())
+        grant(
+            &mut self.view,
+            self.family.address(address)?,
+            holder,
+            self.grants,
+        )
+    }
+
+    /// The second store leases an address to a MAC.
+    pub(super) fn grant_other(&mut self, address: &str, holder: &str) -> Result<()> {
+        self.grants += 1;
+        grant(
+            &mut self.other,
+            self.family.address(address)?,
+            holder,
+            self.grants,
+        )
     }
 
     fn pool(&mut self, gateway: Option<&str>) -> Result<()> {
@@ -185,6 +214,7 @@ fn settings() -> Settings {
     Settings {
         boot: "boot".into(),
         owners: Owners::default(),
+        confirm: vec![BRIDGE.into()],
         reclaim: ReclaimSettings {
             gate: Duration::from_secs(900),
             damaged_gate: Duration::from_secs(1800),
@@ -198,4 +228,22 @@ fn settings() -> Settings {
             data_plane: true,
         },
     }
+}
+
+fn grant(view: &mut StoreView, address: Address, holder: &str, grants: i64) -> Result<()> {
+    view.leases.retain(|lease| lease.address != address);
+    view.leases.push(Lease {
+        store: view.store.clone(),
+        address,
+        holder: Holder {
+            mac: Some(words::mac(holder)?),
+            ..Holder::default()
+        },
+        generation: Generation {
+            modified: grants,
+            ..Generation::default()
+        },
+        damage: None,
+    });
+    Ok(())
 }

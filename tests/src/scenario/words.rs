@@ -43,6 +43,10 @@ fn arp(words: &[&str]) -> Result<Arp> {
         ["REQ", m, s, t] => Arp::request(of(m)?, v4(s)?, v4(t)?),
         ["REP", m, s, n, t] => Arp::reply(of(m)?, v4(s)?, of(n)?, v4(t)?),
         ["PROBE", m, t] => Arp::probe(of(m)?, v4(t)?),
+        ["FORGED", m, s, n] => Arp {
+            ether_src: of(n)?,
+            ..Arp::announcement(of(m)?, v4(s)?)
+        },
         ["UPROBE", m, t, n] => Arp {
             ether_dst: of(n)?,
             ..Arp::probe(of(m)?, v4(t)?)
@@ -61,6 +65,10 @@ fn nd(words: &[&str]) -> Result<Nd> {
             Nd::advertisement(of(m)?, v6(s)?, said).unicast(of(n)?, v6(t)?)
         }
         ["PROBE", m, t] => Nd::dad(of(m)?, v6(t)?),
+        ["NPROBE", m, t, nonce] => {
+            let nonce = nonce.parse::<u8>()?;
+            Nd::dad(of(m)?, v6(t)?).nonce([nonce; 6])
+        }
         ["WEAK", m, s] => Nd::advertisement(of(m)?, v6(s)?, 0),
         ["FAR", m, s] => Nd {
             hop_limit: 64,
@@ -70,10 +78,13 @@ fn nd(words: &[&str]) -> Result<Nd> {
     })
 }
 
-/// 10.0.0.n; `-` is 0.0.0.0.
+/// 10.0.0.n; `-` is 0.0.0.0, `NET` the network's own address, `ALL` its broadcast address.
 fn v4(name: &str) -> Result<Ipv4Addr> {
-    if name == "-" {
-        return Ok(Ipv4Addr::UNSPECIFIED);
+    match name {
+        "-" => return Ok(Ipv4Addr::UNSPECIFIED),
+        "NET" => return Ok(Ipv4Addr::new(10, 0, 0, 0)),
+        "ALL" => return Ok(Ipv4Addr::new(10, 0, 0, 255)),
+        _ => {}
     }
     let [letter, _] = number(name)?.to_be_bytes();
     Ok(Ipv4Addr::new(10, 0, 0, letter))
@@ -85,7 +96,13 @@ fn v6(name: &str) -> Result<Ipv6Addr> {
 
 /// The MAC of a name.
 pub(super) fn mac(name: &str) -> Result<Mac> {
-    Mac::new(frames::mac(number(name)?)).context("no MAC")
+    match *name.as_bytes() {
+        // VRRP's (RFC 9568 §7.3), with the letter for a virtual router's number.
+        [letter, b'\''] => Mac::new([0, 0, 0x5e, 0, 1, letter]),
+        _ if name == "EE" => Mac::new([0xee; 6]),
+        _ => Mac::new(frames::mac(number(name)?)),
+    }
+    .context("no MAC")
 }
 
 /// A name's number: its letter, and its digit if it has one.
@@ -101,14 +118,21 @@ fn number(name: &str) -> Result<u16> {
 
 /// The name of a MAC.
 pub(super) fn name_of(mac: Mac) -> String {
-    let [.., letter, digit] = mac.bytes();
-    letters([letter, digit])
+    match mac.bytes() {
+        [0, 0, 0x5e, 0, 1, letter] => format!("{}'", char::from(letter)),
+        [0xee, ..] => String::from("EE"),
+        [.., letter, digit] => letters([letter, digit]),
+    }
 }
 
 /// The name of an address.
 pub(super) fn name_of_address(ip: IpAddr) -> String {
     match ip {
-        IpAddr::V4(ip) => letters([ip.octets()[3], 0]),
+        IpAddr::V4(ip) => match ip.octets()[3] {
+            0 => String::from("NET"),
+            255 => String::from("ALL"),
+            letter => letters([letter, 0]),
+        },
         IpAddr::V6(ip) => letters(ip.segments()[7].to_be_bytes()),
     }
 }

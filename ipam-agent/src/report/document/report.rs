@@ -69,7 +69,7 @@ pub struct SegmentRecord {
     pub interfaces: Vec<String>,
 }
 
-/// A conflict over one address in one segment.
+/// A conflict over one address, or one MAC, in one segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConflictRecord {
     /// Stays the same for as long as the conflict lasts, whatever it turns into.
@@ -80,8 +80,8 @@ pub struct ConflictRecord {
     pub severity: Severity,
     /// Whether it lasts.
     pub state: ConflictState,
-    /// Over which address; null of a duplicate-mac, which is about none.
-    pub address: Option<IpAddr>,
+    /// Over which address; of a duplicate-mac, the one that the MAC asserted last.
+    pub address: IpAddr,
     /// Where.
     pub segment: SegmentName,
     /// When the first frame that is part of it came.

@@ -72,7 +72,7 @@ impl Document for Report {
                 &conflict.kind,
                 &conflict.severity,
                 &conflict.state,
-                &Maybe(conflict.address),
+                &conflict.address,
                 &conflict.segment.name,
                 &Maybe(conflict.segment.vlan),
                 &Maybe(conflict.segment.outer_vlan),
@@ -121,9 +121,7 @@ fn standing(conflict: &ConflictRecord) -> &'static str {
 
 pub(super) fn in_full(page: &mut Page, conflict: &ConflictRecord) {
     let style = severity_style(conflict);
-    let address = conflict
-        .address
-        .map_or_else(String::new, |ip| ip.to_string());
+    let address = conflict.address.to_string();
     page.line(
         0,
         [
@@ -212,7 +210,7 @@ fn in_short(page: &mut Page, conflicts: &[ConflictRecord]) {
         table.row([
             Cell::new(severity_style(conflict), standing(conflict)),
             conflict.kind.name().into(),
-            Maybe(conflict.address).to_string().into(),
+            conflict.address.to_string().into(),
             conflict.segment.to_string().into(),
             page.ago(conflict.last_seen).into(),
             joined(who, ", ").into(),

@@ -181,6 +181,7 @@ impl Records {
                 _ => Wiring::Uplink,
             },
             wanted: filter.includes(&link.name),
+            namespace: link.namespace,
             vlan_devices: BTreeMap::new(),
         })
     }

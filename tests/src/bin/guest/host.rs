@@ -139,7 +139,7 @@ pub fn wait_for_duplicate(daemon: &Daemon, address: &str) -> Result<ConflictReco
     daemon.wait_for(&what, PATIENCE, "report", |document| {
         let report: Report = serde_json::from_value(document.clone()).ok()?;
         let mut conflicts = report.conflicts;
-        conflicts.retain(|conflict| conflict.address == Some(address));
+        conflicts.retain(|conflict| conflict.address == address);
         let conflict = conflicts.pop()?;
         let found = conflicts.is_empty() && conflict.kind.name() == "duplicate-address";
         found.then_some(conflict)

@@ -91,7 +91,7 @@ fn conflict(number: u16) -> ConflictRecord {
         kind,
         severity,
         state: ConflictState::Active,
-        address: Some(address(number)),
+        address: address(number),
         segment: segment("mgmt-br", Some(10)),
         first_seen: ago(130),
         last_seen: ago(1),

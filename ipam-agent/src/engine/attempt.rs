@@ -1,0 +1,195 @@
+//! Who asks whether an address is free: probes (RFC 5227 §2.1, RFC 4862 §5.4), and what
+//! came of them.
+//!
+//! A machine probes a few times before it takes an address; that is one attempt. One that
+//! is answered, or that meets another's, is told of once.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ipam_common::{Evidence, Mac};
+
+use super::{input::Seen, owner::OwnerKey, table::Place, time::Timestamp};
+
+/// Probes of one MAC for one address that are no further apart are one attempt.
+pub const ATTEMPT_WINDOW: Duration = Duration::from_secs(10);
+/// An answer comes before the next probe would: PROBE_MIN (RFC 5227 §1.1), RetransTimer
+/// (RFC 4861 §10).
+pub const ANSWER_WINDOW: Duration = Duration::from_secs(1);
+/// Whose probes are no further apart than PROBE_MAX and ANNOUNCE_WAIT (RFC 5227 §1.1) probe
+/// at the same time.
+const MEETING_WINDOW: Duration = Duration::from_secs(2);
+/// How many addresses' attempts are followed at once.
+const MAX_PLACES: usize = 4096;
+/// How many attempts for one address.
+const MAX_ATTEMPTS: usize = 8;
+
+/// One machine's probes for one address.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    mac: Mac,
+    owner: OwnerKey,
+    ifindex: u32,
+    last: Timestamp,
+    kinds: u32,
+    nonce: Option<[u8; 6]>,
+    told: bool,
+}
+
+/// Two that want one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collision {
+    /// Who asked.
+    pub asker: Mac,
+    /// Who has it, or asked too.
+    pub other: Mac,
+    /// Whether the other asked too.
+    pub both_asked: bool,
+}
+
+/// What a probe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// One of an attempt, which may meet another's.
+    Noted(Option<Collision>),
+    /// A frame that was heard before, come back (RFC 7527 §4.1).
+    Echo,
+}
+
+/// The attempts that go on.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    places: BTreeMap<Place, Vec<Attempt>>,
+    dropped: u64,
+}
+
+impl Attempts {
+    /// A probe was heard, sent to more than one station.
+    pub fn probe(&mut self, place: Place, seen: &Seen, owner: OwnerKey) -> Probed {
+        if self.places.len() >= MAX_PLACES && !self.places.contains_key(&place) {
+            self.make_room(seen.at);
+        }
+        let attempts = self.places.entry(place).or_default();
+        attempts.retain(|attempt| seen.at.since(attempt.last) <= ATTEMPT_WINDOW);
+        let (mac, nonce) = (seen.sighting.mac, seen.sighting.nonce);
+        let echo = nonce.is_some()
+            && attempts.iter().any(|attempt| {
+                attempt.nonce == nonce && (attempt.mac != mac || attempt.ifindex != seen.ifindex)
+            });
+        if echo {
+            return Probed::Echo;
+        }
+        let own = attempts.iter().position(|attempt| attempt.mac == mac);
+        let own = own.unwrap_or_else(|| {
+            if attempts.len() >= MAX_ATTEMPTS {
+                attempts.remove(0);
+                self.dropped = self.dropped.saturating_add(1);
+            }
+            attempts.push(Attempt {
+                mac,
+                owner,
+                ifindex: seen.ifindex,
+                last: seen.at,
+                kinds: 0,
+                nonce,
+                told: false,
+            });
+            attempts.len() - 1
+        });
+        let attempt = &mut attempts[own];
+        attempt.last = attempt.last.max(seen.at);
+        attempt.kinds |= seen.sighting.evidence.bit();
+        attempt.nonce = nonce;
+        attempt.ifindex = seen.ifindex;
+        let told = attempt.told;
+        let rival = attempts.iter().position(|attempt| {
+            attempt.owner != owner
+                && !(attempt.told && told)
+                && distance(attempt.last, seen.at) <= MEETING_WINDOW
+        });
+        let collision = rival.map(|rival| {
+            attempts[rival].told = true;
+            attempts[own].told = true;
+            // Who asked first is named first.
+            Collision {
+                asker: attempts[rival].mac,
+                other: mac,
+                both_asked: true,
+            }
+        });
+        Probed::Noted(collision)
+    }
+
+    /// An address was asserted: whether that answers an attempt, and the kinds of probe by
+    /// which its speaker asked for the address before.
+    pub fn assertion(
+        &mut self,
+        place: Place,
+        seen: &Seen,
+        owner: OwnerKey,
+    ) -> (Option<Collision>, u32) {
+        let Some(attempts) = self.places.get_mut(&place) else {
+            return (None, 0);
+        };
+        let asked = attempts.iter().filter(|attempt| {
+            attempt.owner == owner && distance(attempt.last, seen.at) <= ATTEMPT_WINDOW
+        });
+        let kinds = asked.fold(0, |kinds, attempt| kinds | attempt.kinds);
+        let answered = attempts.iter_mut().find(|attempt| {
+            attempt.owner != owner
+                && !attempt.told
+                && seen.at >= attempt.last
+                && seen.at.since(attempt.last) <= ANSWER_WINDOW
+                && answers(seen, attempt.mac)
+        });
+        let collision = answered.map(|attempt| {
+            attempt.told = true;
+            Collision {
+                asker: attempt.mac,
+                other: seen.sighting.mac,
+                both_asked: false,
+            }
+        });
+        (collision, kinds)
+    }
+
+    /// How many attempts were dropped because there were too many.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Forgets what is over.
+    pub fn forget(&mut self, now: Timestamp) {
+        self.places.retain(|_, attempts| {
+            attempts.retain(|attempt| now.since(attempt.last) <= ATTEMPT_WINDOW);
+            !attempts.is_empty()
+        });
+    }
+
+    fn make_room(&mut self, now: Timestamp) {
+        self.forget(now);
+        if self.places.len() >= MAX_PLACES
+            && let Some((_, attempts)) = self.places.pop_first()
+        {
+            self.dropped = self.dropped.saturating_add(attempts.len() as u64);
+        }
+    }
+}
+
+/// Whether an assertion defends the address against who probes: a reply to it, or what is
+/// sent to everybody (RFC 5227 §2.4, RFC 4862 §5.4.3).
+fn answers(seen: &Seen, asker: Mac) -> bool {
+    let sighting = &seen.sighting;
+    let to_all = sighting.ether_dst[0] & 1 != 0;
+    match sighting.evidence {
+        Evidence::ArpReply => to_all || sighting.ether_dst == asker.bytes(),
+        Evidence::ArpAnnouncement | Evidence::ArpGratuitousReply => true,
+        Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement => {
+            to_all || sighting.ether_dst == asker.bytes()
+        }
+        _ => false,
+    }
+}
+
+fn distance(one: Timestamp, other: Timestamp) -> Duration {
+    one.max(other).since(one.min(other))
+}

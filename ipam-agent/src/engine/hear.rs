@@ -1,0 +1,299 @@
+//! What was heard: events as they come, and the kernel's table read whole.
+
+use ipam_common::{
+    Address, Evidence, Mac,
+    sighting::{SightingKey, Tags, Tally},
+};
+
+use super::{
+    Engine, MAX_EVENTS,
+    attempt::{ANSWER_WINDOW, Collision, Probed},
+    conflict::{Event, EventKind},
+    conflict_of,
+    input::Seen,
+    owner::is_virtual_router,
+    segment::{Unplaced, Wiring},
+    table::{Heard, Place},
+    time::Timestamp,
+};
+
+impl Engine {
+    pub(super) fn seen(&mut self, seen: &Seen, now: Timestamp) {
+        let sighting = &seen.sighting;
+        // An answer goes to who asked; a gratuitous one, or one to everybody, answers nobody.
+        let asker = Mac::new(sighting.ether_dst).map(Mac::bytes);
+        let answers = matches!(
+            sighting.evidence,
+            Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement
+        );
+        let mut heard = Heard {
+            mac: sighting.mac,
+            ifindex: seen.ifindex,
+            at: seen.at,
+            strong: !sighting.evidence.is_weak(),
+            kinds: sighting.evidence.bit(),
+            answers: asker.filter(|_| answers),
+            total: None,
+        };
+        let Some(place) = self.place(sighting.address, sighting.tags, &heard) else {
+            return;
+        };
+        let owner = self.owners.of(heard.mac, &self.topology.own_macs);
+        if sighting.evidence.is_probe() {
+            // Sent to one station it is a keep-alive.
+            if asker.is_some() {
+                return;
+            }
+            match self.attempts.probe(place, seen, owner) {
+                Probed::Echo => {
+                    self.counts.echoes += 1;
+                    return;
+                }
+                Probed::Noted(collision) => {
+                    // The answer may have been told first.
+                    let collision = collision.or_else(|| self.answered(place, seen));
+                    self.collided(place, seen.at, collision, now);
+                }
+            }
+            self.station(place, &heard, seen, now);
+            return;
+        }
+        let (collision, kinds) = self.attempts.assertion(place, seen, owner);
+        heard.kinds |= kinds;
+        self.collided(place, seen.at, collision, now);
+        self.station(place, &heard, seen, now);
+        self.sender(place, seen, now);
+        self.assertion(place, heard, now);
+    }
+
+    /// An owner's answer to this probe that was heard already.
+    fn answered(&self, place: Place, seen: &Seen) -> Option<Collision> {
+        let (asker, own) = (seen.sighting.mac, &self.topology.own_macs);
+        let owner = self.owners.of(asker, own);
+        let claims = &self.table.get(&place)?.claims;
+        let answer = claims.iter().find(|claim| {
+            self.owners.of(claim.mac, own) != owner
+                && claim.answered.is_some_and(|(to, at)| {
+                    to == asker.bytes() && at >= seen.at && at.since(seen.at) <= ANSWER_WINDOW
+                })
+        });
+        answer.map(|claim| Collision {
+            asker,
+            other: claim.mac,
+            both_asked: false,
+        })
+    }
+
+    /// Tells of two that want one address, unless that is a conflict already.
+    fn collided(
+        &mut self,
+        place: Place,
+        at: Timestamp,
+        collision: Option<Collision>,
+        now: Timestamp,
+    ) {
+        let Some(collision) = collision else {
+            return;
+        };
+        let entry = self.table.get(&place);
+        let conflict = entry.and_then(conflict_of);
+        if conflict.is_some_and(|known| {
+            known.is_active() && known.verdict.macs().contains(&collision.asker)
+        }) {
+            return;
+        }
+        let event = Event {
+            kind: EventKind::ProbeCollision,
+            segment: self.table.segment(place.0).clone(),
+            address: place.1,
+            at,
+            macs: vec![collision.asker, collision.other],
+            both_asked: collision.both_asked,
+        };
+        self.happened(event, now);
+    }
+
+    /// Notes by which port a station spoke. A frame that somebody else's MAC sent says
+    /// nothing of that, and a virtual router is wherever its master is.
+    fn station(&mut self, place: Place, heard: &Heard, seen: &Seen, now: Timestamp) {
+        if seen.sighting.ether_src == heard.mac.bytes() {
+            self.station_heard(place, heard, now);
+        }
+    }
+
+    fn station_heard(&mut self, place: Place, heard: &Heard, now: Timestamp) {
+        let port = self.topology.ports.get(&heard.ifindex);
+        let routed = port.is_some_and(|port| port.wiring == Wiring::Routed);
+        if routed || is_virtual_router(heard.mac) || self.owners.is_exempt(place.1, heard.mac) {
+            return;
+        }
+        let id = (place.0, heard.mac);
+        if self.stations.hear(id, place.1, heard) {
+            self.look_at(id, now);
+        }
+        self.counts.unfollowed = self.stations.refused() + self.attempts.dropped();
+    }
+
+    /// ARP that names another sender than Ethernet does: a proxy's or a forger's.
+    fn sender(&mut self, place: Place, seen: &Seen, now: Timestamp) {
+        let sighting = &seen.sighting;
+        let Some(source) = Mac::new(sighting.ether_src) else {
+            return;
+        };
+        let own = &self.topology.own_macs;
+        let arp = matches!(
+            sighting.evidence,
+            Evidence::ArpRequest
+                | Evidence::ArpReply
+                | Evidence::ArpAnnouncement
+                | Evidence::ArpGratuitousReply
+        );
+        if !arp
+            || self.owners.of(source, own) == self.owners.of(sighting.mac, own)
+            || [source, sighting.mac].into_iter().any(is_virtual_router)
+            || self.owners.is_exempt(place.1, sighting.mac)
+        {
+            return;
+        }
+        let key = (place, sighting.mac, source);
+        if self.mismatches.contains_key(&key) {
+            return;
+        }
+        if self.mismatches.len() >= MAX_EVENTS {
+            self.mismatches.pop_first();
+        }
+        self.mismatches.insert(key, now);
+        let event = Event {
+            kind: EventKind::SenderMismatch,
+            segment: self.table.segment(place.0).clone(),
+            address: place.1,
+            at: seen.at,
+            macs: vec![sighting.mac, source],
+            both_asked: false,
+        };
+        self.happened(event, now);
+    }
+
+    /// Every entry that says more than is known is an assertion, or two.
+    pub(super) fn snapshot(&mut self, table: Vec<(SightingKey, Tally)>, now: Timestamp) {
+        let mut heard: Vec<(Address, Tags, Heard)> = Vec::new();
+        for (key, tally) in table {
+            let (Some(address), Some(mac)) = (Address::from_mapped(key.address), Mac::new(key.mac))
+            else {
+                continue;
+            };
+            if key.probe != 0 {
+                continue;
+            }
+            let tags = Tags {
+                outer: key.outer_vlan,
+                vlan: key.vlan,
+            };
+            let known = self.claim(address, key.ifindex, tags, mac);
+            let mut tell = |at: u64, strong: bool, total: u32| {
+                let heard_then = Heard {
+                    mac,
+                    ifindex: key.ifindex,
+                    at: Timestamp(at),
+                    strong,
+                    kinds: tally.kinds,
+                    answers: None,
+                    total: Some(total),
+                };
+                heard.push((address, tags, heard_then));
+            };
+            match known {
+                // All there is to know, but for the count of frames.
+                Some(claim) if claim.0 >= Timestamp(tally.last_seen) => {
+                    if claim.1 < tally.frames {
+                        tell(tally.last_seen, false, tally.frames);
+                    }
+                }
+                Some(_) => tell(
+                    tally.last_seen,
+                    tally.last_strong == tally.last_seen,
+                    tally.frames,
+                ),
+                None => {
+                    let strong = tally.last_strong != 0;
+                    tell(tally.first_seen, strong, 1);
+                    if tally.last_seen > tally.first_seen {
+                        tell(
+                            tally.last_strong.max(tally.first_seen),
+                            strong,
+                            tally.frames,
+                        );
+                    }
+                }
+            }
+        }
+        heard.sort_by_key(|(address, tags, heard)| (heard.at, *address, *tags, heard.mac));
+        for (address, tags, heard) in heard {
+            let Some(place) = self.place(address, tags, &heard) else {
+                continue;
+            };
+            // The table doesn't say who sent the frame: of those alone who were heard
+            // speaking for themselves.
+            if self.stations.contains((place.0, heard.mac)) {
+                self.station_heard(place, &heard, now);
+            }
+            self.assertion(place, heard, now);
+        }
+    }
+
+    /// When a claim was last heard, and in how many frames.
+    fn claim(
+        &mut self,
+        address: Address,
+        ifindex: u32,
+        tags: Tags,
+        mac: Mac,
+    ) -> Option<(Timestamp, u32)> {
+        let segment = self.topology.segment(ifindex, tags, address).ok()?;
+        let place = (self.table.id(&segment), address);
+        let claims = &self.table.get(&place)?.claims;
+        let claim = claims.iter().find(|claim| claim.mac == mac)?;
+        Some((claim.last_seen, claim.frames))
+    }
+
+    /// Where in the table a sighting belongs; `None` if it is this host's own, or of a place
+    /// that isn't known.
+    fn place(&mut self, address: Address, tags: Tags, heard: &Heard) -> Option<Place> {
+        if self.topology.own_macs.contains(&heard.mac) {
+            self.counts.echoes += 1;
+            return None;
+        }
+        match self.topology.segment(heard.ifindex, tags, address) {
+            Ok(segment) => Some((self.table.id(&segment), address)),
+            Err(Unplaced::UnknownPort) => {
+                self.counts.unknown_port += 1;
+                None
+            }
+            Err(Unplaced::NotAMember) => {
+                self.counts.not_a_member += 1;
+                None
+            }
+        }
+    }
+
+    fn assertion(&mut self, place: Place, mut heard: Heard, now: Timestamp) {
+        heard.strong &= !self.owners.is_exempt(place.1, heard.mac);
+        let claims = self
+            .table
+            .get(&place)
+            .map_or(&[][..], |entry| &entry.claims);
+        if self.kinships.meet(&heard, claims, &self.topology) {
+            self.gather_owners();
+        }
+        let (topology, owners, leases) = (&self.topology, &self.owners, &self.leases);
+        let owner_of = |mac| owners.of(mac, &topology.own_macs);
+        let entry = self
+            .table
+            .entry(place, &|address| !leases.contains(address));
+        let moved = entry.hear(&heard, &owner_of);
+        self.counts.evicted = self.table.evicted();
+        if heard.strong {
+            self.judge(place, Some(heard.at), moved, now);
+        }
+    }
+}

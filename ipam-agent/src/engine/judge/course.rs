@@ -1,0 +1,114 @@
+//! The course of a conflict: it opens, changes, ends, and comes back under its id.
+
+use ipam_common::{Address, Mac};
+
+use super::{BEHIND_GRACE, CONFLICT_MEMORY, Judged, LEASE_GRACE, OURS_GRACE, QUIET};
+use crate::engine::{
+    conflict::{About, Conflict, Kind, Verdict, conflict_id},
+    runs::ALTERNATION_WINDOW,
+    segment::Segment,
+    table::{Claim, Contest},
+    time::Timestamp,
+};
+
+/// Bring the conflict in line with the verdict.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of `judge`, split off for its length"
+)]
+pub(super) fn update(
+    segment: &Segment,
+    address: Address,
+    claims: &[Claim],
+    contest: &mut Contest,
+    verdict: Option<Verdict>,
+    vital: bool,
+    now: Timestamp,
+    judged: &mut Judged,
+) {
+    let Some(verdict) = verdict else {
+        if let Some(conflict) = &mut contest.conflict {
+            judged.resolved = conflict.end(now);
+        }
+        let over = contest.conflict.as_ref().and_then(|known| known.resolved);
+        if over.is_some_and(|at| now.since(at) >= CONFLICT_MEMORY) {
+            contest.conflict = None;
+        }
+        return;
+    };
+    let severity = verdict.severity(vital);
+    let of = |mac: &Mac| claims.iter().find(|claim| claim.mac == *mac);
+    let involved = || verdict.macs().iter().filter_map(of);
+    let last_seen = involved().filter_map(|claim| claim.last_strong).max();
+    let first_seen = match verdict.kind() {
+        Kind::DuplicateAddress => contest
+            .runs
+            .second_since()
+            .or_else(|| involved().map(|claim| claim.first_seen).min()),
+        Kind::LeaseMismatch => contest.stranger_since,
+        Kind::ReservedAddress => contest.reserved_since,
+        _ => contest.unleased_since,
+    };
+    let first_seen = first_seen.unwrap_or(now);
+    match &mut contest.conflict {
+        Some(conflict) => {
+            let back = conflict.resolved.take().is_some();
+            let worse = verdict.kind() < conflict.verdict.kind() || severity > conflict.severity;
+            judged.opened = back || worse;
+            conflict.verdict = verdict;
+            conflict.severity = severity;
+            conflict.last_seen = last_seen.unwrap_or(now);
+            conflict.step(now);
+        }
+        None => {
+            judged.opened = true;
+            let mut conflict = Conflict {
+                id: conflict_id(segment, About::Address(address), first_seen),
+                verdict,
+                severity,
+                first_seen,
+                last_seen: last_seen.unwrap_or(now),
+                opened: now,
+                resolved: None,
+                steps: Vec::new(),
+            };
+            conflict.step(now);
+            contest.conflict = Some(conflict);
+        }
+    }
+}
+
+/// When to judge again though nothing be heard.
+pub(super) fn next(
+    claims: &[Claim],
+    contest: &Contest,
+    duplicate_until: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let quiet = claims
+        .iter()
+        .filter_map(|claim| claim.last_strong)
+        .map(|at| at + QUIET);
+    let active = contest.conflict.as_ref().is_some_and(Conflict::is_active);
+    let ended = contest
+        .conflict
+        .as_ref()
+        .and_then(|conflict| conflict.resolved)
+        .map(|at| at + CONFLICT_MEMORY);
+    let settles = contest.runs.last().map(|run| run.last + ALTERNATION_WINDOW);
+    let behind = contest.behind_since.filter(|_| !contest.looked_behind);
+    let timers = [
+        contest.unleased_since.map(|at| at + LEASE_GRACE),
+        contest.ours_since.map(|at| at + OURS_GRACE),
+        behind.map(|at| at + BEHIND_GRACE),
+        duplicate_until.filter(|_| !contest.proofs.is_empty()),
+        ended,
+        settles,
+    ];
+    timers
+        .into_iter()
+        .flatten()
+        .chain(quiet.filter(|_| active))
+        .filter(|&at| at > now)
+        .min()
+}

@@ -1,0 +1,136 @@
+//! A pass of judgement over the leases: the answers that it gathered, and what became of its
+//! plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipam_common::Address;
+
+use super::{
+    Engine,
+    evidence::{Held, PassEvidence, PortCheck, SourceReport},
+    input::Command,
+    judge::Judge,
+    plan::{Asker, Outcome, OutcomeResult},
+    reclaim::slot,
+    table::Place,
+    time::Timestamp,
+};
+
+impl Engine {
+    pub(super) fn evidence(&mut self, evidence: PassEvidence, now: Timestamp) {
+        for (ifindex, check) in &evidence.ports {
+            match check {
+                PortCheck::Attached => self.coverage.attached(*ifindex, now),
+                PortCheck::Blind(why) => self.coverage.blind(*ifindex, why),
+            }
+        }
+        let stamps: BTreeMap<_, _> = evidence.stamps.into_iter().collect();
+        let mut held: BTreeMap<Address, Option<u32>> = BTreeMap::new();
+        self.pass.at = Some(now);
+        self.pass.sources.clear();
+        self.pass.down.clear();
+        for report in evidence.sources {
+            match report.answer {
+                Ok(addresses) => {
+                    self.pass.sources.push(report.source);
+                    held.extend(addresses.iter().map(|held| (held.address, held.ifindex)));
+                    self.look_behind(&addresses, now);
+                }
+                Err(why) => self.pass.down.push((report.source, why)),
+            }
+        }
+        if self.pass.down.is_empty() {
+            self.pass.answered_since.get_or_insert(now);
+        }
+        let mut unwatched = Vec::new();
+        for record in self.leases.iter_mut() {
+            let address = record.lease.address;
+            match stamps.get(&address) {
+                Some(stamps) => {
+                    record.stamps = *stamps;
+                    record.watched_since.get_or_insert(now);
+                }
+                // It was not being watched for, whatever we thought.
+                None => {
+                    record.watched_since = None;
+                    unwatched.push(address);
+                }
+            }
+            record.held = held.get(&address).copied();
+        }
+        if !unwatched.is_empty() {
+            self.commands.push_back(Command::Watch {
+                add: unwatched,
+                remove: Vec::new(),
+            });
+        }
+        self.count_passes(now);
+        let plan = self.plan(Asker::Daemon, now);
+        if !plan.releases.is_empty() && !self.executing {
+            self.executing = true;
+            self.commands.push_back(Command::Execute(plan));
+        }
+    }
+
+    /// Count, for each lease and asker, how many passes in a row found nothing against it.
+    fn count_passes(&mut self, now: Timestamp) {
+        for asker in [Asker::Daemon, Asker::Person] {
+            let planner = self.planner(now);
+            let clear: Vec<bool> = self
+                .leases
+                .iter()
+                .map(|record| planner.is_clear(record, asker))
+                .collect();
+            for (record, clear) in self.leases.iter_mut().zip(clear) {
+                let passes = &mut record.passes[slot(asker)];
+                *passes = if clear { passes.saturating_add(1) } else { 0 };
+            }
+        }
+    }
+
+    pub(super) fn held(&mut self, report: SourceReport, now: Timestamp) {
+        if let Ok(addresses) = report.answer {
+            self.look_behind(&addresses, now);
+        }
+    }
+
+    /// An address that is configured behind two ports of one segment is contested.
+    fn look_behind(&mut self, addresses: &[Held], now: Timestamp) {
+        let mut behind: BTreeMap<Address, BTreeSet<u32>> = BTreeMap::new();
+        for held in addresses {
+            if let Some(ifindex) = held.ifindex {
+                behind.entry(held.address).or_default().insert(ifindex);
+            }
+        }
+        behind.retain(|_, ports| ports.len() > 1);
+        for (address, ports) in behind {
+            let places: Vec<Place> = self.table.places_of(address).collect();
+            for place in places {
+                let judge = Judge {
+                    topology: &self.topology,
+                    owners: &self.owners,
+                    leases: &self.leases,
+                    scopes: &self.scopes,
+                };
+                if let Some(entry) = self.table.get_mut(&place) {
+                    judge.behind(entry, &ports, now);
+                }
+                self.judge(place, None, None, now);
+            }
+        }
+    }
+
+    pub(super) fn outcomes(&mut self, outcomes: Vec<Outcome>) {
+        self.executing = false;
+        for outcome in outcomes {
+            if outcome.result == OutcomeResult::Released {
+                continue;
+            }
+            for record in self.leases.iter_mut() {
+                if record.lease.address == outcome.address && record.lease.store == outcome.store {
+                    record.passes = [0; 2];
+                }
+            }
+        }
+    }
+}

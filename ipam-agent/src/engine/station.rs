@@ -1,0 +1,302 @@
+//! Where each MAC is: one that is behind two ports at once is used twice.
+//!
+//! A station moves: a guest migrates, a failover moves a bond's MAC. It is a duplicate when
+//! both places are ports of this host that are up, or when it moves as RFC 7432 §15.1
+//! counts: five times within three minutes.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipam_common::{Address, Mac};
+
+use super::{
+    conflict::{About, Conflict, Severity, Verdict, conflict_id},
+    judge::{CONFLICT_MEMORY, QUIET},
+    segment::{PortKind, Segment, Topology},
+    table::{Claim, Heard, MAX_ENTRIES, SegmentId},
+    time::Timestamp,
+};
+
+/// So many moves...
+const MOVES: usize = 5;
+/// ... within this time are no migrations.
+const MOVES_WINDOW: Duration = Duration::from_secs(180);
+/// A port that a guest left may be up for so long after it came back behind another.
+const PORT_GRACE: Duration = Duration::from_secs(2);
+/// How many ports of one station are told apart; beyond it, the longest unheard go.
+const MAX_PORTS: usize = 8;
+
+/// A MAC in a segment.
+pub type StationId = (SegmentId, Mac);
+
+/// Every MAC, and where it was heard last.
+#[derive(Debug, Default)]
+pub struct Stations {
+    stations: BTreeMap<StationId, Station>,
+    refused: u64,
+}
+
+#[derive(Debug)]
+struct Station {
+    ifindex: u32,
+    last: Timestamp,
+    /// Once it was heard on two ports.
+    track: Option<Box<Track>>,
+}
+
+/// A station that moved.
+#[derive(Debug)]
+pub struct Track {
+    /// What it said on each port.
+    pub claims: Vec<Claim>,
+    /// How often it moved.
+    pub changes: u32,
+    /// The address that it asserted last.
+    pub address: Address,
+    /// The conflict, open or ended less than an hour ago.
+    pub conflict: Option<Conflict>,
+    moves: VecDeque<Timestamp>,
+    both_since: Option<Timestamp>,
+    deadline: Option<Timestamp>,
+}
+
+/// What came of looking at a station.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// The conflict opened or came back.
+    pub opened: bool,
+    /// It ended.
+    pub resolved: bool,
+    /// The timer that was set.
+    pub before: Option<Timestamp>,
+    /// When to look again.
+    pub deadline: Option<Timestamp>,
+}
+
+impl Stations {
+    /// A station spoke for an address. Whether it is to be looked at.
+    pub fn hear(&mut self, id: StationId, address: Address, heard: &Heard) -> bool {
+        let full = self.stations.len() >= MAX_ENTRIES;
+        let station = match self.stations.get_mut(&id) {
+            Some(station) => station,
+            None if full => {
+                self.refused = self.refused.saturating_add(1);
+                return false;
+            }
+            None => {
+                let station = Station {
+                    ifindex: heard.ifindex,
+                    last: heard.at,
+                    track: None,
+                };
+                self.stations.insert(id, station);
+                return false;
+            }
+        };
+        station.hear(address, heard)
+    }
+
+    /// Whether a station is known.
+    pub fn contains(&self, id: StationId) -> bool {
+        self.stations.contains_key(&id)
+    }
+
+    /// How many new stations were not followed because there were too many.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Looks at one station.
+    pub fn look(
+        &mut self,
+        id: StationId,
+        segment: &Segment,
+        topology: &Topology,
+        now: Timestamp,
+    ) -> Looked {
+        let station = self.stations.get_mut(&id);
+        let Some(track) = station.and_then(|station| station.track.as_deref_mut()) else {
+            return Looked::default();
+        };
+        track.look(id.1, segment, topology, now)
+    }
+
+    /// Every station that moved.
+    pub fn tracks(&self) -> impl Iterator<Item = (StationId, &Track)> {
+        self.stations
+            .iter()
+            .filter_map(|(&id, station)| Some((id, station.track.as_deref()?)))
+    }
+
+    /// A station that moved.
+    pub fn track(&self, id: StationId) -> Option<&Track> {
+        self.stations.get(&id)?.track.as_deref()
+    }
+
+    /// Forgets who said nothing for so long, unless there is a conflict about it.
+    pub fn forget(&mut self, now: Timestamp, after: Duration) {
+        self.stations.retain(|_, station| {
+            let conflict = station.track.as_ref().is_some_and(|t| t.conflict.is_some());
+            conflict || now.since(station.last) < after
+        });
+    }
+}
+
+impl Station {
+    fn hear(&mut self, address: Address, heard: &Heard) -> bool {
+        let moved = heard.ifindex != self.ifindex;
+        if !moved && self.track.is_none() {
+            self.last = self.last.max(heard.at);
+            return false;
+        }
+        let (ifindex, last) = (self.ifindex, self.last);
+        let track = self.track.get_or_insert_with(|| {
+            let mut track = Box::new(Track {
+                claims: Vec::new(),
+                changes: 0,
+                address,
+                conflict: None,
+                moves: VecDeque::new(),
+                both_since: None,
+                deadline: None,
+            });
+            let before = Heard {
+                ifindex,
+                at: last,
+                total: None,
+                ..*heard
+            };
+            track.note(&before);
+            track
+        });
+        track.note(heard);
+        track.address = address;
+        // What is told late says where it was, not where it is.
+        if moved && heard.at >= self.last {
+            track.changes = track.changes.saturating_add(1);
+            track.moves.push_back(heard.at);
+            if track.moves.len() > MOVES {
+                track.moves.pop_front();
+            }
+            track.both_since.get_or_insert(heard.at);
+            self.ifindex = heard.ifindex;
+        }
+        self.last = self.last.max(heard.at);
+        moved
+    }
+}
+
+impl Track {
+    fn note(&mut self, heard: &Heard) {
+        let known = self.claims.iter_mut().find(|c| c.ifindex == heard.ifindex);
+        if let Some(claim) = known {
+            claim.hear(heard);
+            return;
+        }
+        if self.claims.len() >= MAX_PORTS
+            && let Some(oldest) = (0..MAX_PORTS).min_by_key(|&i| self.claims[i].last_seen)
+        {
+            self.claims.remove(oldest);
+        }
+        let mut claim = Claim::new(heard);
+        claim.hear(heard);
+        self.claims.push(claim);
+    }
+
+    fn look(&mut self, mac: Mac, segment: &Segment, topology: &Topology, now: Timestamp) -> Looked {
+        let mut looked = Looked {
+            before: self.deadline,
+            ..Looked::default()
+        };
+        let local = self.claims.iter().filter(|claim| {
+            let port = topology.ports.get(&claim.ifindex);
+            port.is_some_and(|port| port.kind == PortKind::Veth && port.up)
+        });
+        let mut heard: Vec<Timestamp> = self.claims.iter().map(|c| c.last_seen).collect();
+        heard.sort_unstable();
+        let until = heard.iter().nth_back(1).map(|&at| at + QUIET);
+        let lasts = until.is_some_and(|until| now < until);
+        let both = local.count() >= 2 && lasts;
+        let due = self.both_since.map(|since| since + PORT_GRACE);
+        let flaps = self.moves.len() == MOVES
+            && self
+                .moves
+                .back()
+                .zip(self.moves.front())
+                .is_some_and(|(last, first)| last.since(*first) <= MOVES_WINDOW);
+        let open = self.conflict.as_ref().is_some_and(Conflict::is_active);
+        let duplicate = lasts && (open || flaps || (both && due.is_some_and(|due| due <= now)));
+        if duplicate {
+            let ports = self.claims.iter().map(|claim| port_name(topology, claim));
+            let verdict = Verdict::DuplicateMac {
+                mac: [mac],
+                ports: ports.collect(),
+            };
+            looked.opened = self.open(mac, segment, verdict, now);
+        } else if let Some(conflict) = &mut self.conflict {
+            looked.resolved = conflict.end(now);
+        }
+        if due.is_some_and(|due| due <= now) {
+            self.both_since = None;
+        }
+        if !lasts {
+            self.moves.clear();
+        }
+        let over = self
+            .conflict
+            .as_ref()
+            .and_then(|conflict| conflict.resolved);
+        let forgotten = over.map(|at| at + CONFLICT_MEMORY);
+        if forgotten.is_some_and(|at| at <= now) {
+            self.conflict = None;
+        }
+        let open = self.conflict.as_ref().is_some_and(Conflict::is_active);
+        looked.deadline = [due, until.filter(|_| open), forgotten]
+            .into_iter()
+            .flatten()
+            .filter(|&at| at > now)
+            .min();
+        self.deadline = looked.deadline;
+        looked
+    }
+
+    /// Opens the conflict or keeps it open; whether it wasn't.
+    fn open(&mut self, mac: Mac, segment: &Segment, verdict: Verdict, now: Timestamp) -> bool {
+        let last_seen = self.claims.iter().map(|claim| claim.last_seen).max();
+        let last_seen = last_seen.unwrap_or(now);
+        if let Some(conflict) = &mut self.conflict {
+            let back = conflict.resolved.take().is_some();
+            conflict.verdict = verdict;
+            conflict.last_seen = last_seen;
+            conflict.step(now);
+            return back;
+        }
+        // From when the second port was heard.
+        let mut firsts: Vec<Timestamp> = self.claims.iter().map(|c| c.first_seen).collect();
+        firsts.sort_unstable();
+        let first_seen = firsts.get(1).copied().unwrap_or(now);
+        let mut conflict = Conflict {
+            id: conflict_id(segment, About::Mac(mac), first_seen),
+            verdict,
+            severity: Severity::Warning,
+            first_seen,
+            last_seen,
+            opened: now,
+            resolved: None,
+            steps: Vec::new(),
+        };
+        conflict.step(now);
+        self.conflict = Some(conflict);
+        true
+    }
+}
+
+fn port_name(topology: &Topology, claim: &Claim) -> Arc<str> {
+    topology.ports.get(&claim.ifindex).map_or_else(
+        || "a port that is gone".into(),
+        |port| Arc::clone(&port.name),
+    )
+}

@@ -1,0 +1,162 @@
+//! What the engine knows, for whoever reports it.
+
+use std::collections::BTreeSet;
+
+use ipam_common::{Address, Mac};
+
+use super::{
+    Counts, Engine,
+    conflict::{Conflict, Event},
+    leasebook::{LeaseBook, Record},
+    plan::{Asker, ReclaimPlan},
+    reclaim::{LeaseState, PassFacts, Planner},
+    segment::{Segment, Topology},
+    table::{Claim, Entry},
+    time::Timestamp,
+};
+
+/// A conflict, and what it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// Where.
+    pub segment: &'a Segment,
+    /// The address; of a station, the one that it asserted last.
+    pub address: Address,
+    /// Who claims it or, of a station, on which ports it does.
+    pub claims: &'a [Claim],
+    /// How often the speaker, or the station's port, changed.
+    pub changes: u32,
+    /// The conflict.
+    pub conflict: &'a Conflict,
+}
+
+impl Engine {
+    /// What would be released for this asker, and why the rest stays.
+    pub fn plan(&self, asker: Asker, now: Timestamp) -> ReclaimPlan {
+        self.planner(now).plan(asker)
+    }
+
+    /// The planner over what is known now.
+    pub fn planner(&self, now: Timestamp) -> Planner<'_> {
+        Planner {
+            settings: &self.settings.reclaim,
+            leases: &self.leases,
+            scopes: &self.scopes,
+            topology: &self.topology,
+            table: &self.table,
+            coverage: &self.coverage,
+            pass: &self.pass,
+            now,
+        }
+    }
+
+    /// Every conflict that is open or ended less than an hour ago: of addresses, of stations,
+    /// of leases; each by segment and address.
+    pub fn conflicts(&self) -> impl Iterator<Item = Case<'_>> {
+        let contests = self.entries().filter_map(|(segment, address, entry)| {
+            let contest = entry.contest.as_ref()?;
+            Some(Case {
+                segment,
+                address,
+                claims: &entry.claims,
+                changes: contest.runs.changes(),
+                conflict: contest.conflict.as_ref()?,
+            })
+        });
+        let stations = self.stations.tracks().filter_map(|(id, track)| {
+            Some(Case {
+                segment: self.table.segment(id.0),
+                address: track.address,
+                claims: &track.claims,
+                changes: track.changes,
+                conflict: track.conflict.as_ref()?,
+            })
+        });
+        let leases = self.twice.iter().map(|(segment, address, conflict)| {
+            let entry = self.entry(segment, address);
+            Case {
+                segment,
+                address,
+                claims: entry.map_or(&[], |entry| entry.claims.as_slice()),
+                changes: 0,
+                conflict,
+            }
+        });
+        contests.chain(stations).chain(leases)
+    }
+
+    fn entry(&self, segment: &Segment, address: Address) -> Option<&Entry> {
+        self.table.get(&(self.table.find(segment)?, address))
+    }
+
+    /// A conflict in one sentence, each MAC with where it was heard.
+    pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
+        let entry = self.entry(segment, address);
+        let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
+        let name = |mac: Mac| {
+            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
+            match port {
+                Some(port) => format!("{mac} on {}", port.name),
+                None if self.topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
+                None => mac.to_string(),
+            }
+        };
+        conflict.verdict.sentence(address, &name)
+    }
+
+    /// Every address, by segment.
+    pub fn entries(&self) -> impl Iterator<Item = (&Segment, Address, &Entry)> {
+        self.table
+            .iter()
+            .map(|(place, entry)| (self.table.segment(place.0), place.1, entry))
+    }
+
+    /// Every segment that is watched or was heard, in order.
+    pub fn segments(&self) -> BTreeSet<Segment> {
+        let mut segments = self.topology.segments();
+        segments.extend(self.table.segments().map(|(segment, _)| segment.clone()));
+        segments
+    }
+
+    /// What happened that is no conflict, in order of time.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter()
+    }
+
+    /// The leases.
+    pub fn leases(&self) -> &LeaseBook {
+        &self.leases
+    }
+
+    /// The leases of an address in a segment.
+    pub fn leases_in(&self, segment: &Segment, address: Address) -> Vec<&Record> {
+        let of = self.leases.of(&address).iter();
+        of.filter(|record| self.scopes.of(&record.lease).covers(segment))
+            .collect()
+    }
+
+    /// The links.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Since when a segment has been watched whole or, in words, why it isn't.
+    pub fn covered_since(&self, segment: &Segment, now: Timestamp) -> Result<Timestamp, String> {
+        self.coverage.since(&self.topology, segment, now)
+    }
+
+    /// What the last pass was told.
+    pub fn last_pass(&self) -> &PassFacts {
+        &self.pass
+    }
+
+    /// A lease's state.
+    pub fn state(&self, record: &Record, now: Timestamp) -> LeaseState {
+        self.planner(now).state(record)
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+}

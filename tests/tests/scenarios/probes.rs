@@ -1,0 +1,112 @@
+//! Asking for an address before taking it (RFC 5227 §2.1, RFC 4862 §5.4).
+
+use tests::scenario::Family;
+
+use crate::{tells, tells_in};
+
+#[test]
+fn two_who_probe_at_once() {
+    tells(
+        "0,1.5,3 vA PROBE A X
+         0.4,1.7 vB PROBE B X",
+        "0.4 probe-collision X A B",
+    );
+}
+
+#[test]
+fn one_who_probes_after_another_gave_up_meets_nobody() {
+    tells(
+        "0,1.5,3 vA PROBE A X
+         5.1 vB PROBE B X",
+        "",
+    );
+}
+
+#[test]
+fn each_attempt_is_told_of_once() {
+    tells_in(
+        Family::V4,
+        "0,1,2,30,31 vB PROBE B X
+         0.001,1.001,2.001,30.001,31.001 vA REP A X B -",
+        "0.001 probe-collision X B A
+         30.001 probe-collision X B A",
+    );
+}
+
+#[test]
+fn an_owner_who_defends_by_announcing_has_answered() {
+    tells(
+        "0 vA ANN A X
+         5 up PROBE B X
+         5.1 vA ANN A X",
+        "5.1 probe-collision X B A",
+    );
+}
+
+#[test]
+fn what_the_owner_says_to_others_meanwhile_is_no_answer() {
+    tells_in(
+        Family::V4,
+        "0 vA REQ A X G
+         5 up PROBE B X
+         5.1 vA REQ A X G
+         5.2 vA REP A X R G",
+        "",
+    );
+}
+
+#[test]
+fn probing_for_an_address_of_ones_own_is_no_collision() {
+    tells(
+        "owner A B
+         0 vA ANN A X
+         5 vB PROBE B X
+         5.1 vA ANN A X
+         8,8.1 vA PROBE A Y
+         8.2 vB PROBE B Y",
+        "",
+    );
+}
+
+#[test]
+fn a_probe_that_comes_back_is_an_echo() {
+    let world = tells_in(
+        Family::V6,
+        "0 vA NPROBE A X 7
+         0.1 up NPROBE A X 7
+         0.2 up NPROBE B X 7",
+        "",
+    );
+    assert_eq!(world.engine.counts().echoes, 2);
+    tells_in(
+        Family::V6,
+        "0 vA NPROBE A X 7
+         0.2 up NPROBE B X 8",
+        "0.2 probe-collision X A B",
+    );
+}
+
+#[test]
+fn a_prober_who_was_told_off_and_keeps_away_stays_an_event() {
+    tells(
+        "lease X A
+         0 vA ANN A X
+         5 vB PROBE B X
+         5.001 vA ANN A X
+         100 vA ANN A X
+         400 end",
+        "5.001 probe-collision X B A",
+    );
+}
+
+#[test]
+fn an_attempt_becomes_part_of_the_conflict() {
+    tells(
+        "lease X A
+         0 vA ANN A X
+         5 vB PROBE B X
+         5.001 vA ANN A X
+         6 vB ANN B X",
+        "6 #1 lease-mismatch X Warning B since 6",
+    );
+}
