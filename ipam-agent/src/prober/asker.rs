@@ -76,6 +76,7 @@ mod tests {
                 untagged: BTreeSet::new(),
             },
             wanted: true,
+            namespace: None,
             vlan_devices: BTreeMap::new(),
         };
         let bridge = Bridge {
