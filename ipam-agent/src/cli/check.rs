@@ -24,7 +24,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 Examples:
   ipam-agent check 192.168.60.11 -i mgmt-br
   ipam-agent check fd00:60::b -i mgmt-br --output json
-  ipam-agent check 192.168.60.11 -i mgmt-br --within 1s || echo 'take another'
+  ipam-agent check 192.168.60.11 -i mgmt-br --within 1s
 
 It takes 5 to 7 s for IPv4, 4 s for IPv6, and ends at once when somebody is heard. With
 --within all times are scaled down: it is sooner done, and misses a machine that answers

@@ -15,6 +15,7 @@ mod scan;
 mod segments;
 mod shared;
 mod uninstall;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Conflicts known to the running daemon
     Report(report::ReportArgs),
+    /// Conflicts and releases as they happen, one line each
+    Watch(watch::WatchArgs),
     /// Who is on this wire: address, MAC, port, lease, last heard
     Addresses(addresses::AddressesArgs),
     /// Every lease with its state and the reason for it
@@ -207,6 +210,7 @@ impl Cli {
                 Command::Scan(args) => args.run(io).await,
                 Command::Replay(args) => args.run(io),
                 Command::Report(args) => args.run(io).await,
+                Command::Watch(args) => args.run(io).await,
                 Command::Addresses(args) => args.run(io).await,
                 Command::Leases(args) => args.run(io).await,
                 Command::Segments(args) => args.run(io).await,

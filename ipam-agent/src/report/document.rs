@@ -11,6 +11,7 @@ mod hardware;
 mod leases;
 mod reclaim;
 mod report;
+mod watch;
 
 use std::net::IpAddr;
 
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{plan::Reason, segment};
 
-pub use self::{check::*, doctor::*, hardware::*, leases::*, reclaim::*, report::*};
+pub use self::{check::*, doctor::*, hardware::*, leases::*, reclaim::*, report::*, watch::*};
 
 /// An enum whose variants have one name each: in JSON, in tables and as a flag's value.
 macro_rules! named {

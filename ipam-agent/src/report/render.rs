@@ -8,6 +8,7 @@ mod leases;
 mod reclaim;
 mod report;
 mod segments;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,8 @@ use super::{
     document::{HolderName, SegmentName},
     page::{Page, Style, View, clean},
 };
+
+pub use self::watch::{watch_head, watch_line};
 
 /// In which form results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -4,11 +4,11 @@ use schemars::{Schema, schema_for};
 
 use super::document::{
     AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, Plan, Report,
-    Segments,
+    Segments, WatchLine,
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 11] {
+pub fn all() -> [(&'static str, Schema); 12] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
@@ -20,6 +20,7 @@ pub fn all() -> [(&'static str, Schema); 11] {
         ("applied-v1.json", schema_for!(Applied)),
         ("history-v1.json", schema_for!(History)),
         ("doctor-v1.json", schema_for!(Doctor)),
+        ("watch-v1.json", schema_for!(WatchLine)),
         ("check-v1.json", schema_for!(AddressCheck)),
     ]
 }

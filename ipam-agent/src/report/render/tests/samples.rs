@@ -476,6 +476,39 @@ pub fn doctor() -> Doctor {
     }
 }
 
+/// A line of each kind.
+pub fn watched() -> Vec<WatchLine> {
+    let line = |what, at| WatchLine {
+        schema: WatchSchema::V1,
+        at: ago(at),
+        host: host(),
+        what,
+        conflict: None,
+        release: None,
+        missed: None,
+    };
+    let with = |what, at, number| WatchLine {
+        conflict: Some(conflict(number)),
+        ..line(what, at)
+    };
+    vec![
+        with(Happening::Open, 4000, 1),
+        line(Happening::Watching, 60),
+        with(Happening::Opened, 50, 2),
+        with(Happening::Changed, 40, 1),
+        with(Happening::Resolved, 30, 1),
+        WatchLine {
+            release: plan().releases.into_iter().next(),
+            ..line(Happening::Released, 20)
+        },
+        WatchLine {
+            missed: Some(17),
+            ..line(Happening::Missed, 10)
+        },
+        line(Happening::Stopping, 0),
+    ]
+}
+
 /// Of a free address, one in use, one being claimed, and one of this host.
 pub fn checks() -> [AddressCheck; 4] {
     use AddressVerdict::*;
