@@ -18,6 +18,8 @@ use tests::{
 fn host() -> (Namespace, Namespace) {
     let (host, pod) = (Namespace::new(), Namespace::new());
     host.veth("veth0", &pod, "eth0");
+    host.await_carrier("veth0");
+    pod.await_carrier("eth0");
     host.ip("address add 10.77.0.1/24 dev veth0");
     host.ip("address add fd00:77::1/64 dev veth0 nodad");
     (host, pod)

@@ -56,6 +56,8 @@ impl Host {
             let pod = Namespace::new();
             namespace.veth(&format!("veth{number}"), &pod, "eth0");
             namespace.ip(&format!("link set veth{number} master br0"));
+            namespace.await_carrier(&format!("veth{number}"));
+            pod.await_carrier("eth0");
             pod
         });
         Self {
@@ -275,7 +277,7 @@ fn a_host_that_probes_by_rfc_5227_does_not_give_up_at_our_question() {
         tags: UNTAGGED,
     };
     // It keeps to the standard's rule: a probe of another is a conflict. Before its first one
-    // it listens for a second, in which we ask once.
+    // it listens for a second, in which we ask.
     let probing = Look {
         schedule: Schedule::detection(address, None, || 1.0),
         ..look(outlet, address, BTreeSet::new())
@@ -294,7 +296,8 @@ fn a_host_that_probes_by_rfc_5227_does_not_give_up_at_our_question() {
     for (confirm, gives_up) in [(confirm, false), (nobodys, true)] {
         thread::scope(|scope| {
             let peer = scope.spawn(|| looks(pod, &probing).expect("probed"));
-            assert_eq!(host.confirm(confirm), Answer::Silent, "{confirm:?}");
+            thread::sleep(Duration::from_millis(300));
+            host.confirm(confirm);
             let heard = peer.join().expect("probed");
             assert_eq!(heard.is_some(), gives_up, "{confirm:?}: {heard:?}");
         });
@@ -331,33 +334,63 @@ fn a_tagged_port_is_asked_and_heard_with_its_tags_only() {
     for here in tagged {
         for there in tagged {
             for address in [address, v6] {
-                // Each hears the other's probes.
-                let ours = look(host.outlet(0, here), address, BTreeSet::new());
+                let same = here == there;
+                // The peer asks again and again for as long as we look.
                 let outlet = Outlet {
                     ifindex: pod.ifindex("eth0"),
                     tags: there,
                 };
-                let theirs = Look {
-                    schedule: Schedule::detection(
-                        address,
-                        Some(Duration::from_millis(700)),
-                        || 0.3,
-                    ),
-                    ..look(outlet, address, BTreeSet::new())
+                let theirs = look(outlet, address, BTreeSet::new());
+                let window = Duration::from_millis(if same { 10_000 } else { 700 });
+                let ours = Look {
+                    schedule: Schedule::detection(address, Some(window), || 1.0),
+                    ..look(host.outlet(0, here), address, BTreeSet::new())
                 };
-                thread::scope(|scope| {
-                    let peer = scope.spawn(|| looks(pod, &theirs).expect("looked"));
+                let done = AtomicBool::new(false);
+                let heard = thread::scope(|scope| {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Relaxed) {
+                            looks(pod, &theirs).expect("looked");
+                        }
+                    });
                     let heard = looks(&host.namespace, &ours).expect("looked");
-                    let peer = peer.join().expect("looked");
-                    if here == there {
-                        let heard = heard.or(peer).expect("one heard the other");
-                        assert!(heard.evidence.is_probe(), "{heard:?}");
-                    } else {
-                        assert_eq!((heard, peer), (None, None), "{here:?} {there:?}");
-                    }
+                    done.store(true, Ordering::Relaxed);
+                    heard
                 });
+                let expected = same.then(|| Heard {
+                    mac: mac(pod, "eth0"),
+                    evidence: match address.is_ipv4() {
+                        true => Evidence::ArpProbe,
+                        false => Evidence::DadProbe,
+                    },
+                });
+                assert_eq!(heard, expected, "{here:?} {there:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_look_in_our_name_is_answered_by_a_kernel() {
+    if !available() {
+        return;
+    }
+    let host = Host::new(1);
+    host.pods[0].ip("address add fd00:77::5/64 dev eth0 nodad");
+    let outlet = host.outlet(0, UNTAGGED);
+    for (address, has_it) in [("fd00:77::5", true), ("fd00:77::6", false)] {
+        let address = claimable(address);
+        let asker = host.asker(outlet, address);
+        assert!(asker.is_some());
+        let ours = Look {
+            asker,
+            ..look(outlet, address, BTreeSet::new())
+        };
+        let expected = has_it.then(|| Heard {
+            mac: mac(&host.pods[0], "eth0"),
+            evidence: Evidence::NeighborAdvertisement,
+        });
+        assert_eq!(looks(&host.namespace, &ours).expect("looked"), expected);
     }
 }
 
@@ -435,6 +468,8 @@ fn what_this_host_says_by_another_port_is_an_echo() {
     let host = Namespace::new();
     host.ip("link add veth0 up type veth peer name veth1");
     host.ip("link set veth1 up");
+    host.await_carrier("veth0");
+    host.await_carrier("veth1");
     let address = claimable("10.77.0.5");
     let own: BTreeSet<Mac> = ["veth0", "veth1"].map(|link| mac(&host, link)).into();
     for (own, hears) in [(own, false), (BTreeSet::new(), true)] {
@@ -474,11 +509,11 @@ fn a_port_that_cannot_be_asked_is_an_error_that_names_it() {
     host.namespace.ip("link set veth0 down");
     assert!(matches!(of(outlet), Err(ProbeError::Down(name)) if name == "veth0"));
 
-    host.namespace.ip("link set veth0 up");
     host.pods[0].ip("link set eth0 up");
-    // Down, away, or only cut off at the other end, in the middle of a look.
+    // Down or away in the middle of a look.
     for end in ["link set veth0 down", "link del veth0"] {
         host.namespace.ip("link set veth0 up");
+        host.namespace.await_carrier("veth0");
         let whole = Look {
             schedule: Schedule::detection(address, None, || 0.0),
             ..look(outlet, address, BTreeSet::new())

@@ -89,6 +89,25 @@ async fn who_does_not_read_holds_up_nobody_and_is_told_what_it_missed() {
 }
 
 #[tokio::test]
+async fn who_stands_still_does_not_keep_the_daemon_from_stopping() {
+    let mut daemon = Daemon::start().await;
+    let mut still = UnixStream::connect(&daemon.path).await.expect("connected");
+    let request = b"GET /api/v1/watch HTTP/1.1\r\nHost: x\r\n\r\n";
+    still.write_all(request).await.expect("sent");
+    // Until what is told is more than it takes, and stays.
+    for _ in 0..50 * BACKLOG {
+        daemon.tell(Happening::Opened);
+        tokio::task::yield_now().await;
+    }
+    daemon.watchers = None;
+    let _ = daemon.stop.take().expect("running").send(());
+    let patience = std::time::Duration::from_secs(20);
+    let stopped = tokio::time::timeout(patience, &mut daemon.server).await;
+    assert!(stopped.is_ok_and(|server| server.is_ok()), "it still runs");
+    drop(still);
+}
+
+#[tokio::test]
 async fn only_so_many_watch_and_who_leaves_makes_room() {
     let daemon = Daemon::start().await;
     let mut watches = Vec::new();
