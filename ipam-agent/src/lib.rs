@@ -13,6 +13,7 @@ pub mod executor;
 pub mod holder;
 pub mod journal;
 pub mod netlink;
+pub mod prober;
 pub mod report;
 pub mod serve;
 pub mod source;

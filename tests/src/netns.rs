@@ -6,6 +6,7 @@ use std::{
     os::fd::AsRawFd,
     process::{self, Command},
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -82,6 +83,23 @@ impl Namespace {
         ));
         pod.ip(&format!("link set {peer} up"));
         self.ip(&format!("link set {name} up"));
+    }
+
+    /// Waits until frames go through a link: before the kernel has acted on its carrier it
+    /// drops what is sent, without a word.
+    ///
+    /// # Panics
+    ///
+    /// If that takes more than ten seconds.
+    pub fn await_carrier(&self, link: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self
+            .command(&format!("ip link show dev {link}"))
+            .contains("state UP")
+        {
+            assert!(Instant::now() < deadline, "{link} has no carrier");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The ifindex of a link inside.

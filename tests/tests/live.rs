@@ -132,6 +132,106 @@ fn a_stranger_on_a_leased_address_is_a_mismatch_and_then_a_duplicate() {
 }
 
 #[test]
+fn claimants_that_are_asked_confirm_a_duplicate() {
+    in_lab(|lab| {
+        let net = Network::bridge("pods", "cni0", &["10.9.0.0/24", "fd00:9::/64"])?;
+        let [one, two] = ["one", "two"].map(|name| net.start(lab, name));
+        let (one, two) = (one?, two?);
+        let config = format!("{}\nobserve: {{ confirm: [cni0] }}\n", config(lab));
+        let daemon = Daemon::start(&lab.disk().join("daemon"), &config)?;
+        for v6 in [false, true] {
+            let address = one.address(v6)?;
+            one.claims(address)?;
+            heard(&daemon, address)?;
+            let prefix = format!("{address}/{}", if v6 { 128 } else { 32 });
+            let mut add = vec![
+                "-n",
+                two.netns.name(),
+                "addr",
+                "add",
+                &prefix,
+                "dev",
+                "eth0",
+            ];
+            add.extend(v6.then_some("nodad"));
+            lab::ip(&add)?;
+            // It says so once; after that both only answer who asks them.
+            two.claims(address)?;
+            let confirmed = daemon.wait_for("the answers", PATIENCE, "report", |report| {
+                list(report, "conflicts")
+                    .find(|conflict| {
+                        conflict["address"] == *address.to_string()
+                            && conflict["reason"]
+                                .as_str()
+                                .is_some_and(|reason| reason.ends_with("both answered when asked"))
+                    })
+                    .cloned()
+            })?;
+            ensure!(confirmed["kind"] == "duplicate-address", "{confirmed:#}");
+            ensure!(confirmed["severity"] == "critical", "{confirmed:#}");
+            ensure!(
+                claimants(&confirmed) == ports_of(&[&one, &two]),
+                "{confirmed:#}"
+            );
+        }
+        // The questions are no claims, and nobody else is part of anything.
+        let report = daemon.query("report", &[])?;
+        ensure!(report["summary"]["conflicts"] == 2, "{report:#}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_probe_meets_and_where_a_station_is_are_told() {
+    in_lab(|lab| {
+        let (_net, pods, daemon) = host(lab, &["one", "two", "three"])?;
+        let [one, two, three] = &pods[..] else {
+            unreachable!()
+        };
+        // The kernel of the pod that has it answers, though its word is known.
+        let address = one.address(false)?;
+        let IpAddr::V4(target) = address else {
+            unreachable!()
+        };
+        one.netns.speak_to("10.9.0.1".parse()?)?;
+        heard(&daemon, address)?;
+        two.netns
+            .send("eth0", &[Arp::probe(two.mac()?, target).frame()])?;
+        let collision = daemon.wait_for("the collision", PATIENCE, "report", |report| {
+            list(report, "events")
+                .find(|event| event["kind"] == "probe-collision")
+                .cloned()
+        })?;
+        ensure!(
+            collision["macs"] == json!([two.mac, one.mac]),
+            "{collision:#}"
+        );
+        // A MAC behind two ports, each with an address of its own.
+        let clone: [u8; 6] = [2, 0xc1, 0, 0, 0, 1];
+        for (pod, last) in [(two, 21), (three, 22)] {
+            let address = std::net::Ipv4Addr::new(172, 31, 0, last);
+            pod.netns
+                .send("eth0", &[Arp::announcement(clone, address).frame()])?;
+        }
+        let found = conflict(&daemon, "172.31.0.22".parse()?, "duplicate-mac")?;
+        ensure!(list(&found, "claims").count() == 2, "{found:#}");
+        // ARP in another's name.
+        let forged = Arp {
+            ether_src: three.mac()?,
+            ..Arp::announcement(frames::mac(9), [172, 31, 0, 23].into())
+        };
+        three.netns.send("eth0", &[forged.frame()])?;
+        let mismatch = daemon.wait_for("the other sender", PATIENCE, "report", |report| {
+            list(report, "events")
+                .find(|event| event["kind"] == "sender-mismatch")
+                .cloned()
+        })?;
+        ensure!(mismatch["address"] == "172.31.0.23", "{mismatch:#}");
+        Ok(())
+    });
+}
+
+#[test]
 fn two_pods_with_one_address_configured_are_found_without_a_return() {
     in_lab(|lab| {
         let (_net, pods, daemon) = host(lab, &["one", "two"])?;

@@ -41,6 +41,11 @@ impl Io<'_> {
     /// Writes a result.
     pub fn show<D: Document>(&mut self, document: &D, format: Format) -> Result<(), CliError> {
         let text = render(document, format, self.view)?;
+        self.put(&text).map(drop)
+    }
+
+    /// Writes a part of a result; whether anybody still reads.
+    pub(super) fn put(&mut self, text: &str) -> Result<bool, CliError> {
         written(
             self.out
                 .write_all(text.as_bytes())
@@ -61,6 +66,7 @@ impl Io<'_> {
                 .write_all(text.as_bytes())
                 .and_then(|()| self.err.flush()),
         )
+        .map(drop)
     }
 
     /// Whether a person says yes. Anything but a yes is a no.
@@ -82,11 +88,12 @@ impl Io<'_> {
     }
 }
 
-/// A reader that has seen enough is no error.
-fn written(result: io::Result<()>) -> Result<(), CliError> {
+/// Whether there is a reader. One that has seen enough is no error.
+fn written(result: io::Result<()>) -> Result<bool, CliError> {
     match result {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Write(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::Write(error)),
     }
 }
 

@@ -2,6 +2,7 @@
 //! stdout, everything else to stderr.
 
 mod addresses;
+mod check;
 mod doctor;
 mod explain;
 mod io;
@@ -14,6 +15,7 @@ mod scan;
 mod segments;
 mod shared;
 mod uninstall;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use crate::{
     driver::{DriverError, ReplayError},
     journal::JournalError,
     netlink::NetlinkError,
+    prober::ProbeError,
     report::RenderError,
     serve::ClientError,
 };
@@ -61,6 +64,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Conflicts known to the running daemon
     Report(report::ReportArgs),
+    /// Conflicts and releases as they happen, one line each
+    Watch(watch::WatchArgs),
     /// Who is on this wire: address, MAC, port, lease, last heard
     Addresses(addresses::AddressesArgs),
     /// Every lease with its state and the reason for it
@@ -72,6 +77,8 @@ pub enum Command {
     /// Give back leases that nobody uses any more
     #[command(subcommand)]
     Reclaim(reclaim::ReclaimCommand),
+    /// Is an address free? Asks on the wire, and claims nothing
+    Check(check::CheckArgs),
     /// What works on this host, what doesn't, and the mend
     Doctor(doctor::DoctorArgs),
     /// Remove what the agent left on this host; leases are not touched
@@ -152,6 +159,9 @@ pub enum CliError {
     /// The wire could not be looked at.
     #[error(transparent)]
     NoLook(DriverError),
+    /// The wire could not be asked.
+    #[error(transparent)]
+    NotAsked(#[from] ProbeError),
     /// A capture could not be judged.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -170,7 +180,7 @@ impl CliError {
     /// 3: it could not look; 2: any other error.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Blind(_) | Self::NoLook(_) => ExitCode::from(3),
+            Self::Blind(_) | Self::NoLook(_) | Self::NotAsked(_) => ExitCode::from(3),
             _ => ExitCode::from(2),
         }
     }
@@ -200,11 +210,13 @@ impl Cli {
                 Command::Scan(args) => args.run(io).await,
                 Command::Replay(args) => args.run(io),
                 Command::Report(args) => args.run(io).await,
+                Command::Watch(args) => args.run(io).await,
                 Command::Addresses(args) => args.run(io).await,
                 Command::Leases(args) => args.run(io).await,
                 Command::Segments(args) => args.run(io).await,
                 Command::Explain(args) => args.run(io).await,
                 Command::Reclaim(command) => command.run(io).await,
+                Command::Check(args) => args.run(io).await,
                 Command::Doctor(args) => args.run(io).await,
                 Command::Uninstall(args) => args.run(io),
             }

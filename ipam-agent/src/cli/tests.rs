@@ -1,3 +1,5 @@
+mod watch;
+
 use std::{fs, path::Path, thread};
 
 use clap::{CommandFactory, Parser};
@@ -144,6 +146,9 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
                 outcomes: outcomes.collect(),
             });
             return Some(request);
+        }
+        Query::Watch(reply) => {
+            let _ = reply.send(watch::watching());
         }
         Query::Leases(_) | Query::Addresses(_) | Query::Segments(_) | Query::Explain(..) => {}
     }

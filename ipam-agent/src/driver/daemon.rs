@@ -1,8 +1,14 @@
-//! The daemon of one host: observes, judges, serves, gives back.
+//! The daemon of one host: observes, judges, serves, gives back. Here is its loop; what a
+//! pass, a person's question and a notice ask of it is in the modules below.
+
+mod confirm;
+mod memory;
+mod passes;
+mod publish;
+mod requests;
 
 use std::{collections::VecDeque, future::ready, sync::Arc, time::Duration};
 
-use jiff::Timestamp as WallTime;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -10,6 +16,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
+use self::requests::{Asked, Waiting};
 use super::{
     DriverError, boot_id, clock, gather,
     observer::{Ears, Observer},
@@ -20,20 +27,15 @@ use super::{
 use crate::{
     config::Config,
     engine::{
-        evidence::{PassEvidence, SourceReport},
-        input::{Command, Input, Notice, Remembered},
-        lease::StoreName,
-        plan::{Asker, Outcome, OutcomeResult, ReclaimPlan},
+        evidence::SourceReport,
+        input::{Command, Input},
+        plan::{Outcome, ReclaimPlan},
     },
     error::in_full,
-    report::document::{Applied, ApplyRequest, ConfirmedRelease, OutcomeRecord, ReleaseResult},
-    serve::{
-        Query, Socket,
-        query::{self, Reply},
-        router,
-    },
+    prober::Prober,
+    serve::{Query, Socket, Watchers, query, router},
     source::live::TableError,
-    state::{self, State},
+    state::State,
     store::watch::Watcher,
 };
 use ipam_common::{Address, sighting::Stamps};
@@ -44,10 +46,6 @@ const SWEEP: Duration = Duration::from_secs(10);
 const HURRIED_SWEEP: Duration = Duration::from_secs(2);
 /// How often the counters are looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// From one of the two passes that a person's question needs to the other.
-const BETWEEN_PASSES: Duration = Duration::from_secs(1);
-/// How many questions for a plan wait at once; more are told to come back.
-const MAX_ASKED: usize = 32;
 
 /// What came back from outside the loop.
 enum Done {
@@ -57,26 +55,9 @@ enum Done {
         Result<Vec<(Address, Stamps)>, TableError>,
     ),
     Behind(SourceReport),
+    Asked(Input),
     Swept(Result<Portions, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
-}
-
-/// A question that needs fresh passes before it can be answered.
-struct Asked {
-    passes: u32,
-    question: Question,
-}
-
-enum Question {
-    Plan(Reply<crate::report::document::Plan>),
-    Apply(ApplyRequest, Reply<Applied>),
-}
-
-/// The plan that is being carried out for a person, and who waits for its outcome.
-struct Waiting {
-    confirmed: Vec<ConfirmedRelease>,
-    kept: Vec<OutcomeRecord>,
-    reply: Reply<Applied>,
 }
 
 struct Daemon {
@@ -85,6 +66,8 @@ struct Daemon {
     state_dir: std::path::PathBuf,
     holders: crate::config::Holders,
     releaser: Releaser,
+    watchers: Watchers,
+    prober: Prober,
     tasks: JoinSet<Done>,
     asked: Vec<Asked>,
     /// Plans that wait for the one that is being carried out, and who waits for them.
@@ -115,7 +98,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     let (mut observer, mut ears) = Observer::new(config, boot)?;
     let mut watcher = Watcher::new(observer.stores.roots())?;
     observer.tell(Input::Remembered(
-        state.load().into_iter().map(remembered).collect(),
+        state.load().into_iter().map(memory::remembered).collect(),
     ));
     let readings = observer.stores.read();
     observer.stores_read(readings);
@@ -128,11 +111,13 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         config.holders.netns,
     );
     let mut daemon = Daemon {
+        watchers: Watchers::new(&observer.host, clock::wall_time),
         observer,
         state,
         state_dir: config.state_dir.clone(),
         holders: config.holders.clone(),
         releaser,
+        prober: Prober::default(),
         tasks: JoinSet::new(),
         asked: Vec::new(),
         plans: VecDeque::new(),
@@ -172,6 +157,8 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     ));
     let ended = daemon.attend(&mut ears, &mut watcher, asks).await;
     daemon.observer.end();
+    // Who waits for an answer, or watches, is told that there is no more.
+    drop(daemon);
     let _ = stop.send(());
     let _ = serving.await;
     if ended.is_ok() {
@@ -262,7 +249,8 @@ impl Daemon {
     fn obey(&mut self) {
         while let Some(command) = self.observer.engine.next_command() {
             match self.observer.obey(command) {
-                None | Some(Command::Watch { .. } | Command::Ask(_)) => {}
+                None | Some(Command::Watch { .. }) => {}
+                Some(Command::Ask(question)) => self.ask_claimants(question),
                 Some(Command::Gather) => self.gather(),
                 Some(Command::LookBehindPorts) => {
                     self.tasks
@@ -273,82 +261,6 @@ impl Daemon {
                 Some(Command::Remember { leases, forget }) => self.remember(&leases, &forget),
             }
         }
-    }
-
-    fn publish(&self, notice: &Notice) {
-        match notice {
-            Notice::Opened(segment, address, conflict)
-            | Notice::Resolved(segment, address, conflict) => {
-                let reason = self.observer.engine.sentence(segment, *address, conflict);
-                let kind = conflict.verdict.kind().name();
-                if conflict.is_active() {
-                    tracing::warn!(id = %conflict.id, kind, "{reason}");
-                } else {
-                    tracing::info!(id = %conflict.id, kind, "resolved: {reason}");
-                }
-            }
-            Notice::Happened(event) => {
-                tracing::info!(kind = event.kind.name(), "{event}");
-            }
-        }
-    }
-
-    fn remember(&mut self, leases: &[(StoreName, Address)], forget: &[(StoreName, Address)]) {
-        let at = clock::wall_time();
-        let book = self.observer.engine.leases();
-        let leases: Vec<state::Remembered> = leases
-            .iter()
-            .filter_map(|(store, address)| book.to_remember(store, address))
-            .map(|lease| recorded(lease, at))
-            .collect();
-        if let Err(error) = self.state.remember(&leases, forget) {
-            tracing::error!("{}", in_full(&error));
-        }
-        self.check_state();
-    }
-
-    fn check_state(&mut self) {
-        let problem = self.state.problem().map(|problem| in_full(problem));
-        let problem = problem
-            .or_else(|| {
-                state::persistence(&self.state_dir)
-                    .err()
-                    .map(|e| in_full(&e))
-            })
-            .or_else(|| self.releaser.problem());
-        self.observer
-            .tell(Input::State(problem.map_or(Ok(()), Err)));
-    }
-
-    /// Reads the stores again; once more afterwards if they change meanwhile.
-    fn read_stores(&mut self) {
-        if self.reading {
-            self.read_again = true;
-            return;
-        }
-        self.reading = true;
-        let stores = self.observer.stores.clone();
-        self.tasks.spawn_blocking(move || Done::Read(stores.read()));
-    }
-
-    /// Begins a pass: the stores first, so that the leases are no older than the evidence.
-    fn gather(&mut self) {
-        if self.gathering {
-            return;
-        }
-        self.gathering = true;
-        self.next_gather = None;
-        self.read_stores();
-    }
-
-    fn ask_sources(&mut self) {
-        let tables = Arc::clone(&self.observer.tables);
-        let holders = self.holders.clone();
-        self.tasks.spawn_blocking(move || {
-            let reports = gather::holders(&holders);
-            // Last, so that no sign of life is younger than the answer to it.
-            Done::Gathered(reports, tables.stamps())
-        });
     }
 
     fn done(&mut self, done: Result<Done, JoinError>) {
@@ -374,6 +286,7 @@ impl Daemon {
             }
             Done::Gathered(sources, stamps) => self.pass(sources, stamps),
             Done::Behind(report) => self.observer.tell(Input::Held(report)),
+            Done::Asked(answers) => self.observer.tell(answers),
             Done::Swept(Ok(portions)) => {
                 self.portions = portions;
                 self.portion();
@@ -385,223 +298,5 @@ impl Daemon {
             }
             Done::Executed(plan, outcomes) => self.executed(&plan, outcomes),
         }
-    }
-
-    /// Everything of a pass has been answered.
-    fn pass(
-        &mut self,
-        sources: Vec<SourceReport>,
-        stamps: Result<Vec<(Address, Stamps)>, TableError>,
-    ) {
-        self.gathering = false;
-        self.check_state();
-        let ports = self.observer.check_all();
-        let stamps = stamps.unwrap_or_else(|error| {
-            // Without it no lease is known to be watched for.
-            tracing::warn!("{}", in_full(&error));
-            Vec::new()
-        });
-        self.observer.tell(Input::Evidence(PassEvidence {
-            ports: ports.clone(),
-            stamps,
-            sources,
-        }));
-        self.observer.mend(&ports);
-        self.obey();
-        let mut ready = Vec::new();
-        for asked in &mut self.asked {
-            asked.passes = asked.passes.saturating_sub(1);
-        }
-        for asked in std::mem::take(&mut self.asked) {
-            if asked.passes == 0 {
-                ready.push(asked.question);
-            } else {
-                self.asked.push(asked);
-            }
-        }
-        for question in ready {
-            self.reply(question);
-        }
-        if !self.asked.is_empty() {
-            self.next_gather = Some(Instant::now() + BETWEEN_PASSES);
-        }
-    }
-
-    fn answer(&mut self, query: Query) {
-        let composer = self.observer.composer(&[]);
-        match query {
-            Query::Report(reply) => drop(reply.send(composer.report())),
-            Query::Leases(reply) => drop(reply.send(composer.leases())),
-            Query::Addresses(reply) => drop(reply.send(composer.addresses())),
-            Query::Segments(reply) => drop(reply.send(composer.segments())),
-            Query::Explain(address, reply) => drop(reply.send(composer.explain(address))),
-            Query::Plan(reply) => self.ask(Question::Plan(reply)),
-            Query::Apply(request, reply) => self.ask(Question::Apply(request, reply)),
-        }
-    }
-
-    /// Two fresh passes, then the answer.
-    fn ask(&mut self, question: Question) {
-        if self.asked.len() >= MAX_ASKED {
-            return;
-        }
-        // One that is under way began before the question.
-        let passes = if self.gathering { 3 } else { 2 };
-        self.asked.push(Asked { passes, question });
-        self.gather();
-    }
-
-    fn reply(&mut self, question: Question) {
-        match question {
-            Question::Plan(reply) => drop(reply.send(self.observer.composer(&[]).plan())),
-            Question::Apply(request, reply) => self.apply(request, reply),
-        }
-    }
-
-    /// Carries out what is both confirmed and, after two more passes, still proven.
-    fn apply(&mut self, request: ApplyRequest, reply: Reply<Applied>) {
-        let now = clock::now();
-        let mut plan = self.observer.engine.plan(Asker::Person, now);
-        let confirmed = |store: &StoreName, address: Address| {
-            request
-                .confirmed
-                .iter()
-                .any(|confirmed| *confirmed.store == *store.0 && confirmed.address == address.ip())
-        };
-        plan.releases
-            .retain(|release| confirmed(&release.lease().store, release.lease().address));
-        plan.kept
-            .retain(|kept| confirmed(&kept.store, kept.address));
-        let composer = self.observer.composer(&[]);
-        let kept = plan
-            .kept
-            .iter()
-            .map(|kept| OutcomeRecord {
-                store: kept.store.to_string(),
-                address: kept.address.ip(),
-                result: ReleaseResult::Kept,
-                blocker: kept.blockers.first().map(|b| composer.blocker(b)),
-                error: None,
-            })
-            .collect();
-        let waiting = Waiting {
-            confirmed: request.confirmed,
-            kept,
-            reply,
-        };
-        self.execute(plan, Some(waiting));
-    }
-
-    fn execute(&mut self, plan: ReclaimPlan, waiting: Option<Waiting>) {
-        if self.executing.is_some() {
-            self.plans.push_back((plan, waiting));
-            return;
-        }
-        self.executing = Some(waiting);
-        let ports = Releaser::ports(&self.observer.engine, &plan, clock::now());
-        let releaser = self.releaser.clone();
-        self.tasks.spawn_blocking(move || {
-            let outcomes = releaser.execute(&plan, &ports);
-            Done::Executed(plan, outcomes)
-        });
-    }
-
-    fn executed(&mut self, plan: &ReclaimPlan, outcomes: Vec<Outcome>) {
-        for (release, outcome) in plan.releases.iter().zip(&outcomes) {
-            let (store, address) = (&outcome.store, outcome.address);
-            match &outcome.result {
-                OutcomeResult::Released => {
-                    tracing::info!(%store, %address, "released: {}", release.sentence());
-                }
-                OutcomeResult::Kept(blocker) => {
-                    tracing::info!(%store, %address, "kept at the last moment: {blocker}");
-                }
-                OutcomeResult::Failed(error) => {
-                    tracing::error!(%store, %address, "not released: {error}");
-                }
-            }
-        }
-        if let Some(Some(waiting)) = self.executing.take() {
-            let applied = self.applied(waiting.kept, &waiting.confirmed, &outcomes);
-            drop(waiting.reply.send(applied));
-        }
-        self.observer.tell(Input::Outcomes(outcomes));
-        self.read_stores();
-        if let Some((plan, waiting)) = self.plans.pop_front() {
-            self.execute(plan, waiting);
-        }
-    }
-
-    fn applied(
-        &self,
-        kept: Vec<OutcomeRecord>,
-        confirmed: &[ConfirmedRelease],
-        outcomes: &[Outcome],
-    ) -> Applied {
-        let composer = self.observer.composer(&[]);
-        let mut records = kept;
-        records.extend(outcomes.iter().map(|outcome| {
-            let (result, blocker, error) = match &outcome.result {
-                OutcomeResult::Released => (ReleaseResult::Released, None, None),
-                OutcomeResult::Kept(blocker) => {
-                    (ReleaseResult::Kept, Some(composer.blocker(blocker)), None)
-                }
-                OutcomeResult::Failed(error) => (ReleaseResult::Failed, None, Some(error.clone())),
-            };
-            OutcomeRecord {
-                store: outcome.store.to_string(),
-                address: outcome.address.ip(),
-                result,
-                blocker,
-                error,
-            }
-        }));
-        for confirmed in confirmed {
-            let told = records
-                .iter()
-                .any(|r| r.store == confirmed.store && r.address == confirmed.address);
-            if !told {
-                // Not leased any more: somebody else gave it back meanwhile.
-                records.push(OutcomeRecord {
-                    store: confirmed.store.clone(),
-                    address: confirmed.address,
-                    result: ReleaseResult::Kept,
-                    blocker: Some(composer.blocker(&crate::engine::plan::Blocker::new(
-                        crate::engine::plan::Reason::Changed,
-                        "there is no such lease any more",
-                    ))),
-                    error: None,
-                });
-            }
-        }
-        records.sort_by(|a, b| (&a.store, a.address).cmp(&(&b.store, b.address)));
-        Applied {
-            schema: Default::default(),
-            generated_at: clock::wall_time(),
-            host: self.observer.host.clone(),
-            blind: composer.plan().blind,
-            outcomes: records,
-        }
-    }
-}
-
-fn remembered(known: state::Remembered) -> Remembered {
-    Remembered {
-        store: known.store,
-        address: known.address,
-        generation: known.generation,
-        boot: known.boot_id,
-        since: known.first_seen,
-    }
-}
-
-fn recorded(lease: Remembered, at: WallTime) -> state::Remembered {
-    state::Remembered {
-        store: lease.store,
-        address: lease.address,
-        generation: lease.generation,
-        boot_id: lease.boot,
-        first_seen: lease.since,
-        at,
     }
 }

@@ -152,6 +152,14 @@ impl Attempts {
         (collision, kinds)
     }
 
+    /// Whether somebody was heard probing for the address of late.
+    pub fn goes_on(&self, place: &Place, now: Timestamp) -> bool {
+        let attempts = self.places.get(place).into_iter().flatten();
+        attempts
+            .into_iter()
+            .any(|attempt| now.since(attempt.last) <= ATTEMPT_WINDOW)
+    }
+
     /// How many attempts were dropped because there were too many.
     pub fn dropped(&self) -> u64 {
         self.dropped

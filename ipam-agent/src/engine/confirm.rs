@@ -31,6 +31,9 @@ pub struct Question {
     pub address: Address,
     /// Whom; at least two.
     pub claimants: Vec<Claimant>,
+    /// Nobody was heard probing for it of late: it may be asked for in nobody's name without
+    /// making a machine give it up that is about to take it.
+    pub unprobed: bool,
 }
 
 /// Whom to ask, and where it is.
@@ -84,6 +87,7 @@ impl Engine {
             segment: segment.clone(),
             address: place.1,
             claimants,
+            unprobed: !self.attempts.goes_on(&place, now),
         };
         if let Some(contest) = self.table.get_mut(&place).and_then(|e| e.contest.as_mut()) {
             contest.asked_at = Some(now);

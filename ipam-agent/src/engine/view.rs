@@ -6,11 +6,12 @@ use ipam_common::{Address, Mac};
 
 use super::{
     Counts, Engine,
-    conflict::{Conflict, Event},
+    conflict::{Conflict, Event, Kind},
     leasebook::{LeaseBook, Record},
     plan::{Asker, ReclaimPlan},
     reclaim::{LeaseState, PassFacts, Planner},
     segment::{Segment, Topology},
+    station::Track,
     table::{Claim, Entry},
     time::Timestamp,
 };
@@ -83,6 +84,41 @@ impl Engine {
             }
         });
         contests.chain(stations).chain(leases)
+    }
+
+    /// What a conflict that the engine has just told of is about, as far as it is still known.
+    pub fn case<'a>(
+        &'a self,
+        segment: &'a Segment,
+        address: Address,
+        conflict: &'a Conflict,
+    ) -> Case<'a> {
+        let (claims, changes) = match conflict.verdict.kind() {
+            Kind::DuplicateMac => {
+                let mut tracks = self.stations.tracks();
+                let of = |track: &Track| {
+                    let known = track.conflict.as_ref();
+                    known.is_some_and(|known| known.id == conflict.id)
+                };
+                let track = tracks.find(|(_, track)| of(track));
+                track.map_or((&[][..], 0), |(_, track)| (&track.claims, track.changes))
+            }
+            _ => {
+                let entry = self.entry(segment, address);
+                let contest = entry.and_then(|entry| entry.contest.as_ref());
+                (
+                    entry.map_or(&[][..], |entry| &entry.claims),
+                    contest.map_or(0, |contest| contest.runs.changes()),
+                )
+            }
+        };
+        Case {
+            segment,
+            address,
+            claims,
+            changes,
+            conflict,
+        }
     }
 
     fn entry(&self, segment: &Segment, address: Address) -> Option<&Entry> {

@@ -1,6 +1,8 @@
 //! From the engine's state to documents: names instead of numbers, wall time instead of
 //! the engine's.
 
+mod watch;
+
 use std::net::IpAddr;
 
 use ipam_common::Address;

@@ -5,11 +5,13 @@
 //! (that of their type's documentation), so that two documents can be compared as text.
 //! Times are RFC 3339. A key is always there; what isn't known is null.
 
+mod check;
 mod doctor;
 mod hardware;
 mod leases;
 mod reclaim;
 mod report;
+mod watch;
 
 use std::net::IpAddr;
 
@@ -19,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{plan::Reason, segment};
 
-pub use self::{doctor::*, hardware::*, leases::*, reclaim::*, report::*};
+pub use self::{check::*, doctor::*, hardware::*, leases::*, reclaim::*, report::*, watch::*};
 
 /// An enum whose variants have one name each: in JSON, in tables and as a flag's value.
 macro_rules! named {

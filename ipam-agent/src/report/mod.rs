@@ -11,5 +11,5 @@ pub mod schema;
 
 pub use self::{
     page::{Page, View, clean},
-    render::{Csv, Document, Format, RenderError, render},
+    render::{Csv, Document, Format, RenderError, render, watch_head, watch_line},
 };

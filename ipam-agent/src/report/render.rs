@@ -1,12 +1,14 @@
 //! Documents as tables for people, and as JSON and CSV for programs.
 
 mod addresses;
+mod check;
 mod doctor;
 mod explain;
 mod leases;
 mod reclaim;
 mod report;
 mod segments;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,8 @@ use super::{
     document::{HolderName, SegmentName},
     page::{Page, Style, View, clean},
 };
+
+pub use self::watch::{watch_head, watch_line};
 
 /// In which form results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

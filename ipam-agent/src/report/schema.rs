@@ -3,11 +3,12 @@
 use schemars::{Schema, schema_for};
 
 use super::document::{
-    Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, Plan, Report, Segments,
+    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, Plan, Report,
+    Segments, WatchLine,
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 10] {
+pub fn all() -> [(&'static str, Schema); 12] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
@@ -19,6 +20,8 @@ pub fn all() -> [(&'static str, Schema); 10] {
         ("applied-v1.json", schema_for!(Applied)),
         ("history-v1.json", schema_for!(History)),
         ("doctor-v1.json", schema_for!(Doctor)),
+        ("watch-v1.json", schema_for!(WatchLine)),
+        ("check-v1.json", schema_for!(AddressCheck)),
     ]
 }
 

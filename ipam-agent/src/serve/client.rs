@@ -9,18 +9,26 @@ use std::{
 
 use axum::body::Body;
 use http_body_util::{BodyExt, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::router::APPLY_PATIENCE;
-use crate::report::document::{Applied, ApplyRequest};
+use crate::report::document::{Applied, ApplyRequest, WatchLine};
 
 /// How long an answer may take: longer than the daemon gives itself.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an answer may be: a million leases are half of it.
 const ANSWER_LIMIT: usize = 1 << 30;
+
+/// How long one line of what happens may be: a conflict of thousands of claimants.
+const LINE_LIMIT: usize = 16 << 20;
 
 /// Asks the daemon behind one socket.
 #[derive(Clone, Debug)]
@@ -56,6 +64,9 @@ pub enum ClientError {
     /// It answered that it can't.
     #[error("the daemon says: {0}")]
     Refused(String),
+    /// It was there, and went in the middle.
+    #[error("the daemon on {} went away without a word: was it killed?", .0.display())]
+    Gone(PathBuf),
     /// What it answered is no answer.
     #[error("the daemon on {} gives an answer that this version doesn't understand ({what}): are both of one version?", socket.display())]
     Protocol {
@@ -100,6 +111,24 @@ impl Client {
             .await
     }
 
+    /// What happens from now on.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn watch(&self) -> Result<Watch, ClientError> {
+        let request = self.request(Method::GET, "/api/v1/watch", Body::empty());
+        let response = self.in_time(PATIENCE, request).await?;
+        if !response.status().is_success() {
+            let (status, answer) = self.in_time(PATIENCE, self.whole(response)).await?;
+            return Err(self.refusal(status, &answer));
+        }
+        Ok(Watch {
+            client: self.clone(),
+            body: response.into_body(),
+            read: Vec::new(),
+        })
+    }
+
     /// Releases what a person confirmed.
     ///
     /// # Errors
@@ -119,27 +148,32 @@ impl Client {
         path: &str,
         body: Body,
     ) -> Result<T, ClientError> {
-        let (status, answer) = timeout(patience, self.transfer(method, path, body))
-            .await
-            .map_err(|_| ClientError::Slow {
-                socket: self.socket.clone(),
-                patience,
-            })??;
+        let transfer = async { self.whole(self.request(method, path, body).await?).await };
+        let (status, answer) = self.in_time(patience, transfer).await?;
         if status.is_success() {
             return serde_json::from_slice(&answer).map_err(|error| self.protocol(error));
         }
-        match serde_json::from_slice(&answer) {
-            Ok(ErrorBody { error }) => Err(ClientError::Refused(error)),
-            Err(_) => Err(self.protocol(status)),
-        }
+        Err(self.refusal(status, &answer))
     }
 
-    async fn transfer(
+    async fn in_time<T>(
+        &self,
+        patience: Duration,
+        exchange: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let slow = |_| ClientError::Slow {
+            socket: self.socket.clone(),
+            patience,
+        };
+        timeout(patience, exchange).await.map_err(slow)?
+    }
+
+    async fn request(
         &self,
         method: Method,
         path: &str,
         body: Body,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|error| self.unreachable(error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -155,10 +189,24 @@ impl Client {
             .body(body)
             .map_err(|error| self.protocol(error))?;
         let response = sender.send_request(request).await;
-        let (head, body) = response.map_err(|error| self.protocol(error))?.into_parts();
+        response.map_err(|error| self.protocol(error))
+    }
+
+    async fn whole(
+        &self,
+        response: Response<Incoming>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let (head, body) = response.into_parts();
         let answer = Limited::new(body, ANSWER_LIMIT).collect().await;
         let answer = answer.map_err(|error| self.protocol(error))?.to_bytes();
         Ok((head.status, answer))
+    }
+
+    fn refusal(&self, status: StatusCode, answer: &[u8]) -> ClientError {
+        match serde_json::from_slice(answer) {
+            Ok(ErrorBody { error }) => ClientError::Refused(error),
+            Err(_) => self.protocol(status),
+        }
     }
 
     fn unreachable(&self, error: io::Error) -> ClientError {
@@ -179,6 +227,39 @@ impl Client {
         ClientError::Protocol {
             socket: self.socket.clone(),
             what: what.to_string(),
+        }
+    }
+}
+
+/// What happens, line by line.
+#[derive(Debug)]
+pub struct Watch {
+    client: Client,
+    body: Incoming,
+    /// What was read, and is no whole line yet.
+    read: Vec<u8>,
+}
+
+impl Watch {
+    /// The next line; the last says that the daemon stops. Cancel-safe.
+    ///
+    /// # Errors
+    /// The daemon went away, or says what can't be understood.
+    pub async fn next(&mut self) -> Result<Option<WatchLine>, ClientError> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                let line = serde_json::from_slice(&line);
+                return line.map(Some).map_err(|error| self.client.protocol(error));
+            }
+            if self.read.len() > LINE_LIMIT {
+                return Err(self.client.protocol("a line without end"));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.read.extend(frame.into_data().into_iter().flatten()),
+                None => return Ok(None),
+                Some(Err(_)) => return Err(ClientError::Gone(self.client.socket.clone())),
+            }
         }
     }
 }

@@ -8,11 +8,13 @@ pub mod client;
 pub mod query;
 pub mod router;
 pub mod socket;
+pub mod watch;
 
 pub use self::{
     client::{Client, ClientError},
     query::Query,
     socket::{BindError, Socket},
+    watch::Watchers,
 };
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use ipam_common::Address;
 use tokio::sync::{mpsc, oneshot};
 
+use super::watch::Watching;
 use crate::report::document::{
     Addresses, Applied, ApplyRequest, Explain, Leases, Plan, Report, Segments,
 };
@@ -27,6 +28,8 @@ pub enum Query {
     Segments(Reply<Segments>),
     /// All that is known of one address.
     Explain(Address, Reply<Explain>),
+    /// To be told what happens; `None`: there are enough who are.
+    Watch(Reply<Option<Watching>>),
     /// What would be released if a person asked now.
     Plan(Reply<Plan>),
     /// A person confirmed these releases.

@@ -5,11 +5,13 @@ use std::{net::IpAddr, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::stream;
 use hyper::body::Body as _;
 use ipam_common::Address;
 use serde::Serialize;
@@ -18,7 +20,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::query::{Query, Reply};
+use super::{
+    query::{Query, Reply},
+    watch::WATCHERS,
+};
 use crate::report::document::ApplyRequest;
 
 /// How long a question may take.
@@ -41,6 +46,7 @@ pub fn reading(queries: Queries) -> Router {
         .route("/api/v1/segments", get(segments))
         .route("/api/v1/explain/{address}", get(explain))
         .route("/api/v1/reclaim", get(plan))
+        .route("/api/v1/watch", get(watch))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)
         .with_state(queries)
@@ -78,6 +84,22 @@ async fn explain(State(queries): State<Queries>, Path(address): Path<String>) ->
     ask(&queries, PATIENCE, query).await
 }
 
+/// Lines of JSON, for as long as the client reads.
+async fn watch(State(queries): State<Queries>) -> Answer {
+    let watching = answer(&queries, PATIENCE, Query::Watch).await?;
+    let watching = watching.ok_or(ApiError::Watched)?;
+    let lines = stream::unfold(watching, async |mut watching| {
+        let line = watching.next().await?;
+        let json = serde_json::to_vec(&*line).map(|mut json| {
+            json.push(b'\n');
+            json
+        });
+        Some((json, watching))
+    });
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, Body::from_stream(lines)).into_response())
+}
+
 async fn plan(State(queries): State<Queries>) -> Answer {
     ask(&queries, PATIENCE, Query::Plan).await
 }
@@ -100,19 +122,27 @@ async fn ask<T: Serialize + Send + 'static>(
     patience: Duration,
     query: impl FnOnce(Reply<T>) -> Query,
 ) -> Answer {
+    let document = answer(queries, patience, query).await?;
+    // 100,000 leases are tens of megabytes of JSON: not on the thread that watches the wire.
+    let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document));
+    let json = json.await.map_err(|_| ApiError::Stopping)??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+async fn answer<T>(
+    queries: &Queries,
+    patience: Duration,
+    query: impl FnOnce(Reply<T>) -> Query,
+) -> Result<T, ApiError> {
     let (reply, answer) = oneshot::channel();
     let exchange = async {
         let query = query(reply);
         queries.send(query).await.map_err(|_| ApiError::Stopping)?;
         answer.await.map_err(|_| ApiError::Stopping)
     };
-    let document = timeout(patience, exchange)
+    timeout(patience, exchange)
         .await
-        .map_err(|_| ApiError::Slow)??;
-    // 100,000 leases are tens of megabytes of JSON: not on the thread that watches the wire.
-    let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document));
-    let json = json.await.map_err(|_| ApiError::Stopping)??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+        .map_err(|_| ApiError::Slow)?
 }
 
 /// Why a request got no answer.
@@ -132,6 +162,8 @@ enum ApiError {
     SlowBody,
     #[error("the daemon is busy; it may still do what was asked")]
     Slow,
+    #[error("{WATCHERS} watch already, which is as many as may: end one of them")]
+    Watched,
     #[error("the daemon is stopping")]
     Stopping,
     #[error("the answer could not be written as JSON")]
@@ -153,7 +185,7 @@ impl IntoResponse for ApiError {
             Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
-            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Watched | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let error = match &self {

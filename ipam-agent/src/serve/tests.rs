@@ -1,4 +1,11 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+mod watch;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
 
 use tempfile::TempDir;
 use tokio::{
@@ -9,17 +16,18 @@ use tokio::{
 };
 
 use super::{
-    BindError, Client, ClientError, Query, Socket,
+    BindError, Client, ClientError, Query, Socket, Watchers,
     query::channel,
     router::{changing, reading},
 };
 use crate::report::document::{
-    Applied, AppliedSchema, ApplyRequest, ConfirmedRelease, Explain, ExplainSchema, Life,
-    OutcomeRecord, ReleaseResult, Segments, SegmentsSchema,
+    Applied, AppliedSchema, ApplyRequest, ConfirmedRelease, Explain, ExplainSchema, Happening,
+    Life, OutcomeRecord, ReleaseResult, Segments, SegmentsSchema,
 };
 
 /// A served socket, and a driver that answers what the tests ask.
 struct Daemon {
+    watchers: Option<Arc<Watchers>>,
     _directory: TempDir,
     path: PathBuf,
     stop: Option<oneshot::Sender<()>>,
@@ -28,6 +36,8 @@ struct Daemon {
 
 impl Daemon {
     async fn start() -> Self {
+        let watchers = Arc::new(Watchers::new("node1", || jiff::Timestamp::UNIX_EPOCH));
+        let joined = Arc::downgrade(&watchers);
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("run/agent.sock");
         let socket = Socket::bind(&path).await.expect("bound");
@@ -39,10 +49,11 @@ impl Daemon {
         }));
         tokio::spawn(async move {
             while let Some(query) = asked.recv().await {
-                answer(query);
+                answer(query, &joined);
             }
         });
         Self {
+            watchers: Some(watchers),
             _directory: directory,
             path,
             stop: Some(stop),
@@ -65,7 +76,7 @@ impl Daemon {
 }
 
 /// Everything but segments, explain and apply goes unanswered, as when the daemon stops.
-fn answer(query: Query) {
+fn answer(query: Query, watchers: &Weak<Watchers>) {
     let generated_at = jiff::Timestamp::UNIX_EPOCH;
     let host = "node1".to_owned();
     match query {
@@ -109,6 +120,10 @@ fn answer(query: Query) {
                     })
                     .collect(),
             });
+        }
+        Query::Watch(reply) => {
+            let watchers = watchers.upgrade().expect("running");
+            let _ = reply.send(watchers.join(|| vec![watch::line(Happening::Watching)]));
         }
         Query::Report(_) | Query::Leases(_) | Query::Addresses(_) | Query::Plan(_) => {}
     }

@@ -4,8 +4,8 @@ mod samples;
 
 use insta::assert_snapshot;
 
-use super::{Document, Format, render};
-use crate::report::View;
+use super::{Document, Format, render, watch_head, watch_line};
+use crate::report::{View, document::WatchLine};
 
 const NARROW: View = View {
     width: Some(80),
@@ -108,6 +108,60 @@ fn history() {
     assert_snapshot!(all(&samples::history()));
 }
 
+fn watched(format: Format, view: View) -> String {
+    let lines = samples::watched();
+    let mut text = watch_head(format).expect("rendered");
+    for line in &lines {
+        text.extend(watch_line(line, format, view).expect("rendered"));
+    }
+    text
+}
+
+#[test]
+fn watch() {
+    let color = View {
+        width: Some(80),
+        color: true,
+    };
+    assert_snapshot!(
+        [
+            watched(Format::Table, NARROW),
+            watched(Format::Table, color).replace('\x1b', "ESC"),
+            watched(Format::Csv, NARROW),
+        ]
+        .join("\n=====\n\n")
+    );
+}
+
+#[test]
+fn watch_as_json() {
+    let text = watched(Format::Json, NARROW);
+    assert_snapshot!(text);
+    let lines = text.lines().map(serde_json::from_str::<WatchLine>);
+    let lines: Result<Vec<_>, _> = lines.collect();
+    assert_eq!(lines.expect("read"), samples::watched());
+}
+
+#[test]
+fn a_line_is_one_line_whatever_is_in_it() {
+    let mut line = samples::watched().remove(0);
+    let conflict = line.conflict.as_mut().expect("a conflict");
+    conflict.reason = "used\r\nby\u{1b}[2J\u{85}two".to_owned();
+    conflict.segment.name = "br\n0".to_owned();
+    for format in [Format::Table, Format::Json, Format::Csv] {
+        let text = watch_line(&line, format, NARROW).expect("rendered");
+        let text = text.expect("for people too");
+        assert_eq!(text.matches(['\n', '\r', '\x1b']).count(), 1, "{text:?}");
+        assert!(text.ends_with('\n'), "{text:?}");
+    }
+}
+
+#[test]
+fn check() {
+    let checks = samples::checks();
+    assert_snapshot!(checks.each_ref().map(all).join("\n#####\n\n"));
+}
+
 #[test]
 fn doctor() {
     assert_snapshot!(all(&samples::doctor()));
@@ -148,6 +202,7 @@ fn documents_survive_json() {
     check(&samples::applied());
     check(&samples::history());
     check(&samples::doctor());
+    samples::checks().iter().for_each(check);
 }
 
 #[test]

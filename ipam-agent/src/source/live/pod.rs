@@ -1,8 +1,8 @@
 //! The records of [`ipam_common::sighting`] as keys and values of aya's maps.
 //!
 //! Holds the agent's only unsafe code: the promise that these records are plain bytes, that
-//! a ring buffer's descriptor stays its own, and the one system call that aya can make only
-//! with CAP_SYS_ADMIN. The wrappers exist because neither the trait nor the records are this
+//! a ring buffer's and a socket's descriptor stays its own, and the one system call that aya
+//! can make only with CAP_SYS_ADMIN. The wrappers exist because neither the trait nor the records are this
 //! crate's.
 
 #![allow(unsafe_code)]
@@ -11,6 +11,7 @@ use std::io;
 
 use aya::maps::{MapData, RingBuf};
 use ipam_common::sighting;
+use socket2::Socket;
 use tokio::io::{Interest, unix::AsyncFd};
 
 macro_rules! pod {
@@ -55,6 +56,14 @@ pub fn watch(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
     // SAFETY: the ring buffer owns its map's descriptor, gives out no other, and closes it
     // when it is dropped, which only the `AsyncFd` does.
     let watched = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    watched.map_err(io::Error::from)
+}
+
+/// A socket, to be waited for; needs a tokio runtime.
+pub fn watch_socket(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: the socket owns its descriptor, never changes it, and closes it when it is
+    // dropped, which only the `AsyncFd` does.
+    let watched = unsafe { AsyncFd::register(socket) };
     watched.map_err(io::Error::from)
 }
 

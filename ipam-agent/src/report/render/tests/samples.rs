@@ -477,3 +477,76 @@ pub fn doctor() -> Doctor {
         ],
     }
 }
+
+/// A line of each kind.
+pub fn watched() -> Vec<WatchLine> {
+    let line = |what, at| WatchLine {
+        schema: WatchSchema::V1,
+        at: ago(at),
+        host: host(),
+        what,
+        conflict: None,
+        release: None,
+        missed: None,
+    };
+    let with = |what, at, number| WatchLine {
+        conflict: Some(conflict(number)),
+        ..line(what, at)
+    };
+    vec![
+        with(Happening::Open, 4000, 1),
+        line(Happening::Watching, 60),
+        with(Happening::Opened, 50, 2),
+        with(Happening::Changed, 40, 1),
+        with(Happening::Resolved, 30, 1),
+        WatchLine {
+            release: plan().releases.into_iter().next(),
+            ..line(Happening::Released, 20)
+        },
+        WatchLine {
+            missed: Some(17),
+            ..line(Happening::Missed, 10)
+        },
+        line(Happening::Stopping, 0),
+    ]
+}
+
+/// Of a free address, one in use, one being claimed, and one of this host.
+pub fn checks() -> [AddressCheck; 4] {
+    use AddressVerdict::*;
+    let check = |verdict, heard: Option<(u8, Evidence)>, reason: &str| AddressCheck {
+        schema: AddressCheckSchema::V1,
+        generated_at: now(),
+        host: host(),
+        address: address(9),
+        interface: "mgmt-br".to_owned(),
+        verdict,
+        mac: heard.map(|(number, _)| mac(number)),
+        evidence: heard.map(|(_, evidence)| EvidenceName(evidence)),
+        own_interface: None,
+        probes: (verdict == Free).then_some(3),
+        listened_ms: (verdict == Free).then_some(6214),
+        reason: format!("10.52.0.9 is {reason}"),
+    };
+    [
+        check(
+            Free,
+            None,
+            "free: nobody on mgmt-br answered 3 probes in 6.2 s",
+        ),
+        check(
+            InUse,
+            Some((1, Evidence::ArpReply)),
+            "in use by 02:00:00:00:00:01, heard on mgmt-br (arp-reply)",
+        ),
+        check(
+            BeingClaimed,
+            Some((2, Evidence::ArpProbe)),
+            "being claimed by 02:00:00:00:00:02, which probes for it on mgmt-br",
+        ),
+        AddressCheck {
+            own_interface: Some("mgmt-br".to_owned()),
+            ..check(InUse, None, "in use by this host, on mgmt-br")
+        },
+    ]
+}

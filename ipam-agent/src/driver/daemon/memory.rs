@@ -1,0 +1,69 @@
+//! What later runs of the agent have to know.
+
+use ipam_common::Address;
+use jiff::Timestamp as WallTime;
+
+use super::Daemon;
+use crate::{
+    driver::clock,
+    engine::{
+        input::{Input, Remembered},
+        lease::StoreName,
+    },
+    error::in_full,
+    state,
+};
+
+impl Daemon {
+    pub(super) fn remember(
+        &mut self,
+        leases: &[(StoreName, Address)],
+        forget: &[(StoreName, Address)],
+    ) {
+        let at = clock::wall_time();
+        let book = self.observer.engine.leases();
+        let leases: Vec<state::Remembered> = leases
+            .iter()
+            .filter_map(|(store, address)| book.to_remember(store, address))
+            .map(|lease| recorded(lease, at))
+            .collect();
+        if let Err(error) = self.state.remember(&leases, forget) {
+            tracing::error!("{}", in_full(&error));
+        }
+        self.check_state();
+    }
+
+    pub(super) fn check_state(&mut self) {
+        let problem = self.state.problem().map(|problem| in_full(problem));
+        let problem = problem
+            .or_else(|| {
+                state::persistence(&self.state_dir)
+                    .err()
+                    .map(|e| in_full(&e))
+            })
+            .or_else(|| self.releaser.problem());
+        self.observer
+            .tell(Input::State(problem.map_or(Ok(()), Err)));
+    }
+}
+
+pub(super) fn remembered(known: state::Remembered) -> Remembered {
+    Remembered {
+        store: known.store,
+        address: known.address,
+        generation: known.generation,
+        boot: known.boot_id,
+        since: known.first_seen,
+    }
+}
+
+fn recorded(lease: Remembered, at: WallTime) -> state::Remembered {
+    state::Remembered {
+        store: lease.store,
+        address: lease.address,
+        generation: lease.generation,
+        boot_id: lease.boot,
+        first_seen: lease.since,
+        at,
+    }
+}

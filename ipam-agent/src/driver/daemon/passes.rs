@@ -1,0 +1,93 @@
+//! Passes: the stores and every source of evidence, asked off the loop.
+
+use std::{sync::Arc, time::Duration};
+
+use ipam_common::{Address, sighting::Stamps};
+use tokio::time::Instant;
+
+use super::{Daemon, Done};
+use crate::{
+    driver::gather,
+    engine::{
+        evidence::{PassEvidence, SourceReport},
+        input::Input,
+    },
+    error::in_full,
+    source::live::TableError,
+};
+
+/// From one of the two passes that a person's question needs to the other.
+const BETWEEN_PASSES: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    /// Reads the stores again; once more afterwards if they change meanwhile.
+    pub(super) fn read_stores(&mut self) {
+        if self.reading {
+            self.read_again = true;
+            return;
+        }
+        self.reading = true;
+        let stores = self.observer.stores.clone();
+        self.tasks.spawn_blocking(move || Done::Read(stores.read()));
+    }
+
+    /// Begins a pass: the stores first, so that the leases are no older than the evidence.
+    pub(super) fn gather(&mut self) {
+        if self.gathering {
+            return;
+        }
+        self.gathering = true;
+        self.next_gather = None;
+        self.read_stores();
+    }
+
+    pub(super) fn ask_sources(&mut self) {
+        let tables = Arc::clone(&self.observer.tables);
+        let holders = self.holders.clone();
+        self.tasks.spawn_blocking(move || {
+            let reports = gather::holders(&holders);
+            // Last, so that no sign of life is younger than the answer to it.
+            Done::Gathered(reports, tables.stamps())
+        });
+    }
+
+    /// Everything of a pass has been answered.
+    pub(super) fn pass(
+        &mut self,
+        sources: Vec<SourceReport>,
+        stamps: Result<Vec<(Address, Stamps)>, TableError>,
+    ) {
+        self.gathering = false;
+        self.check_state();
+        let ports = self.observer.check_all();
+        let stamps = stamps.unwrap_or_else(|error| {
+            // Without it no lease is known to be watched for.
+            tracing::warn!("{}", in_full(&error));
+            Vec::new()
+        });
+        self.observer.tell(Input::Evidence(PassEvidence {
+            ports: ports.clone(),
+            stamps,
+            sources,
+        }));
+        self.observer.mend(&ports);
+        self.obey();
+        let mut ready = Vec::new();
+        for asked in &mut self.asked {
+            asked.passes = asked.passes.saturating_sub(1);
+        }
+        for asked in std::mem::take(&mut self.asked) {
+            if asked.passes == 0 {
+                ready.push(asked.question);
+            } else {
+                self.asked.push(asked);
+            }
+        }
+        for question in ready {
+            self.reply(question);
+        }
+        if !self.asked.is_empty() {
+            self.next_gather = Some(Instant::now() + BETWEEN_PASSES);
+        }
+    }
+}

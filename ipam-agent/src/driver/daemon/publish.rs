@@ -1,0 +1,37 @@
+//! Telling whoever watches.
+
+use super::Daemon;
+use crate::engine::{input::Notice, plan::Release};
+
+impl Daemon {
+    /// In the log, and to who watches.
+    pub(super) fn publish(&self, notice: &Notice) {
+        match notice {
+            Notice::Opened(segment, address, conflict)
+            | Notice::Resolved(segment, address, conflict) => {
+                let composer = self.observer.composer(&[]);
+                self.watchers
+                    .tell(|| composer.conflict_news(segment, *address, conflict));
+                let reason = self.observer.engine.sentence(segment, *address, conflict);
+                let kind = conflict.verdict.kind().name();
+                if conflict.is_active() {
+                    tracing::warn!(id = %conflict.id, kind, "{reason}");
+                } else {
+                    tracing::info!(id = %conflict.id, kind, "resolved: {reason}");
+                }
+            }
+            Notice::Happened(event) => {
+                tracing::info!(kind = event.kind.name(), "{event}");
+            }
+        }
+    }
+
+    /// The same of a lease that was given back.
+    pub(super) fn released(&self, release: &Release) {
+        let lease = release.lease();
+        let (store, address) = (&lease.store, lease.address);
+        tracing::info!(%store, %address, "released: {}", release.sentence());
+        let composer = self.observer.composer(&[]);
+        self.watchers.tell(|| composer.release_news(release));
+    }
+}

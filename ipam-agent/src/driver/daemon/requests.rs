@@ -1,0 +1,200 @@
+//! What people ask of the daemon, and the plans that are carried out.
+
+use ipam_common::Address;
+
+use super::{Daemon, Done};
+use crate::{
+    driver::{clock, release::Releaser},
+    engine::{
+        input::Input,
+        lease::StoreName,
+        plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan},
+    },
+    report::document::{
+        Applied, ApplyRequest, ConfirmedRelease, OutcomeRecord, Plan, ReleaseResult,
+    },
+    serve::{Query, query::Reply},
+};
+
+/// How many questions for a plan wait at once; more are told to come back.
+const MAX_ASKED: usize = 32;
+
+/// A question that needs fresh passes before it can be answered.
+pub(super) struct Asked {
+    pub passes: u32,
+    pub question: Question,
+}
+
+pub(super) enum Question {
+    Plan(Reply<Plan>),
+    Apply(ApplyRequest, Reply<Applied>),
+}
+
+/// The plan that is being carried out for a person, and who waits for its outcome.
+pub(super) struct Waiting {
+    confirmed: Vec<ConfirmedRelease>,
+    kept: Vec<OutcomeRecord>,
+    reply: Reply<Applied>,
+}
+
+impl Daemon {
+    pub(super) fn answer(&mut self, query: Query) {
+        let composer = self.observer.composer(&[]);
+        match query {
+            Query::Report(reply) => drop(reply.send(composer.report())),
+            Query::Leases(reply) => drop(reply.send(composer.leases())),
+            Query::Addresses(reply) => drop(reply.send(composer.addresses())),
+            Query::Segments(reply) => drop(reply.send(composer.segments())),
+            Query::Explain(address, reply) => drop(reply.send(composer.explain(address))),
+            Query::Watch(reply) => {
+                drop(reply.send(self.watchers.join(|| composer.open_now())));
+            }
+            Query::Plan(reply) => self.ask(Question::Plan(reply)),
+            Query::Apply(request, reply) => self.ask(Question::Apply(request, reply)),
+        }
+    }
+
+    /// Two fresh passes, then the answer.
+    fn ask(&mut self, question: Question) {
+        if self.asked.len() >= MAX_ASKED {
+            return;
+        }
+        // One that is under way began before the question.
+        let passes = if self.gathering { 3 } else { 2 };
+        self.asked.push(Asked { passes, question });
+        self.gather();
+    }
+
+    pub(super) fn reply(&mut self, question: Question) {
+        match question {
+            Question::Plan(reply) => drop(reply.send(self.observer.composer(&[]).plan())),
+            Question::Apply(request, reply) => self.apply(request, reply),
+        }
+    }
+
+    /// Carries out what is both confirmed and, after two more passes, still proven.
+    fn apply(&mut self, request: ApplyRequest, reply: Reply<Applied>) {
+        let now = clock::now();
+        let mut plan = self.observer.engine.plan(Asker::Person, now);
+        let confirmed = |store: &StoreName, address: Address| {
+            request
+                .confirmed
+                .iter()
+                .any(|confirmed| *confirmed.store == *store.0 && confirmed.address == address.ip())
+        };
+        plan.releases
+            .retain(|release| confirmed(&release.lease().store, release.lease().address));
+        plan.kept
+            .retain(|kept| confirmed(&kept.store, kept.address));
+        let composer = self.observer.composer(&[]);
+        let kept = plan
+            .kept
+            .iter()
+            .map(|kept| OutcomeRecord {
+                store: kept.store.to_string(),
+                address: kept.address.ip(),
+                result: ReleaseResult::Kept,
+                blocker: kept.blockers.first().map(|b| composer.blocker(b)),
+                error: None,
+            })
+            .collect();
+        let waiting = Waiting {
+            confirmed: request.confirmed,
+            kept,
+            reply,
+        };
+        self.execute(plan, Some(waiting));
+    }
+
+    pub(super) fn execute(&mut self, plan: ReclaimPlan, waiting: Option<Waiting>) {
+        if self.executing.is_some() {
+            self.plans.push_back((plan, waiting));
+            return;
+        }
+        self.executing = Some(waiting);
+        let ports = Releaser::ports(&self.observer.engine, &plan, clock::now());
+        let releaser = self.releaser.clone();
+        self.tasks.spawn_blocking(move || {
+            let outcomes = releaser.execute(&plan, &ports);
+            Done::Executed(plan, outcomes)
+        });
+    }
+
+    pub(super) fn executed(&mut self, plan: &ReclaimPlan, outcomes: Vec<Outcome>) {
+        for (release, outcome) in plan.releases.iter().zip(&outcomes) {
+            let (store, address) = (&outcome.store, outcome.address);
+            match &outcome.result {
+                OutcomeResult::Released => {
+                    self.released(release);
+                }
+                OutcomeResult::Kept(blocker) => {
+                    tracing::info!(%store, %address, "kept at the last moment: {blocker}");
+                }
+                OutcomeResult::Failed(error) => {
+                    tracing::error!(%store, %address, "not released: {error}");
+                }
+            }
+        }
+        if let Some(Some(waiting)) = self.executing.take() {
+            let applied = self.applied(waiting.kept, &waiting.confirmed, &outcomes);
+            drop(waiting.reply.send(applied));
+        }
+        self.observer.tell(Input::Outcomes(outcomes));
+        self.read_stores();
+        if let Some((plan, waiting)) = self.plans.pop_front() {
+            self.execute(plan, waiting);
+        }
+    }
+
+    fn applied(
+        &self,
+        kept: Vec<OutcomeRecord>,
+        confirmed: &[ConfirmedRelease],
+        outcomes: &[Outcome],
+    ) -> Applied {
+        let composer = self.observer.composer(&[]);
+        let mut records = kept;
+        records.extend(outcomes.iter().map(|outcome| {
+            let (result, blocker, error) = match &outcome.result {
+                OutcomeResult::Released => (ReleaseResult::Released, None, None),
+                OutcomeResult::Kept(blocker) => {
+                    (ReleaseResult::Kept, Some(composer.blocker(blocker)), None)
+                }
+                OutcomeResult::Failed(error) => (ReleaseResult::Failed, None, Some(error.clone())),
+            };
+            OutcomeRecord {
+                store: outcome.store.to_string(),
+                address: outcome.address.ip(),
+                result,
+                blocker,
+                error,
+            }
+        }));
+        for confirmed in confirmed {
+            let told = records
+                .iter()
+                .any(|r| r.store == confirmed.store && r.address == confirmed.address);
+            if !told {
+                // Not leased any more: somebody else gave it back meanwhile.
+                records.push(OutcomeRecord {
+                    store: confirmed.store.clone(),
+                    address: confirmed.address,
+                    result: ReleaseResult::Kept,
+                    blocker: Some(composer.blocker(&Blocker::new(
+                        Reason::Changed,
+                        "there is no such lease any more",
+                    ))),
+                    error: None,
+                });
+            }
+        }
+        records.sort_by(|a, b| (&a.store, a.address).cmp(&(&b.store, b.address)));
+        Applied {
+            schema: Default::default(),
+            generated_at: clock::wall_time(),
+            host: self.observer.host.clone(),
+            blind: composer.plan().blind,
+            outcomes: records,
+        }
+    }
+}
