@@ -7,12 +7,12 @@ mod passes;
 mod publish;
 mod requests;
 
-use std::{collections::VecDeque, future::ready, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
-    task::{JoinError, JoinSet},
+    task::{JoinError, JoinSet, yield_now},
     time::{Instant, interval, sleep_until},
 };
 
@@ -186,9 +186,8 @@ impl Daemon {
                     heard.map_err(DriverError::Events)?;
                     self.observer.seen(&mut seen);
                 }
-                // Always ready. Branches are asked in turn from one chosen by lot: in this
-                // place it is asked before events are one time in eight only.
-                () = ready(()), if !self.portions.is_empty() => self.portion(),
+                // By way of the runtime, which looks for events meanwhile.
+                () = yield_now(), if !self.portions.is_empty() => self.portion(),
                 event = ears.links.next() => self.observer.link_event(event?),
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
