@@ -626,6 +626,12 @@ impl Engine {
         })
     }
 
+    /// The conflict over an address of a segment, open or ended less than an hour ago.
+    pub fn conflict(&self, segment: &Segment, address: Address) -> Option<(&Entry, &Conflict)> {
+        let entry = self.table.get(&(self.table.find(segment)?, address))?;
+        Some((entry, conflict_of(entry)?))
+    }
+
     /// A conflict in one sentence, each MAC with where it was heard.
     pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
         let entry = self
