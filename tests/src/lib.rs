@@ -2,6 +2,7 @@
 //! that the suites, the demo and the benchmarks share.
 
 pub mod bench;
+pub mod capture;
 pub mod daemon;
 pub mod demo;
 pub mod frames;

@@ -44,9 +44,11 @@ use ipam_common::{
 
 use crate::frames;
 
+mod recorded;
 mod setting;
 mod words;
 
+pub use recorded::{Recording, recorded};
 pub use words::Family;
 
 /// How the engine learns what was heard.
@@ -78,16 +80,16 @@ pub struct World {
     tallies: BTreeMap<SightingKey, Tally>,
 }
 
-/// Plays a script and gives back what the engine told, one line each: when, which
-/// conflict, what, how bad, who and since when; at the end what moved.
-pub fn play(family: Family, script: &str) -> Result<World> {
-    World::play(family, Telling::Events, script)
+/// A script's lines.
+struct Script<'a> {
+    /// Those without a time.
+    setting: Vec<&'a str>,
+    /// The others, in the order of time.
+    scenes: Vec<(Timestamp, &'a str)>,
 }
 
-impl World {
-    /// Plays a script.
-    pub fn play(family: Family, telling: Telling, script: &str) -> Result<Self> {
-        let mut world = Self::new(family);
+impl<'a> Script<'a> {
+    fn read(script: &'a str) -> Result<Self> {
         let (mut setting, mut scenes) = (Vec::new(), Vec::new());
         for line in script.lines() {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -100,6 +102,32 @@ impl World {
             }
         }
         scenes.sort_by_key(|(at, _)| *at);
+        Ok(Self { setting, scenes })
+    }
+}
+
+/// The frame that a scene's words behind the port say.
+fn frame_of(family: Family, what: &[&str]) -> Result<Vec<u8>> {
+    match *what {
+        [ref what @ .., "tag", vlan] => {
+            let frame = family.frame(what)?;
+            Ok(frames::tagged(&frame, &[(frames::DOT1Q, vlan.parse()?)]))
+        }
+        ref what => family.frame(what),
+    }
+}
+
+/// Plays a script and gives back what the engine told, one line each: when, which
+/// conflict, what, how bad, who and since when; at the end what moved.
+pub fn play(family: Family, script: &str) -> Result<World> {
+    World::play(family, Telling::Events, script)
+}
+
+impl World {
+    /// Plays a script.
+    pub fn play(family: Family, telling: Telling, script: &str) -> Result<Self> {
+        let mut world = Self::new(family);
+        let Script { setting, scenes } = Script::read(script)?;
         for line in setting {
             world.set(line).with_context(|| format!("in {line:?}"))?;
         }
@@ -189,11 +217,7 @@ impl World {
             self.deliver(told);
             told.second = second;
         }
-        let (words, tag) = match words[..] {
-            [ref words @ .., "tag", vlan] => (words, Some(vlan.parse::<u16>()?)),
-            ref words => (words, None),
-        };
-        match *words {
+        match words[..] {
             ["end"] => self.advance(at),
             ["grant", address, holder] => {
                 self.advance(at);
@@ -220,10 +244,7 @@ impl World {
                 self.tell_links();
             }
             [port, ref what @ ..] => {
-                let mut frame = self.family.frame(what)?;
-                if let Some(vlan) = tag {
-                    frame = frames::tagged(&frame, &[(frames::DOT1Q, vlan)]);
-                }
+                let frame = frame_of(self.family, what)?;
                 if told.telling == Telling::Events {
                     self.advance(at);
                     self.hear(port, &frame)?;
@@ -346,6 +367,9 @@ impl Told {
         }
     }
 }
+
+/// The bridge that every port is in.
+const BRIDGE: &str = "br0";
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -77,6 +77,7 @@ impl Composer<'_> {
             conflicts,
             events: self.events(|_| true),
             leases: self.lease_counts(),
+            captures: Vec::new(),
         }
     }
 
@@ -236,6 +237,12 @@ impl Composer<'_> {
                 passes: proof.passes(),
             },
         }
+    }
+
+    /// The conflict over an address, if there is one or was less than an hour ago.
+    pub fn conflict_over(&self, segment: &Segment, address: Address) -> Option<ConflictRecord> {
+        let (entry, conflict) = self.engine.conflict(segment, address)?;
+        Some(self.conflict(segment, address, entry, conflict))
     }
 
     fn conflict(
@@ -484,7 +491,8 @@ fn verdict_of(
     }
 }
 
-fn sort_conflicts(conflicts: &mut [ConflictRecord]) {
+/// Active before resolved, then the worst and the newest first.
+pub fn sort_conflicts(conflicts: &mut [ConflictRecord]) {
     conflicts.sort_by(|a, b| {
         (a.state, a.severity)
             .cmp(&(b.state, b.severity))

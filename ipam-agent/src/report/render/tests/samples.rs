@@ -177,6 +177,7 @@ pub fn report(conflicts: u16) -> Report {
         leases: [LeaseState::Active, LeaseState::Active, LeaseState::Stale]
             .into_iter()
             .collect(),
+        captures: Vec::new(),
     }
 }
 
