@@ -6,6 +6,7 @@
 
 mod detect;
 mod idle;
+mod replay;
 mod start;
 mod storm;
 mod throughput;
@@ -32,6 +33,8 @@ pub struct Figure {
     pub unit: &'static str,
     /// What it must not exceed, if something was promised.
     pub target: Option<f64>,
+    /// What it must reach, if that was promised.
+    pub least: Option<f64>,
     /// What it was measured over, in the same unit, if there is such a thing.
     pub baseline: Option<f64>,
 }
@@ -42,7 +45,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -71,6 +74,10 @@ const GROUPS: [Group; 6] = [
     Group {
         names: &["start_250_veths_s"],
         measure: start::figures,
+    },
+    Group {
+        names: &["replay_frames_per_s", "replay_rss_mib"],
+        measure: replay::figures,
     },
 ];
 

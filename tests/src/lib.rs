@@ -6,6 +6,7 @@ pub mod capture;
 pub mod daemon;
 pub mod demo;
 pub mod frames;
+pub mod fuzz;
 pub mod lab;
 pub mod mutate;
 pub mod netns;

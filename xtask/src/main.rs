@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod kernels;
 mod machine;
 mod setup;
@@ -16,7 +17,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, build, test, demo and bench")]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, build, test, fuzz, demo and bench"
+)]
 struct Args {
     #[command(subcommand)]
     task: Task,
@@ -30,6 +34,8 @@ enum Task {
     Test(test::Args),
     /// Measure what is promised
     Bench(bench::Args),
+    /// Feed what takes untrusted bytes with more of them
+    Fuzz(fuzz::Args),
     /// Install what building the eBPF object and running the tests need
     Setup,
     /// Rebuild the eBPF object that the repository keeps
@@ -41,6 +47,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Demo(args) => return demo::run(&args),
         Task::Test(args) => test::run(&args)?,
         Task::Bench(args) => bench::run(&args)?,
+        Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Setup => setup::run()?,
         Task::Ebpf(args) => ebpf::run(&args)?,
     }

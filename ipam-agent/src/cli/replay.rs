@@ -20,17 +20,16 @@ use crate::{
 
 /// The same judgement over captures, pcap or pcapng, gzip'd or not. Needs no rights and no
 /// daemon.
-///
-/// Captures may come in any order: their frames are judged in the order of time. In pcapng
-/// each interface is a segment of its own, a classic capture is one; a cooked one (`tcpdump
-/// -i any`) is one in version 1, and has one for each interface, if1, if2 and so on, in
-/// version 2. Of several captures the file is part of an interface's name, as in
-/// node1.pcapng:eth0.
-///
-/// What can't be judged is counted, on stderr and in the JSON. A capture that is damaged is
-/// judged as far as it can be read.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Captures may come in any order: their frames are judged in the order of time. A classic capture is
+one segment. In pcapng each interface is one, unless --segment says otherwise. Of `tcpdump -i any`,
+an older capture is one segment, a newer has one for each interface: if1, if2 and so on. Of several
+captures the file is part of an interface's name: node1.pcapng:eth0.
+
+What can't be judged is counted, on stderr and in the JSON. A damaged capture is judged as far as it
+can be read.
+
 Examples:
   ipam-agent replay incident.pcapng
   ipam-agent replay node1.pcap.gz node2.pcap.gz --leases file:leases.yaml

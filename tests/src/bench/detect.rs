@@ -89,6 +89,7 @@ pub fn figures() -> Result<Vec<Figure>> {
         value: percentile(percent),
         unit: "ms",
         target,
+        least: None,
         baseline: None,
     };
     Ok(vec![

@@ -1,7 +1,7 @@
 //! Linux cooked captures, as `tcpdump -i any` writes them: a header of the kernel's in
 //! place of Ethernet's (<https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL.html>, and
 //! `…_SLL2.html`). It has the sender's address and no destination, but how the frame was
-//! addressed.
+//! addressed. libpcap puts a VLAN tag that the kernel stripped back into version 1 only.
 
 use ipam_common::frame::Frame;
 
