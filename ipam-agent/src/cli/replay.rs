@@ -128,7 +128,7 @@ fn progress(captures: &[Place]) -> Option<ProgressBar> {
     let lengths: Option<Vec<u64>> = captures.iter().map(Place::length).collect();
     let total = lengths.map(|lengths| lengths.iter().sum());
     let template = match total {
-        Some(_) => "reading [{bar:40}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
+        Some(_) => "reading {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
         None => "reading {bytes}, {bytes_per_sec}",
     };
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());

@@ -1,7 +1,12 @@
 //! Several captures at once.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
-use tests::capture::{Classic, ETHERNET, Endian, Ng};
+use tests::{
+    capture::{Classic, ETHERNET, Endian, Ng},
+    daemon,
+};
 
 use super::{Desk, SECOND, announcement, conflicts, duplicate, replay};
 
@@ -91,6 +96,29 @@ fn names_of_several_captures() -> Result<()> {
         conflicts(&report) == ["wire 10.0.0.5 duplicate-address"],
         "{report:#}"
     );
+    Ok(())
+}
+
+/// A ring of files is read one after the other: more of them than may be open at once.
+#[test]
+fn a_ring_of_many_files() -> Result<()> {
+    let desk = Desk::new()?;
+    let start = 1_700_000_000 * SECOND;
+    let files: Vec<String> = (0..100_u16)
+        .map(|n| {
+            let frame = announcement(1 + n % 2, start + u64::from(n) * SECOND);
+            desk.write(&format!("ring_{n}.pcapng"), &ng(&[frame]))
+        })
+        .collect::<Result<_>>()?;
+    let output = Command::new("prlimit")
+        .arg("--nofile=24")
+        .arg(daemon::binary()?)
+        .args(["replay", "--output", "json", "--segment", "wire=eth0"])
+        .args(files.iter().rev())
+        .output()?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(report["conflicts"][0]["changes"] == 99, "{report:#}");
     Ok(())
 }
 
