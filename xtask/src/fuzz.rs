@@ -1,12 +1,12 @@
 //! `cargo xtask fuzz`: libFuzzer over what takes untrusted bytes.
 //!
 //! What is fuzzed is in the tests' library, which the ordinary tests feed with the kept
-//! corpora. New inputs go to `target/fuzz/corpus`; what fails stays in `tests/fuzz/artifacts`
-//! and belongs into the kept corpus once it is mended.
+//! corpora. New inputs go to `target/fuzz/corpus`, which later runs go on from; what fails
+//! stays in `tests/fuzz/artifacts` and belongs into the kept corpus once it is mended.
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -17,18 +17,18 @@ use crate::machine;
 /// The runner of libFuzzer's programs.
 const CARGO_FUZZ: &str = "0.13.2";
 
+/// As `tests::fuzz` has them.
+const TARGETS: [&str; 3] = ["frames", "captures", "leases"];
+
 /// Which targets, and for how long.
 #[derive(clap::Args)]
 pub struct Args {
     /// This one only
-    #[arg(value_parser = ["frames", "captures", "leases"])]
+    #[arg(value_parser = TARGETS)]
     target: Option<String>,
     /// For how long, each
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u32,
-    /// Replace the kept corpus by the fewest inputs, of old and new, that reach as much
-    #[arg(long)]
-    minimise: bool,
 }
 
 /// Fuzz.
@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let program = cargo_fuzz()?;
     let targets = match &args.target {
         Some(target) => vec![target.as_str()],
-        None => vec!["frames", "captures", "leases"],
+        None => TARGETS.to_vec(),
     };
     for target in targets {
         let [new, kept] = [
@@ -53,19 +53,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 .args(["-timeout=20", "-rss_limit_mb=1024", "-print_final_stats=1"]),
         )
         .with_context(|| format!("{target}: what failed is in tests/fuzz/artifacts"))?;
-        if args.minimise {
-            for input in fs::read_dir(&kept)? {
-                let input = input?;
-                fs::copy(input.path(), new.join(input.file_name()))?;
-            }
-            machine::run(command(&program, "cmin").arg(target).arg(&new))?;
-            fs::remove_dir_all(&kept)?;
-            fs::create_dir_all(&kept)?;
-            for input in fs::read_dir(&new)? {
-                let input = input?;
-                fs::copy(input.path(), kept.join(input.file_name()))?;
-            }
-        }
     }
     Ok(())
 }
@@ -76,7 +63,7 @@ fn root() -> PathBuf {
 
 /// What is fuzzed has no unsafe code: libFuzzer's coverage is enough, without a sanitizer
 /// and with the stable compiler, which is told to take the flags for it.
-fn command(program: &PathBuf, task: &str) -> Command {
+fn command(program: &Path, task: &str) -> Command {
     let mut command = Command::new(program);
     command
         .args(["fuzz", task, "--sanitizer", "none", "--fuzz-dir"])
