@@ -9,6 +9,7 @@ mod detect;
 mod flood;
 mod idle;
 mod judge;
+mod replay;
 mod start;
 mod storm;
 mod throughput;
@@ -36,6 +37,8 @@ pub struct Figure {
     pub unit: &'static str,
     /// What it must not exceed, if something was promised.
     pub target: Option<f64>,
+    /// What it must reach, if that was promised.
+    pub least: Option<f64>,
     /// What it was measured over, in the same unit, if there is such a thing.
     pub baseline: Option<f64>,
 }
@@ -46,7 +49,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -87,6 +90,10 @@ const GROUPS: [Group; 9] = [
     Group {
         names: &["start_250_veths_s"],
         measure: start::figures,
+    },
+    Group {
+        names: &["replay_frames_per_s", "replay_rss_mib"],
+        measure: replay::figures,
     },
 ];
 

@@ -2,10 +2,12 @@
 //! that the suites, the demo and the benchmarks share.
 
 pub mod bench;
+pub mod capture;
 pub mod compare;
 pub mod daemon;
 pub mod demo;
 pub mod frames;
+pub mod fuzz;
 pub mod lab;
 pub mod mutate;
 pub mod netns;

@@ -3,6 +3,7 @@
 //! through the parser that the kernel runs; the engine's own timers drive its clock.
 //!
 //! ```text
+//! live                       not to be played as a capture: that its ports are this host's counts
 //! lease X A                  at the start, host-local leases X to the MAC A
 //! 0 vA ANN A X               at 0 s, A announces X on port vA
 //! 5.0 vB ANN B X
@@ -49,9 +50,11 @@ use ipam_common::{
 
 use crate::frames;
 
+mod recorded;
 mod setting;
 pub(crate) mod words;
 
+pub use recorded::{Recording, recorded};
 pub use setting::settings;
 pub use words::Family;
 
@@ -88,16 +91,16 @@ pub struct World {
     tallies: BTreeMap<SightingKey, Tally>,
 }
 
-/// Plays a script and gives back what the engine told, one line each: when, which
-/// conflict, what, how bad, who and since when; at the end what moved.
-pub fn play(family: Family, script: &str) -> Result<World> {
-    World::play(family, Telling::Events, script)
+/// A script's lines.
+struct Script<'a> {
+    /// Those without a time.
+    setting: Vec<&'a str>,
+    /// The others, in the order of time.
+    scenes: Vec<(Timestamp, &'a str)>,
 }
 
-impl World {
-    /// Plays a script.
-    pub fn play(family: Family, telling: Telling, script: &str) -> Result<Self> {
-        let mut world = Self::new(family);
+impl<'a> Script<'a> {
+    fn read(script: &'a str) -> Result<Self> {
         let (mut setting, mut scenes) = (Vec::new(), Vec::new());
         for line in script.lines() {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -110,6 +113,32 @@ impl World {
             }
         }
         scenes.sort_by_key(|(at, _)| *at);
+        Ok(Self { setting, scenes })
+    }
+}
+
+/// The frame that a scene's words behind the port say.
+fn frame_of(family: Family, what: &[&str]) -> Result<Vec<u8>> {
+    match *what {
+        [ref what @ .., "tag", vlan] => {
+            let frame = family.frame(what)?;
+            Ok(frames::tagged(&frame, &[(frames::DOT1Q, vlan.parse()?)]))
+        }
+        ref what => family.frame(what),
+    }
+}
+
+/// Plays a script and gives back what the engine told, one line each: when, which
+/// conflict, what, how bad, who and since when; at the end what moved.
+pub fn play(family: Family, script: &str) -> Result<World> {
+    World::play(family, Telling::Events, script)
+}
+
+impl World {
+    /// Plays a script.
+    pub fn play(family: Family, telling: Telling, script: &str) -> Result<Self> {
+        let mut world = Self::new(family);
+        let Script { setting, scenes } = Script::read(script)?;
         for line in setting {
             world.set(line).with_context(|| format!("in {line:?}"))?;
         }
@@ -199,11 +228,7 @@ impl World {
             self.deliver(told);
             told.second = second;
         }
-        let (words, tag) = match words[..] {
-            [ref words @ .., "tag", vlan] => (words, Some(vlan.parse::<u16>()?)),
-            ref words => (words, None),
-        };
-        match *words {
+        match words[..] {
             ["end"] => self.advance(at),
             ["restart"] => {
                 self.advance(at);
@@ -257,10 +282,7 @@ impl World {
                 self.tell_leases();
             }
             [port, ref what @ ..] => {
-                let mut frame = self.family.frame(what)?;
-                if let Some(vlan) = tag {
-                    frame = frames::tagged(&frame, &[(frames::DOT1Q, vlan)]);
-                }
+                let frame = frame_of(self.family, what)?;
                 if told.telling == Telling::Events {
                     self.advance(at);
                     self.hear(port, &frame)?;
@@ -394,6 +416,9 @@ impl Told {
         }
     }
 }
+
+/// The bridge that every port is in.
+const BRIDGE: &str = "br0";
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -231,6 +231,7 @@ fn over_empty(
         value: median(over),
         unit: "ns",
         target: Some(target),
+        least: None,
         baseline: Some(median(empty)),
     })
 }

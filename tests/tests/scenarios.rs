@@ -35,6 +35,7 @@ fn tells_in(family: Family, script: &str, expected: &str) -> World {
         .collect();
     let told: Vec<&str> = world.told().lines().collect();
     assert_eq!(told, expected, "{family:?}");
+    World::same_as_capture(family, script).unwrap_or_else(|error| panic!("{error:#}"));
     world
 }
 

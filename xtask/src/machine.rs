@@ -106,7 +106,8 @@ pub fn built_for_release(program: &str) -> PathBuf {
     target().join("release").join(program)
 }
 
-fn target() -> PathBuf {
+/// Where cargo builds.
+pub fn target() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target.unwrap_or_else(|| root().join("target"))
 }

@@ -7,6 +7,7 @@ mod bench;
 mod compare;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod kernels;
 mod machine;
 mod setup;
@@ -17,7 +18,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, build, test, demo and bench")]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, build, test, fuzz, demo and bench"
+)]
 struct Args {
     #[command(subcommand)]
     task: Task,
@@ -33,6 +37,8 @@ enum Task {
     Bench(bench::Args),
     /// Run the agent beside other detectors
     Compare(compare::Args),
+    /// Feed what takes untrusted bytes with more of them
+    Fuzz(fuzz::Args),
     /// Install what building the eBPF object and running the tests need
     Setup,
     /// Rebuild the eBPF object that the repository keeps
@@ -45,6 +51,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Demo(args) => return demo::run(&args),
         Task::Test(args) => test::run(&args)?,
         Task::Bench(args) => bench::run(&args)?,
+        Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Setup => setup::run()?,
         Task::Ebpf(args) => ebpf::run(&args)?,
     }

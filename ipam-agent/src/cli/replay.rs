@@ -1,8 +1,9 @@
 //! `ipam-agent replay`
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, str::FromStr, sync::Arc};
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
     CliError, Io, Status,
@@ -11,6 +12,9 @@ use super::{
 use crate::{
     config::Config,
     driver::{self, ReplayOptions},
+    error::in_full,
+    report::{clean, document::CaptureRecord},
+    source::pcap::{OnRead, Place},
     store::source::Source,
 };
 
@@ -18,20 +22,34 @@ use crate::{
 /// daemon.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Captures may come in any order: their frames are judged in the order of time. A classic capture is
+one segment. In pcapng each interface is one, unless --segment says otherwise. Of `tcpdump -i any`,
+an older capture is one segment, a newer has one for each interface: if1, if2 and so on. Of several
+captures the file is part of an interface's name: node1.pcapng:eth0.
+
+What can't be judged is counted, on stderr and in the JSON. A damaged capture is judged as far as it
+can be read.
+
 Examples:
   ipam-agent replay incident.pcapng
   ipam-agent replay node1.pcap.gz node2.pcap.gz --leases file:leases.yaml
   ipam-agent replay trunk.pcapng --segment mgmt-br=veth1,veth2,mgmt-bo --output json
+  ipam-agent replay ring_1.pcapng ring_2.pcapng --segment eth0=eth0
+  ipam-agent replay - < incident.pcap
 
-Exit status: 0 nothing, 1 something, 2 an error.")]
+  timeout 60 tcpdump -i eth0 -w - 'arp or icmp6' | ipam-agent replay -
+
+Exit status: 0 nothing, 1 something, 2 an error (a damaged capture, after the report of the
+rest), 3 no frame could be looked at.")]
 pub struct ReplayArgs {
-    /// The captures
+    /// The captures; - is standard input
     #[arg(required = true, value_name = "CAPTURE")]
     pub captures: Vec<PathBuf>,
     /// Read leases here: host-local[:DIR] or file:PATH
     #[arg(long, value_name = "SOURCE")]
     pub leases: Vec<Source>,
-    /// These interfaces of the captures are ports of one segment
+    /// These interfaces are ports of one segment; of several captures, IF is that of each and
+    /// FILE:IF that of one
     #[arg(long = "segment", value_name = "NAME=IF,IF")]
     pub segments: Vec<PortsOfSegment>,
     /// How results are written
@@ -43,19 +61,89 @@ impl ReplayArgs {
     pub(super) fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         log_to_stderr("warn");
         let config = Config::without_file(self.leases)?;
-        let segments = self.segments.into_iter();
-        let report = driver::replay(
-            &config,
-            &ReplayOptions {
-                captures: self.captures,
-                segments: segments
-                    .map(|ports| (ports.name, ports.interfaces))
-                    .collect(),
-            },
-        )?;
+        let captures: Vec<Place> = self.captures.into_iter().map(Into::into).collect();
+        let bar = progress(&captures);
+        let mut segments = ReplayOptions::default().segments;
+        for PortsOfSegment { name, interfaces } in self.segments {
+            segments.entry(name).or_default().extend(interfaces);
+        }
+        let options = ReplayOptions {
+            captures,
+            segments,
+            on_read: bar.clone().map(shown_when_slow),
+        };
+        let replayed = driver::replay(&config, &options);
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let replayed = replayed?;
+        let report = replayed.report;
+        for capture in &report.captures {
+            io.tell(&summary(capture))?;
+        }
         io.show(&report, self.output.output)?;
-        Ok(Status::of(report.summary.conflicts > 0, false))
+        let mut failed = replayed.failed;
+        if let Some(last) = failed.pop() {
+            for error in failed {
+                io.tell(&format!("ipam-agent: {}\n", clean(&in_full(&error))))?;
+            }
+            return Err(last.into());
+        }
+        Ok(Status::of(
+            report.summary.conflicts > 0,
+            !report.blind.is_empty(),
+        ))
     }
+}
+
+/// What became of a capture's frames, in a line.
+fn summary(capture: &CaptureRecord) -> String {
+    let CaptureRecord {
+        file,
+        frames,
+        arp,
+        nd,
+        late,
+        ..
+    } = capture;
+    let mut line = format!("{}: {frames} frames, {arp} ARP, {nd} ND", clean(file));
+    for (what, reasons) in [("refused", &capture.refused), ("skipped", &capture.skipped)] {
+        if !reasons.is_empty() {
+            let reasons = reasons.iter().map(|(why, count)| format!("{count} {why}"));
+            let reasons: Vec<String> = reasons.collect();
+            let _ = write!(line, "; {what} {}", reasons.join(", "));
+        }
+    }
+    if *late > 0 {
+        let _ = write!(line, "; {late} more than a second out of order");
+    }
+    line + "\n"
+}
+
+/// A bar over the bytes of all captures, where somebody may look at it.
+fn progress(captures: &[Place]) -> Option<ProgressBar> {
+    if !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let lengths: Option<Vec<u64>> = captures.iter().map(Place::length).collect();
+    let total = lengths.map(|lengths| lengths.iter().sum());
+    let template = match total {
+        Some(_) => "reading {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
+        None => "reading {bytes}, {bytes_per_sec}",
+    };
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+    let style = ProgressStyle::with_template(template);
+    Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+}
+
+/// Counts what is read, and shows the bar when that takes more than a second.
+fn shown_when_slow(bar: ProgressBar) -> OnRead {
+    Arc::new(move |read| {
+        bar.inc(read);
+        if bar.is_hidden() && bar.elapsed().as_secs() >= 1 {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    })
 }
 
 /// Interfaces of a capture that are one segment.
@@ -63,7 +151,7 @@ impl ReplayArgs {
 pub struct PortsOfSegment {
     /// The segment's name.
     pub name: String,
-    /// The interfaces, as pcapng's `if_name` calls them; at least one.
+    /// The interfaces, by the names that a report has for them; at least one.
     pub interfaces: Vec<String>,
 }
 

@@ -104,6 +104,7 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
                 conflicts,
                 events: Vec::new(),
                 leases: LeaseCounts::default(),
+                captures: Vec::new(),
             });
         }
         Query::Plan(reply) => {

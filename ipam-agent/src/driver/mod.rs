@@ -25,7 +25,7 @@ use crate::{
 
 pub use self::{
     daemon::run,
-    replay::{ReplayError, ReplayOptions, replay},
+    replay::{ReplayError, ReplayOptions, Replayed, replay},
     scan::scan,
 };
 

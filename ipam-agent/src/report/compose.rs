@@ -77,6 +77,7 @@ impl Composer<'_> {
             conflicts,
             events: self.events(|_| true),
             leases: self.lease_counts(),
+            captures: Vec::new(),
         }
     }
 
@@ -236,6 +237,16 @@ impl Composer<'_> {
                 passes: proof.passes(),
             },
         }
+    }
+
+    /// A conflict of which the engine has just told.
+    pub fn conflict_told(
+        &self,
+        segment: &Segment,
+        address: Address,
+        conflict: &conflict::Conflict,
+    ) -> ConflictRecord {
+        self.conflict(self.engine.case(segment, address, conflict))
     }
 
     fn conflict(&self, case: Case<'_>) -> ConflictRecord {
@@ -483,7 +494,8 @@ fn verdict_of(
     }
 }
 
-fn sort_conflicts(conflicts: &mut [ConflictRecord]) {
+/// Active before resolved, then the worst and the newest first.
+pub fn sort_conflicts(conflicts: &mut [ConflictRecord]) {
     conflicts.sort_by(|a, b| {
         (a.state, a.severity)
             .cmp(&(b.state, b.severity))

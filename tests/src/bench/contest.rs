@@ -41,6 +41,7 @@ pub fn figures() -> Result<Vec<Figure>> {
             value: worst,
             unit: "ms",
             target: Some(100.0),
+            least: None,
             baseline: None,
         },
         Figure {
@@ -48,6 +49,7 @@ pub fn figures() -> Result<Vec<Figure>> {
             value: slowest.round(),
             unit: "frames/s",
             target: None,
+            least: None,
             baseline: None,
         },
     ])

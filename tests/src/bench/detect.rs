@@ -48,6 +48,7 @@ pub fn figures() -> Result<Vec<Figure>> {
         value: latencies.percentile(percent),
         unit: "ms",
         target,
+        least: None,
         baseline: None,
     };
     Ok(vec![

@@ -64,6 +64,7 @@ pub fn figures() -> Result<Vec<Figure>> {
                 value: mib("VmRSS")?,
                 unit: "MiB",
                 target: Some(20.0),
+                least: None,
                 baseline: None,
             },
             Figure {
@@ -71,6 +72,7 @@ pub fn figures() -> Result<Vec<Figure>> {
                 value: used / MEASURE.as_secs_f64() * 100.0,
                 unit: "%",
                 target: Some(0.1),
+                least: None,
                 baseline: None,
             },
         ];

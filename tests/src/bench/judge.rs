@@ -98,6 +98,7 @@ pub fn figures() -> Result<Vec<Figure>> {
         value,
         unit,
         target: Some(target),
+        least: None,
         baseline: None,
     };
     Ok(vec![

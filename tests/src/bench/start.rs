@@ -41,6 +41,7 @@ pub fn figures() -> Result<Vec<Figure>> {
         value: median(starts),
         unit: "s",
         target: None,
+        least: None,
         baseline: None,
     }])
 }

@@ -87,6 +87,7 @@ pub fn figures() -> Result<Vec<Figure>> {
                 value: missing as f64,
                 unit: "claims",
                 target: Some(0.0),
+                least: None,
                 baseline: None,
             },
             Figure {
@@ -94,6 +95,7 @@ pub fn figures() -> Result<Vec<Figure>> {
                 value: rate.round(),
                 unit: "frames/s",
                 target: None,
+                least: None,
                 baseline: None,
             },
         ])

@@ -52,6 +52,7 @@ pub fn figures() -> Result<Vec<Figure>> {
         value: median(ratios),
         unit: "ratio",
         target: None,
+        least: None,
         baseline: Some(1.0),
     }])
 }

@@ -52,18 +52,23 @@ fn line(figure: &Figure) {
         value,
         unit,
         target,
+        least,
         baseline,
     } = figure;
     let number = format!("{value:.3}");
-    let target = match target {
-        Some(target) if value <= target => format!("at most {target}: kept"),
-        Some(target) => format!("at most {target}: MISSED"),
-        None => String::new(),
-    };
+    let bounds = [
+        ("at most", *target, *target >= Some(*value)),
+        ("at least", *least, *least <= Some(*value)),
+    ];
+    let bounds = bounds.into_iter().filter_map(|(word, bound, kept)| {
+        let verdict = if kept { "kept" } else { "MISSED" };
+        bound.map(|bound| format!("{word} {bound}: {verdict}"))
+    });
+    let bounds = bounds.collect::<Vec<_>>().join(", ");
     let baseline = match baseline {
         Some(baseline) => format!("over {baseline:.3}"),
         None => String::new(),
     };
-    let line = format!("{name:<26} {number:>14} {unit:<9} {target:<20} {baseline}");
+    let line = format!("{name:<26} {number:>14} {unit:<9} {bounds:<24} {baseline}");
     println!("{}", line.trim_end());
 }

@@ -87,6 +87,7 @@ pub fn figures() -> Result<Vec<Figure>> {
         value: ours / theirs,
         unit: "of arpwatch's",
         target: Some(1.0),
+        least: None,
         baseline: Some(1.0),
     }])
 }

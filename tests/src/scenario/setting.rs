@@ -17,11 +17,11 @@ use ipam_agent::engine::{
 
 use ipam_common::Address;
 
-use super::{Family, World, words};
+use super::{BRIDGE, Family, World, words};
 
-/// The bridge that every port is in.
-const BRIDGE: &str = "br0";
-/// Its ifindex, and its own MAC's name.
+/// The ports, each with the ifindex of its place, from 1.
+pub(super) const PORTS: [&str; 7] = ["vA", "vB", "vC", "vD", "vE", "vF", "up"];
+/// The bridge's ifindex, and its own MAC's name.
 const BRIDGE_INDEX: u32 = 100;
 const HOST: &str = "H";
 
@@ -29,7 +29,7 @@ impl World {
     /// A bridge with ports and nobody on it.
     pub fn new(family: Family) -> Self {
         let mut topology = Topology::default();
-        for (ifindex, name) in (1..).zip(["vA", "vB", "vC", "vD", "vE", "vF", "up"]) {
+        for (ifindex, name) in (1..).zip(PORTS) {
             let kind = match name {
                 "up" => PortKind::Bond,
                 _ => PortKind::Veth,
@@ -126,6 +126,8 @@ impl World {
                 self.owners.exempt.push(exemption);
             }
             ["own", address] => self.own(address)?,
+            // A capture doesn't say that its ports are this host's.
+            ["live"] => {}
             ["pod", ref ports @ ..] => {
                 let known = self.topology.ports.values_mut();
                 known
@@ -168,10 +170,7 @@ impl World {
         let gateway = gateway
             .map(|gateway| self.family.address(gateway))
             .transpose()?;
-        let prefix = match self.family {
-            Family::V4 => "10.0.0.0/24".parse()?,
-            Family::V6 => "fd00::/64".parse()?,
-        };
+        let prefix = self.family.prefix().parse()?;
         self.view.pools.push(Pool {
             prefix,
             range: None,

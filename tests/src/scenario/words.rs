@@ -26,6 +26,14 @@ impl Family {
         Address::from_ip(ip).with_context(|| format!("{name} is no address"))
     }
 
+    /// The prefix of every address.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::V4 => "10.0.0.0/24",
+            Self::V6 => "fd00::/64",
+        }
+    }
+
     /// The frame of a line.
     pub(crate) fn frame(self, words: &[&str]) -> Result<Vec<u8>> {
         match self {

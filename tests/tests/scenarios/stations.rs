@@ -7,7 +7,8 @@ use crate::{tells, tells_in};
 #[test]
 fn a_clone_on_the_same_host() {
     tells(
-        "0 vA ANN A X
+        "live
+         0 vA ANN A X
          5 vB ANN A Y
          200 end",
         "7 #1 duplicate-mac Y Warning A since 5

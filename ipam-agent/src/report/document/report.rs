@@ -37,6 +37,37 @@ pub struct Report {
     pub leases: LeaseCounts,
     /// The conflicts, counted.
     pub summary: Summary,
+    /// Of a replay: what was read, in the order given; else empty.
+    #[serde(default)]
+    pub captures: Vec<CaptureRecord>,
+}
+
+/// A capture, and what became of its frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CaptureRecord {
+    /// The file as given; `standard input` of a pipe.
+    pub file: String,
+    /// When its first frame was captured; null without a frame that can be dated.
+    pub first_frame: Option<Timestamp>,
+    /// When its last was.
+    pub last_frame: Option<Timestamp>,
+    /// Why it could not be read to its end; null if it could.
+    pub damage: Option<String>,
+    /// How many frames it has.
+    pub frames: u64,
+    /// Of them, ARP that says something of an address.
+    pub arp: u64,
+    /// Neighbor Discovery that does.
+    pub nd: u64,
+    /// ARP and Neighbor Discovery that can't be believed, by reason; reasons without one
+    /// are left out.
+    pub refused: BTreeMap<String, u64>,
+    /// Frames that were not looked at, by reason: `not-ethernet`, `undescribed-interface`,
+    /// `no-time`, `too-many-interfaces`, and of a capture of all interfaces `outgoing`,
+    /// which the host that captured passed on or answered.
+    pub skipped: BTreeMap<String, u64>,
+    /// Frames that are more than a second older than one before them.
+    pub late: u64,
 }
 
 /// The segments that are watched.

@@ -179,6 +179,7 @@ pub fn report(conflicts: u16) -> Report {
         leases: [LeaseState::Active, LeaseState::Active, LeaseState::Stale]
             .into_iter()
             .collect(),
+        captures: Vec::new(),
     }
 }
 

@@ -1,0 +1,261 @@
+//! The same judgement over captures: the capture's own clock drives the engine.
+
+mod merge;
+mod ports;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use self::{
+    merge::{Merge, MergedFrame, Track},
+    ports::Ports,
+};
+use super::{settings, stores::Stores};
+use crate::{
+    config::Config,
+    engine::{
+        Engine,
+        input::{Command, Input, Notice, Seen},
+        time::Timestamp,
+    },
+    error::in_full,
+    report::{
+        compose::{Composer, WallClock, sort_conflicts},
+        document::{CaptureRecord, ConflictRecord, ConflictState, Report, Summary},
+    },
+    source::pcap::{CaptureError, OnRead, Place},
+};
+
+/// For how long the clock goes on after a capture's end: what is pending ripens.
+const AFTER: Duration = Duration::from_secs(5);
+/// When nothing is left that a timer could decide: conflicts are forgotten an hour after
+/// their end, claims after a day.
+const SETTLED: Duration = Duration::from_secs(2 * 86_400);
+/// How many conflicts are kept that ended more than an hour before the captures' end.
+const MAX_PAST: usize = 1 << 16;
+
+/// Which captures, and how.
+#[derive(Clone, Default)]
+pub struct ReplayOptions {
+    /// The captures, in any order: their frames are judged in the order of time.
+    pub captures: Vec<Place>,
+    /// Interfaces that are ports of one segment, by its name.
+    pub segments: BTreeMap<String, Vec<String>>,
+    /// Told how many bytes more were read.
+    pub on_read: Option<OnRead>,
+}
+
+/// Why captures can't be replayed, or not all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A capture.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// A store.
+    #[error("can't judge without the leases: {0}")]
+    Leases(String),
+    /// A segment of which nothing was captured.
+    #[error("no interface {missing} in what was captured, but {met}")]
+    NoInterface {
+        /// Those that are missing.
+        missing: String,
+        /// Those there are.
+        met: String,
+    },
+}
+
+/// What came of captures.
+#[derive(Debug)]
+pub struct Replayed {
+    /// What was found in what could be read.
+    pub report: Report,
+    /// What could not.
+    pub failed: Vec<ReplayError>,
+}
+
+/// Judges captures and reports at their end.
+///
+/// # Errors
+/// One of them can't be opened or is no capture, or a source of leases can't be read.
+pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Replayed, ReplayError> {
+    let mut judge = Judge::new(config)?;
+    let mut merge = Merge::new(&options.captures, options.on_read.clone())?;
+    let mut ports = Ports::new(&options.captures, &options.segments);
+    while merge.next(&mut |track, frame| judge.see(track, frame, &mut ports)) {}
+
+    let blind: Vec<String> = merge.tracks.iter().filter_map(blind).collect();
+    let mut report = judge.report(&blind);
+    report.captures = merge.tracks.iter().map(record).collect();
+    let failures = merge.tracks.into_iter().filter_map(|track| track.failed);
+    let mut failed: Vec<ReplayError> = failures.map(Into::into).collect();
+    let missing: Vec<&str> = ports.missing().collect();
+    if !missing.is_empty() {
+        failed.push(ReplayError::NoInterface {
+            missing: missing.join(", "),
+            met: match ports.met().collect::<Vec<_>>() {
+                met if met.is_empty() => String::from("none was heard"),
+                met => met.join(", "),
+            },
+        });
+    }
+    Ok(Replayed { report, failed })
+}
+
+/// The engine, and what it told of.
+struct Judge {
+    engine: Engine,
+    now: Timestamp,
+    host: String,
+    /// Conflicts that ended, as they were then.
+    past: BTreeMap<String, ConflictRecord>,
+    left_out: u64,
+}
+
+impl Judge {
+    fn new(config: &Config) -> Result<Self, ReplayError> {
+        let mut engine = Engine::new(settings(config, ""));
+        for input in Stores::new(&config.stores).read().inputs {
+            match &input {
+                Input::SourceFailed { why, .. } => return Err(ReplayError::Leases(why.clone())),
+                Input::Stores { failed, .. } if !failed.is_empty() => {
+                    let whys: Vec<&str> = failed.iter().map(|(_, why)| why.as_str()).collect();
+                    return Err(ReplayError::Leases(whys.join("; ")));
+                }
+                _ => engine.handle(input, Timestamp(0)),
+            }
+        }
+        Ok(Self {
+            engine,
+            now: Timestamp(0),
+            host: super::host_name(),
+            past: BTreeMap::new(),
+            left_out: 0,
+        })
+    }
+
+    fn see(&mut self, track: &Track, frame: MergedFrame, ports: &mut Ports) {
+        let at = Timestamp(frame.at);
+        // Time goes on first, and never back.
+        self.advance(self.now.max(at));
+        let Some((port, sighting)) = frame.heard else {
+            return;
+        };
+        let (ifindex, new) = ports.index(frame.track, port, track.port(port));
+        if new {
+            let topology = Arc::new(ports.topology.clone());
+            self.engine.handle(Input::Links(topology), self.now);
+            self.engine.handle(Input::Attached { ifindex }, self.now);
+        }
+        let seen = Seen {
+            at,
+            ifindex,
+            sighting,
+        };
+        self.engine.handle(Input::Seen(seen), self.now);
+        self.listen();
+    }
+
+    /// Fires the timers that are due, each at its own time.
+    fn advance(&mut self, to: Timestamp) {
+        let settled = self.now + SETTLED;
+        while let Some(at) = self.engine.poll_timeout()
+            && at <= to
+        {
+            self.now = match at > settled {
+                true => to,
+                false => self.now.max(at),
+            };
+            self.engine.handle_timeout(self.now);
+            self.listen();
+        }
+        self.now = to;
+    }
+
+    /// Keeps conflicts that are over: the engine forgets them an hour later.
+    fn listen(&mut self) {
+        while let Some(command) = self.engine.next_command() {
+            let Command::Publish(Notice::Resolved(segment, address, conflict)) = command else {
+                continue;
+            };
+            let conflict = self
+                .composer(&[])
+                .conflict_told(&segment, address, &conflict);
+            if self.past.len() < MAX_PAST {
+                self.past.insert(conflict.id.clone(), conflict);
+            } else if !self.past.contains_key(&conflict.id) {
+                self.left_out += 1;
+            }
+        }
+    }
+
+    fn composer<'a>(&'a self, blind: &'a [String]) -> Composer<'a> {
+        Composer {
+            engine: &self.engine,
+            clock: WallClock(0),
+            now: self.now,
+            host: &self.host,
+            boot: None,
+            blind,
+        }
+    }
+
+    /// At the captures' end the clock goes on: what is pending ripens, nothing resolves.
+    fn report(mut self, blind: &[String]) -> Report {
+        let end = self.composer(blind).report();
+        let past = std::mem::take(&mut self.past);
+        let left_out = self.left_out;
+        self.advance(self.now + AFTER);
+        let mut report = self.composer(blind).report();
+
+        let mut conflicts = past;
+        let by_id = |conflict: ConflictRecord| (conflict.id.clone(), conflict);
+        conflicts.extend(end.conflicts.into_iter().map(by_id));
+        for ripe in report.conflicts {
+            let known = conflicts.get(&ripe.id).map(|known| known.state);
+            if known != Some(ConflictState::Active) && ripe.state == ConflictState::Active {
+                conflicts.insert(ripe.id.clone(), ripe);
+            }
+        }
+        report.conflicts = conflicts.into_values().collect();
+        sort_conflicts(&mut report.conflicts);
+        report.summary = Summary::of(&report.conflicts);
+        if left_out > 0 {
+            let text = format!("{left_out} conflicts that were over by then are not listed");
+            report.blind.push(text);
+        }
+        report
+    }
+}
+
+/// Why nothing was learnt from a capture.
+fn blind(track: &Track) -> Option<String> {
+    track.counts.is_blind().then(|| {
+        let why: Vec<_> = track.counts.skipped().map(|(why, _)| why.name()).collect();
+        format!(
+            "{}: none of its {} frames could be looked at: {}",
+            track.place,
+            track.counts.frames,
+            why.join(", ")
+        )
+    })
+}
+
+fn record(track: &Track) -> CaptureRecord {
+    let wall = |at| WallClock(0).at(Timestamp(at));
+    let counts = &track.counts;
+    CaptureRecord {
+        file: track.place.to_string(),
+        first_frame: track.span.map(|(first, _)| wall(first)),
+        last_frame: track.span.map(|(_, last)| wall(last)),
+        damage: track.failed.as_ref().map(|error| in_full(error)),
+        frames: counts.frames,
+        arp: counts.arp,
+        nd: counts.nd,
+        refused: named(counts.refused().map(|(why, count)| (why.name(), count))),
+        skipped: named(counts.skipped().map(|(why, count)| (why.name(), count))),
+        late: counts.late,
+    }
+}
+
+fn named<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> BTreeMap<String, u64> {
+    counts.map(|(why, count)| (why.to_owned(), count)).collect()
+}
