@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use ipam_common::{
     Evidence, Parsed, Sighting,
     frame::{Captured, Frame, parse},
+    sighting::Tags,
 };
 use pcap_parser::{Block, PcapBlockOwned, PcapHeader, pcapng::UnknownBlock};
 
@@ -15,7 +16,9 @@ use super::{
 };
 
 /// How many ports a capture may have.
-const MAX_PORTS: usize = 4096;
+const MAX_PORTS: usize = 1024;
+/// How many VLANs are told apart, over all ports.
+const MAX_VLANS: usize = 1 << 16;
 /// How many interfaces a section may describe.
 const MAX_INTERFACES: usize = 1 << 16;
 /// How many stations are remembered to have been heard coming in, in a cooked capture.
@@ -56,6 +59,8 @@ pub(super) struct Wires {
     met: BTreeMap<String, u32>,
     names: Vec<PortName>,
     ports: BTreeMap<PortName, u32>,
+    /// VLANs that were heard, with their ports.
+    vlans: HashSet<(u32, Tags)>,
     /// Stations that were heard coming in.
     incoming: HashSet<[u8; 6]>,
     latest: u64,
@@ -243,15 +248,30 @@ impl Wires {
             Some(ifindex) => self.port(PortName::Index(ifindex)),
             None => port,
         };
-        let port = port.ok_or(Skipped::TooManyInterfaces)?;
+        let port = port.ok_or(Skipped::TooManySegments)?;
         let sighting = match cooked {
             None => self.parsed(&Captured::new(bytes)),
             Some(frame) => self.cooked(&frame)?,
         };
+        if let Some(Sighting { tags, evidence, .. }) = sighting {
+            if tags != Tags::default() && !self.tells_apart(port, tags) {
+                return Err(Skipped::TooManySegments);
+            }
+            self.counts.believe(evidence);
+        }
         Ok(CapturedFrame {
             at,
             heard: sighting.map(|sighting| (port, sighting)),
         })
+    }
+
+    /// Whether the VLAN is known, or one more can be. Whoever sends frames makes up tags.
+    fn tells_apart(&mut self, port: u32, tags: Tags) -> bool {
+        let vlan = (port, tags);
+        if self.vlans.len() < MAX_VLANS {
+            self.vlans.insert(vlan);
+        }
+        self.vlans.contains(&vlan)
     }
 
     /// What a frame says that a host took on all its interfaces. What the host passes on was
@@ -279,16 +299,12 @@ impl Wires {
         if answer || self.incoming.contains(&sighting.mac.bytes()) {
             return Err(Skipped::Outgoing);
         }
-        self.counts.believe(sighting.evidence);
         Ok(Some(sighting))
     }
 
     fn parsed(&mut self, frame: &impl Frame) -> Option<Sighting> {
         match parse(frame) {
-            Parsed::Sighting(sighting) => {
-                self.counts.believe(sighting.evidence);
-                Some(sighting)
-            }
+            Parsed::Sighting(sighting) => Some(sighting),
             Parsed::Refused(refusal) => {
                 self.counts.refuse(refusal);
                 None
