@@ -25,6 +25,8 @@ const MAX_INTERFACES: usize = 1 << 16;
 const MAX_INCOMING: usize = 1 << 20;
 /// Frames that are older than others before them by more than this are counted.
 const LATE: u64 = 1_000_000_000;
+/// What a block has that has nothing in it, in bytes.
+const SHORTEST_BLOCK: u32 = 12;
 /// The type of the Packet Block, which pcapng had before the Enhanced Packet Block.
 const PACKET_BLOCK: u32 = 2;
 
@@ -53,7 +55,9 @@ pub struct CapturedFrame {
 /// The interfaces that blocks describe, and what their frames say.
 #[derive(Debug, Default)]
 pub(super) struct Wires {
-    /// Of this section.
+    /// Whether this section is big-endian; a classic capture has none.
+    big_endian: Option<bool>,
+    /// The section's.
     interfaces: Vec<Interface>,
     /// How often each name was met in this section.
     met: BTreeMap<String, u32>,
@@ -80,6 +84,19 @@ impl Wires {
         name.unwrap_or(&PortName::Whole)
     }
 
+    /// Whether a block begins here that says to be shorter than its type and its two lengths.
+    pub(super) fn is_too_short(&self, bytes: &[u8]) -> bool {
+        let (Some(big_endian), Some((_, rest))) = (self.big_endian, bytes.split_first_chunk::<4>())
+        else {
+            return false;
+        };
+        let length = rest.first_chunk().map(|&length| match big_endian {
+            true => u32::from_be_bytes(length),
+            false => u32::from_le_bytes(length),
+        });
+        length.is_some_and(|length| length < SHORTEST_BLOCK)
+    }
+
     /// Takes in a block; of a frame that can be looked at, what it says.
     pub(super) fn take(&mut self, block: PcapBlockOwned<'_>) -> Option<CapturedFrame> {
         match block {
@@ -92,7 +109,8 @@ impl Wires {
                 let at = clock.and_then(|clock| clock.split(packet.ts_sec, packet.ts_usec));
                 self.frame(0, at, packet.data, packet.caplen)
             }
-            PcapBlockOwned::NG(Block::SectionHeader(_)) => {
+            PcapBlockOwned::NG(Block::SectionHeader(header)) => {
+                self.big_endian = Some(header.big_endian());
                 self.interfaces.clear();
                 self.met.clear();
                 None
