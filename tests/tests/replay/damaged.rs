@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use tests::{
-    capture::{COOKED_V2, Classic, ETHERNET, Endian, Ng, cooked_v2, option},
+    capture::{Addressed::Broadcast, COOKED_V2, Classic, ETHERNET, Endian, Ng, cooked_v2, option},
     daemon::agent,
     frames::{self, Arp},
     lab,
@@ -184,6 +184,41 @@ fn frames_that_are_not_judged_are_counted_by_reason() -> Result<()> {
          1 not-ethernet, 2 undescribed-interface; 2 more than a second out of order\n"
     );
     ensure!(answer.err == line, "{}", answer.err);
+    Ok(())
+}
+
+/// Who sends frames makes up tags, and whoever writes a capture interfaces: so many are told
+/// apart as hosts have, and no more.
+#[test]
+fn made_up_segments_are_bounded() -> Result<()> {
+    const MADE_UP: u64 = 70_000;
+    let desk = Desk::new()?;
+    let mut tags = Classic::new(Endian::Little, true, ETHERNET);
+    for n in 0..MADE_UP {
+        let outer = (1 + n / 4000) as u16;
+        let inner = (1 + n % 4000) as u16;
+        let (at, frame) = announcement(1, SECOND + n);
+        tags.add(
+            at,
+            &frames::tagged(&frame, &[(frames::DOT1AD, outer), (frames::DOT1Q, inner)]),
+        );
+    }
+    let mut ports = Classic::new(Endian::Little, true, COOKED_V2);
+    for n in 0..1100 {
+        let (at, frame) = announcement(1, SECOND);
+        ports.add(at + u64::from(n), &cooked_v2(&frame, Broadcast, n));
+    }
+    for (classic, too_many) in [(tags, MADE_UP - 65_536), (ports, 1100 - 1024)] {
+        let answer = agent(&[
+            "replay",
+            "--output",
+            "csv",
+            &desk.write("made-up.pcap", &classic.bytes)?,
+        ])?;
+        ensure!(answer.status == Some(0), "{answer:?}");
+        let words = format!("skipped {too_many} too-many-segments");
+        ensure!(answer.err.contains(&words), "{}", answer.err);
+    }
     Ok(())
 }
 

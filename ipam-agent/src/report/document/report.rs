@@ -63,7 +63,7 @@ pub struct CaptureRecord {
     /// are left out.
     pub refused: BTreeMap<String, u64>,
     /// Frames that were not looked at, by reason: `not-ethernet`, `undescribed-interface`,
-    /// `no-time`, `too-many-interfaces`, and of a capture of all interfaces `outgoing`,
+    /// `no-time`, `too-many-segments`, and of a capture of all interfaces `outgoing`,
     /// which the host that captured passed on or answered.
     pub skipped: BTreeMap<String, u64>,
     /// Frames that are more than a second older than one before them.

@@ -12,8 +12,8 @@ pub enum Skipped {
     Undescribed = 1,
     /// It has no time, or one that no capture is from: nothing can be judged by it.
     NoTime = 2,
-    /// More interfaces than are told apart.
-    TooManyInterfaces = 3,
+    /// More interfaces, or VLANs on them, than are told apart.
+    TooManySegments = 3,
     /// The host that captured passed it on, and it was heard coming in; or it answers by
     /// that host, who may do it for another.
     Outgoing = 4,
@@ -25,7 +25,7 @@ impl Skipped {
         Self::NotEthernet,
         Self::Undescribed,
         Self::NoTime,
-        Self::TooManyInterfaces,
+        Self::TooManySegments,
         Self::Outgoing,
     ];
 
@@ -35,7 +35,7 @@ impl Skipped {
             Self::NotEthernet => "not-ethernet",
             Self::Undescribed => "undescribed-interface",
             Self::NoTime => "no-time",
-            Self::TooManyInterfaces => "too-many-interfaces",
+            Self::TooManySegments => "too-many-segments",
             Self::Outgoing => "outgoing",
         }
     }

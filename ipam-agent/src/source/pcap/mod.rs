@@ -129,6 +129,10 @@ impl Capture {
     /// The capture can't be read on, or is damaged from here.
     pub fn read(&mut self) -> Result<Option<CapturedFrame>, CaptureError> {
         loop {
+            // The reader of blocks subtracts from a length before it looks at it.
+            if self.wires.is_too_short(self.reader.data()) {
+                return Err(self.damaged("a block shorter than its own header"));
+            }
             let (length, block) = match self.reader.next() {
                 Ok(next) => next,
                 Err(error) => match ending(&error) {

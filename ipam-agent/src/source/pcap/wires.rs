@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use ipam_common::{
     Evidence, Parsed, Sighting,
     frame::{Captured, Frame, parse},
+    sighting::Tags,
 };
 use pcap_parser::{Block, PcapBlockOwned, PcapHeader, pcapng::UnknownBlock};
 
@@ -15,13 +16,17 @@ use super::{
 };
 
 /// How many ports a capture may have.
-const MAX_PORTS: usize = 4096;
+const MAX_PORTS: usize = 1024;
+/// How many VLANs are told apart, over all ports.
+const MAX_VLANS: usize = 1 << 16;
 /// How many interfaces a section may describe.
 const MAX_INTERFACES: usize = 1 << 16;
 /// How many stations are remembered to have been heard coming in, in a cooked capture.
 const MAX_INCOMING: usize = 1 << 20;
 /// Frames that are older than others before them by more than this are counted.
 const LATE: u64 = 1_000_000_000;
+/// What a block has that has nothing in it, in bytes.
+const SHORTEST_BLOCK: u32 = 12;
 /// The type of the Packet Block, which pcapng had before the Enhanced Packet Block.
 const PACKET_BLOCK: u32 = 2;
 
@@ -50,12 +55,16 @@ pub struct CapturedFrame {
 /// The interfaces that blocks describe, and what their frames say.
 #[derive(Debug, Default)]
 pub(super) struct Wires {
-    /// Of this section.
+    /// Whether this section is big-endian; a classic capture has none.
+    big_endian: Option<bool>,
+    /// The section's.
     interfaces: Vec<Interface>,
     /// How often each name was met in this section.
     met: BTreeMap<String, u32>,
     names: Vec<PortName>,
     ports: BTreeMap<PortName, u32>,
+    /// VLANs that were heard, with their ports.
+    vlans: HashSet<(u32, Tags)>,
     /// Stations that were heard coming in.
     incoming: HashSet<[u8; 6]>,
     latest: u64,
@@ -75,6 +84,19 @@ impl Wires {
         name.unwrap_or(&PortName::Whole)
     }
 
+    /// Whether a block begins here that says to be shorter than its type and its two lengths.
+    pub(super) fn is_too_short(&self, bytes: &[u8]) -> bool {
+        let (Some(big_endian), Some((_, rest))) = (self.big_endian, bytes.split_first_chunk::<4>())
+        else {
+            return false;
+        };
+        let length = rest.first_chunk().map(|&length| match big_endian {
+            true => u32::from_be_bytes(length),
+            false => u32::from_le_bytes(length),
+        });
+        length.is_some_and(|length| length < SHORTEST_BLOCK)
+    }
+
     /// Takes in a block; of a frame that can be looked at, what it says.
     pub(super) fn take(&mut self, block: PcapBlockOwned<'_>) -> Option<CapturedFrame> {
         match block {
@@ -87,7 +109,8 @@ impl Wires {
                 let at = clock.and_then(|clock| clock.split(packet.ts_sec, packet.ts_usec));
                 self.frame(0, at, packet.data, packet.caplen)
             }
-            PcapBlockOwned::NG(Block::SectionHeader(_)) => {
+            PcapBlockOwned::NG(Block::SectionHeader(header)) => {
+                self.big_endian = Some(header.big_endian());
                 self.interfaces.clear();
                 self.met.clear();
                 None
@@ -243,15 +266,30 @@ impl Wires {
             Some(ifindex) => self.port(PortName::Index(ifindex)),
             None => port,
         };
-        let port = port.ok_or(Skipped::TooManyInterfaces)?;
+        let port = port.ok_or(Skipped::TooManySegments)?;
         let sighting = match cooked {
             None => self.parsed(&Captured::new(bytes)),
             Some(frame) => self.cooked(&frame)?,
         };
+        if let Some(Sighting { tags, evidence, .. }) = sighting {
+            if tags != Tags::default() && !self.tells_apart(port, tags) {
+                return Err(Skipped::TooManySegments);
+            }
+            self.counts.believe(evidence);
+        }
         Ok(CapturedFrame {
             at,
             heard: sighting.map(|sighting| (port, sighting)),
         })
+    }
+
+    /// Whether the VLAN is known, or one more can be. Whoever sends frames makes up tags.
+    fn tells_apart(&mut self, port: u32, tags: Tags) -> bool {
+        let vlan = (port, tags);
+        if self.vlans.len() < MAX_VLANS {
+            self.vlans.insert(vlan);
+        }
+        self.vlans.contains(&vlan)
     }
 
     /// What a frame says that a host took on all its interfaces. What the host passes on was
@@ -279,16 +317,12 @@ impl Wires {
         if answer || self.incoming.contains(&sighting.mac.bytes()) {
             return Err(Skipped::Outgoing);
         }
-        self.counts.believe(sighting.evidence);
         Ok(Some(sighting))
     }
 
     fn parsed(&mut self, frame: &impl Frame) -> Option<Sighting> {
         match parse(frame) {
-            Parsed::Sighting(sighting) => {
-                self.counts.believe(sighting.evidence);
-                Some(sighting)
-            }
+            Parsed::Sighting(sighting) => Some(sighting),
             Parsed::Refused(refusal) => {
                 self.counts.refuse(refusal);
                 None
