@@ -1,6 +1,10 @@
 //! Is an address free? What a machine does before it takes one, without taking it.
 
-use std::{net::UdpSocket, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipam_common::{Address, sighting::Tags};
 
@@ -74,7 +78,7 @@ pub async fn check(
 /// §5.4.2): else a network card, and a switch that snoops MLD, may keep the probes of others
 /// from us. Where it can't be joined, IPv6 being off there, what does come is still heard.
 fn join(link: &Link, address: Address) -> Option<UdpSocket> {
-    let std::net::IpAddr::V6(address) = address.ip() else {
+    let IpAddr::V6(address) = address.ip() else {
         return None;
     };
     let socket = UdpSocket::bind("[::]:0").ok()?;

@@ -104,7 +104,9 @@ impl Link {
         if !self.flags.contains(InterfaceFlags::IFF_UP) {
             return Err(ProbeError::Down(self.name.clone()));
         }
-        if !self.flags.contains(InterfaceFlags::IFF_RUNNING) {
+        // The kernel acts on a carrier up to a second after it came or went.
+        let carrier = InterfaceFlags::IFF_LOWER_UP | InterfaceFlags::IFF_RUNNING;
+        if !self.flags.contains(carrier) {
             return Err(ProbeError::NoCarrier(self.name.clone()));
         }
         Ok(())

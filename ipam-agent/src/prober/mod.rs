@@ -234,12 +234,12 @@ impl Prober {
         };
         let socket = PortSocket::open(&link, outlet.tags, address)?;
         let judge = |sighting: &_| exchange::heard(look, question.mac, sighting);
-        let heard = exchange(self, &socket, &question, &look.schedule, judge).await?;
-        if heard.is_none() {
-            // Nothing comes from a link without carrier, and nothing says so.
+        let heard = exchange(self, &socket, &question, &look.schedule, judge).await;
+        if matches!(heard, Ok(None) | Err(ProbeError::Socket { .. })) {
+            // Without carrier nothing comes and, for a while, nothing can be sent (ENOBUFS).
             link_again(&link).await?;
         }
-        Ok(heard)
+        heard
     }
 
     async fn turn(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), ProbeError> {
