@@ -20,7 +20,10 @@ use std::{
     sync::Arc,
 };
 
-use ipam_common::Address;
+use ipam_common::{
+    Address,
+    sighting::{SightingKey, Tally},
+};
 
 use crate::engine::{
     lease::{Generation, StoreName},
@@ -85,6 +88,9 @@ pub enum PersistError {
 
 /// The lock's file in the state directory.
 const LOCK: &str = "lock";
+
+/// How many claims are kept over a restart.
+const MAX_CLAIMS: usize = 65_536;
 
 type Key = (StoreName, Address);
 
@@ -175,6 +181,35 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// The claims that an earlier run heard in this boot. They are a help and nothing that
+    /// a release rests on: what can't be read is none.
+    pub fn claims(&self, boot: &str) -> Vec<(SightingKey, Tally)> {
+        let claims = self.store.as_ref().map(|store| store.claims(boot));
+        claims.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Keeps claims for the next run in this boot, the latest [`MAX_CLAIMS`] of them.
+    ///
+    /// # Errors
+    /// They could not be written.
+    pub fn keep_claims(
+        &mut self,
+        boot: &str,
+        mut claims: Vec<(SightingKey, Tally)>,
+    ) -> Result<(), PersistError> {
+        claims.sort_unstable_by_key(|(key, tally)| (std::cmp::Reverse(tally.last_seen), *key));
+        claims.truncate(MAX_CLAIMS);
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        store
+            .write_claims(boot, &claims)
+            .map_err(|source| PersistError::Database {
+                path: self.directory.join(database::FILE),
+                source: Box::new(source),
+            })
     }
 
     fn reopen(&mut self) -> Result<(), StateError> {

@@ -134,6 +134,9 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     // LEASED is filled before the first port is watched.
     daemon.obey();
     daemon.observer.begin(&mut ears).await?;
+    // What an earlier run heard: who spoke before a restart may speak again after it.
+    let claims = daemon.state.claims(&daemon.observer.boot);
+    daemon.observer.tell(Input::Snapshot(claims));
     daemon.check_state();
     daemon.observer.engine.begin_passes(clock::now());
     if config.reclaim.lab {
@@ -157,6 +160,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     ));
     let ended = daemon.attend(&mut ears, &mut watcher, asks).await;
     daemon.observer.end();
+    daemon.keep_claims();
     // Who waits for an answer, or watches, is told that there is no more.
     drop(daemon);
     let _ = stop.send(());

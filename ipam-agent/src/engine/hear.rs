@@ -13,7 +13,7 @@ use super::{
     input::Seen,
     owner::is_virtual_router,
     segment::{Unplaced, Wiring},
-    table::{Heard, Place},
+    table::{Claim, Heard, Place},
     time::Timestamp,
 };
 
@@ -202,10 +202,14 @@ impl Engine {
                 };
                 heard.push((address, tags, heard_then));
             };
+            // The event of its first word was lost, or is still to come.
+            if known.is_some_and(|claim| Timestamp(tally.first_seen) < claim.first_seen) {
+                tell(tally.first_seen, tally.last_strong != 0, 1);
+            }
             match known {
                 // All there is to know, but for the count of frames.
-                Some(claim) if claim.0 >= Timestamp(tally.last_seen) => {
-                    if claim.1 < tally.frames {
+                Some(claim) if claim.last_seen >= Timestamp(tally.last_seen) => {
+                    if claim.frames < tally.frames {
                         tell(tally.last_seen, false, tally.frames);
                     }
                 }
@@ -241,19 +245,12 @@ impl Engine {
         }
     }
 
-    /// When a claim was last heard, and in how many frames.
-    fn claim(
-        &mut self,
-        address: Address,
-        ifindex: u32,
-        tags: Tags,
-        mac: Mac,
-    ) -> Option<(Timestamp, u32)> {
+    /// A claim, if it is known.
+    fn claim(&mut self, address: Address, ifindex: u32, tags: Tags, mac: Mac) -> Option<Claim> {
         let segment = self.topology.segment(ifindex, tags, address).ok()?;
         let place = (self.table.id(&segment), address);
         let claims = &self.table.get(&place)?.claims;
-        let claim = claims.iter().find(|claim| claim.mac == mac)?;
-        Some((claim.last_seen, claim.frames))
+        claims.iter().find(|claim| claim.mac == mac).copied()
     }
 
     /// Where in the table a sighting belongs; `None` if it is this host's own, or of a place

@@ -31,7 +31,7 @@ pub struct SegmentId(u32);
 pub type Place = (SegmentId, Address);
 
 /// One MAC's claim of one address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Who.
     pub mac: Mac,
@@ -334,17 +334,26 @@ impl Table {
         });
     }
 
-    /// Drop an eighth of what may go, the longest unheard.
+    /// Drop an eighth of what may go, the longest unheard: of what neither is leased nor
+    /// was ever anybody else's; if there is none, of what is in no conflict now; else of all.
     fn evict(&mut self, spare: &dyn Fn(&Address) -> bool) {
-        let mut candidates: Vec<(Option<Timestamp>, Place)> = self
-            .entries
-            .iter()
-            .filter(|(place, entry)| entry.contest.is_none() && spare(&place.1))
-            .map(|(&place, entry)| (entry.last_seen(), place))
-            .collect();
-        if candidates.is_empty() {
+        let worth = |place: &Place, entry: &Entry| {
+            let conflict = entry.contest.as_ref().and_then(|c| c.conflict.as_ref());
+            match conflict.is_some_and(Conflict::is_active) {
+                true => 2,
+                false => u8::from(entry.contest.is_some() || !spare(&place.1)),
+            }
+        };
+        let of = |least: u8| -> Vec<(Option<Timestamp>, Place)> {
+            let entries = self.entries.iter();
+            entries
+                .filter(|(place, entry)| worth(place, entry) == least)
+                .map(|(&place, entry)| (entry.last_seen(), place))
+                .collect()
+        };
+        let Some(mut candidates) = (0..=2).map(of).find(|found| !found.is_empty()) else {
             return;
-        }
+        };
         let nth = (candidates.len() / 8).min(candidates.len() - 1);
         candidates.select_nth_unstable(nth);
         for (_, place) in &candidates[..=nth] {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ipam_common::{Address, Mac};
+use ipam_common::{
+    Address, Mac,
+    sighting::{SightingKey, Tally},
+};
 
 use super::{
     Counts, Engine,
@@ -145,6 +148,34 @@ impl Engine {
         self.table
             .iter()
             .map(|(place, entry)| (self.table.segment(place.0), place.1, entry))
+    }
+
+    /// Every claim as the kernel would tell it, so that a later run of the agent in this boot
+    /// can be told of it.
+    pub fn heard(&self) -> impl Iterator<Item = (SightingKey, Tally)> {
+        self.entries().flat_map(move |(segment, address, entry)| {
+            entry.claims.iter().filter_map(move |claim| {
+                let tags = self.topology.tags_towards(claim.ifindex, segment)?;
+                let key = SightingKey {
+                    ifindex: claim.ifindex,
+                    outer_vlan: tags.outer,
+                    vlan: tags.vlan,
+                    address: address.mapped(),
+                    mac: claim.mac.bytes(),
+                    probe: 0,
+                    reserved: 0,
+                };
+                let tally = Tally {
+                    first_seen: claim.first_seen.0,
+                    last_seen: claim.last_seen.0,
+                    last_strong: claim.last_strong.map_or(0, |at| at.0),
+                    frames: claim.frames,
+                    kinds: claim.kinds,
+                    ..Tally::default()
+                };
+                Some((key, tally))
+            })
+        })
     }
 
     /// Every segment that is watched or was heard, in order.

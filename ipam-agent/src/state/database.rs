@@ -1,8 +1,11 @@
-//! The state's database: one table, one row a lease.
+//! The state's database: a table of leases, and one of the claims that were heard.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use ipam_common::Address;
+use ipam_common::{
+    Address,
+    sighting::{SightingKey, Tally},
+};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Key, Remembered};
@@ -21,6 +24,15 @@ type RowKey = (&'static str, [u8; 16]);
 /// Inode, modification time, content, boot, CLOCK_BOOTTIME and wall clock, nanoseconds both.
 type Row = (u64, i64, &'static [u8], &'static str, u64, i128);
 const LEASES: TableDefinition<'static, RowKey, Row> = TableDefinition::new("leases-v1");
+
+/// A claim: port, outer VLAN, VLAN, address, MAC.
+type ClaimKey = (u32, u16, u16, [u8; 16], [u8; 6]);
+/// First, last and last strong word on CLOCK_BOOTTIME, frames, kinds of evidence.
+type ClaimRow = (u64, u64, u64, u32, u32);
+const CLAIMS: TableDefinition<'static, ClaimKey, ClaimRow> = TableDefinition::new("claims-v1");
+/// The boot on whose clock the claims are.
+const CLAIMS_BOOT: TableDefinition<'static, (), &'static str> =
+    TableDefinition::new("claims-boot-v1");
 
 /// The open database.
 pub struct Store(Database);
@@ -84,6 +96,71 @@ impl Store {
             });
         }
         Ok(Some(rows))
+    }
+
+    /// The claims that were heard in this boot.
+    pub fn claims(&self, boot: &str) -> Result<Vec<(SightingKey, Tally)>, redb::Error> {
+        let transaction = self.0.begin_read()?;
+        let of = match transaction.open_table(CLAIMS_BOOT) {
+            Ok(table) => table.get(())?.map(|of| of.value().to_owned()),
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if of.as_deref() != Some(boot) {
+            return Ok(Vec::new());
+        }
+        let mut claims = Vec::new();
+        for row in transaction.open_table(CLAIMS)?.iter()? {
+            let (key, value) = row?;
+            let (ifindex, outer_vlan, vlan, address, mac) = key.value();
+            let (first_seen, last_seen, last_strong, frames, kinds) = value.value();
+            let key = SightingKey {
+                ifindex,
+                outer_vlan,
+                vlan,
+                address,
+                mac,
+                probe: 0,
+                reserved: 0,
+            };
+            let tally = Tally {
+                first_seen,
+                last_seen,
+                last_strong,
+                frames,
+                kinds,
+                ..Tally::default()
+            };
+            claims.push((key, tally));
+        }
+        Ok(claims)
+    }
+
+    /// Replaces the claims, in one transaction, on disk when it returns.
+    pub fn write_claims(
+        &mut self,
+        boot: &str,
+        claims: &[(SightingKey, Tally)],
+    ) -> Result<(), redb::Error> {
+        let transaction = self.0.begin_write()?;
+        transaction.delete_table(CLAIMS)?;
+        {
+            transaction.open_table(CLAIMS_BOOT)?.insert((), boot)?;
+            let mut table = transaction.open_table(CLAIMS)?;
+            for (key, tally) in claims {
+                table.insert(
+                    (key.ifindex, key.outer_vlan, key.vlan, key.address, key.mac),
+                    (
+                        tally.first_seen,
+                        tally.last_seen,
+                        tally.last_strong,
+                        tally.frames,
+                        tally.kinds,
+                    ),
+                )?;
+            }
+        }
+        Ok(transaction.commit()?)
     }
 
     /// Writes everything in one transaction, on disk when it returns.

@@ -192,3 +192,51 @@ proptest! {
         prop_assert!(state.problem().is_none(), "{:?}", state.problem());
     }
 }
+
+#[test]
+fn claims_are_there_after_a_restart_and_gone_after_a_boot() {
+    let base = tempfile::tempdir().expect("a directory");
+    let claim = |last: u8, last_seen| {
+        let key = SightingKey {
+            ifindex: 7,
+            outer_vlan: 3,
+            vlan: 4,
+            address: Address::v4([10, 0, 0, last]).expect("claimable").mapped(),
+            mac: [2, 0, 0, 0, 0, last],
+            probe: 0,
+            reserved: 0,
+        };
+        let tally = Tally {
+            first_seen: 1,
+            last_seen,
+            last_strong: 2,
+            frames: 5,
+            kinds: 9,
+            ..Tally::default()
+        };
+        (key, tally)
+    };
+    for kept in [vec![claim(1, 30), claim(2, 20)], vec![claim(3, 10)]] {
+        let mut state = open(base.path());
+        state.keep_claims("boot", kept.clone()).expect("kept");
+        drop(state);
+        assert_eq!(open(base.path()).claims("boot"), kept);
+        assert_eq!(open(base.path()).claims("another"), []);
+    }
+    // Of too many the latest.
+    let many: Vec<_> = (0..MAX_CLAIMS as u64 + 10)
+        .map(|number| {
+            let (mut key, tally) = claim(1, number);
+            key.ifindex = u32::try_from(number).expect("an index");
+            (key, tally)
+        })
+        .collect();
+    let mut state = open(base.path());
+    state.keep_claims("boot", many).expect("kept");
+    let kept = state.claims("boot");
+    assert_eq!(kept.len(), MAX_CLAIMS);
+    assert_eq!(
+        kept.iter().map(|(_, tally)| tally.last_seen).min(),
+        Some(10)
+    );
+}

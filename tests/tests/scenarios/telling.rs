@@ -2,6 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use ipam_agent::engine::{
+    input::{Input, Seen},
+    time::Timestamp,
+};
+use ipam_common::{
+    Address, Evidence, Mac, Sighting,
+    sighting::{SightingKey, Tags, Tally},
+};
 use proptest::prelude::*;
 use tests::scenario::{Family, Telling, World};
 
@@ -24,6 +32,63 @@ fn exchanges() -> impl Strategy<Value = String> {
         script += &format!("{} end\n", at / 10 + 10);
         script
     })
+}
+
+/// A seen event: machine `n` announces X, in milliseconds.
+fn announced(n: u8, at: u64) -> Seen {
+    let mac = Mac::new([2, 0, 0, 0, 0, n]).expect("unicast");
+    let address = Address::from_ip([10, 0, 0, 5].into()).expect("claimable");
+    Seen {
+        at: Timestamp(at * 1_000_000),
+        ifindex: n.into(),
+        sighting: Sighting {
+            address,
+            mac,
+            evidence: Evidence::ArpAnnouncement,
+            asked: None,
+            tags: Tags::default(),
+            ether_src: mac.bytes(),
+            ether_dst: [0xff; 6],
+            nonce: None,
+        },
+    }
+}
+
+/// What the kernel's table says of one who announced at these times.
+fn tallied(n: u8, times: &[u64]) -> (SightingKey, Tally) {
+    let first = announced(n, times[0]);
+    let mut tally = Tally::first(&first.sighting, first.at.0);
+    for &at in &times[1..] {
+        tally.add(&first.sighting, announced(n, at).at.0);
+    }
+    let key = SightingKey {
+        ifindex: first.ifindex,
+        outer_vlan: 0,
+        vlan: 0,
+        address: first.sighting.address.mapped(),
+        mac: first.sighting.mac.bytes(),
+        probe: 0,
+        reserved: 0,
+    };
+    (key, tally)
+}
+
+#[test]
+fn a_first_word_whose_event_was_lost_is_in_the_table() {
+    // A at 2.0, B at 2.01, A again at 2.02.
+    let table = || vec![tallied(1, &[2_000, 2_020]), tallied(2, &[2_010])];
+    for events in [vec![], vec![(2, 2_010), (1, 2_020)]] {
+        let mut world = World::play(Family::V4, Telling::Events, "").expect("a world");
+        for &(n, at) in &events {
+            let seen = announced(n, at);
+            world
+                .engine
+                .handle(Input::Seen(seen), Timestamp(seen.at.0 + 1_000_000));
+        }
+        let later = Timestamp(4_000_000_000);
+        world.engine.handle(Input::Snapshot(table()), later);
+        assert_eq!(world.conflicts().len(), 1, "{events:?}");
+    }
 }
 
 proptest! {

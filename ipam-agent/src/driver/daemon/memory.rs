@@ -33,6 +33,17 @@ impl Daemon {
         self.check_state();
     }
 
+    /// For the next run in this boot.
+    pub(super) fn keep_claims(&mut self) {
+        let claims = self.observer.engine.heard().collect();
+        if let Err(error) = self.state.keep_claims(&self.observer.boot, claims) {
+            tracing::warn!(
+                "what was heard is not kept over a restart: {}",
+                in_full(&error)
+            );
+        }
+    }
+
     pub(super) fn check_state(&mut self) {
         let problem = self.state.problem().map(|problem| in_full(problem));
         let problem = problem
