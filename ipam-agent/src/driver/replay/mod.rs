@@ -3,7 +3,11 @@
 mod merge;
 mod ports;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use self::{
     merge::{Merge, MergedFrame, Track},
@@ -30,6 +34,11 @@ const AFTER: Duration = Duration::from_secs(5);
 /// When nothing is left that a timer could decide: conflicts are forgotten an hour after
 /// their end, claims after a day.
 const SETTLED: Duration = Duration::from_secs(2 * 86_400);
+/// A bridge passes a frame on within this time: on another port of the segment it is the
+/// same frame, and not the same station there.
+const PASSED_ON: Duration = Duration::from_millis(10);
+/// How many frames are remembered for that.
+const MAX_RECENT: usize = 64;
 /// How many conflicts are kept that ended more than an hour before the captures' end.
 const MAX_PAST: usize = 1 << 16;
 
@@ -108,6 +117,8 @@ struct Judge {
     /// Conflicts that ended, as they were then.
     past: BTreeMap<String, ConflictRecord>,
     left_out: u64,
+    /// What was heard last, and by which port.
+    recent: VecDeque<Seen>,
 }
 
 impl Judge {
@@ -129,6 +140,7 @@ impl Judge {
             host: super::host_name(),
             past: BTreeMap::new(),
             left_out: 0,
+            recent: VecDeque::new(),
         })
     }
 
@@ -150,8 +162,33 @@ impl Judge {
             ifindex,
             sighting,
         };
+        if self.is_passed_on(&seen, ports) {
+            return;
+        }
         self.engine.handle(Input::Seen(seen), self.now);
         self.listen();
+    }
+
+    /// Whether another port of the segment has just heard this very frame. A capture has what
+    /// leaves a port as well as what comes in by it, which the live program doesn't look at.
+    fn is_passed_on(&mut self, seen: &Seen, ports: &Ports) -> bool {
+        if !ports.any_joined() {
+            return false;
+        }
+        while let Some(oldest) = self.recent.front()
+            && (self.recent.len() >= MAX_RECENT || seen.at.since(oldest.at) > PASSED_ON)
+        {
+            self.recent.pop_front();
+        }
+        let passed_on = self.recent.iter().any(|before| {
+            before.sighting == seen.sighting
+                && before.ifindex != seen.ifindex
+                && ports.are_joined(before.ifindex, seen.ifindex)
+        });
+        if !passed_on {
+            self.recent.push_back(*seen);
+        }
+        passed_on
     }
 
     /// Fires the timers that are due, each at its own time.

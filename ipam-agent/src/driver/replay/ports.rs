@@ -104,6 +104,23 @@ impl Ports {
         }
     }
 
+    /// Whether ports may share a segment: else each has its own.
+    pub fn any_joined(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// Whether two ports are of one segment. An interface may be called as a segment is.
+    pub fn are_joined(&self, one: u32, other: u32) -> bool {
+        let segment = |port| {
+            let port = self.topology.ports.get(&port)?;
+            Some(match &port.wiring {
+                Wiring::Bridge { bridge, .. } => bridge,
+                _ => &port.name,
+            })
+        };
+        segment(one) == segment(other)
+    }
+
     /// The interfaces that segments name and that no capture has.
     pub fn missing(&self) -> impl Iterator<Item = &str> {
         self.missing.iter().map(String::as_str)
