@@ -18,10 +18,11 @@ mod telling;
 
 use std::net::Ipv4Addr;
 
+use ipam_agent::engine::time::Timestamp;
 use ipam_common::Evidence;
 use tests::{
     frames::{self, Arp},
-    scenario::{Family, World, play},
+    scenario::{Family, Telling, World, play},
 };
 
 /// Plays a script in one family and compares all that was told.
@@ -512,4 +513,31 @@ fn a_port_that_is_gone_ends_nothing_at_once() {
         "4 #1 duplicate-address X Warning A B since 2
          122 #1 over X Warning A B since 2",
     );
+}
+
+/// Whoever makes up tags makes up segments: so many are told apart, the rest is counted.
+#[test]
+fn segments_that_are_made_up_are_bounded_and_counted() {
+    let mut world = World::play(Family::V4, Telling::Events, "").expect("a world");
+    let second = |n: u64| Timestamp(n * 1_000_000_000);
+    world.advance(second(1));
+    let frame = Arp::announcement(frames::mac(1), Ipv4Addr::new(10, 0, 0, 5)).frame();
+    for outer in 1..=17 {
+        for vlan in 1..=4094 {
+            let tagged = frames::tagged(&frame, &[(frames::DOT1AD, outer), (frames::DOT1Q, vlan)]);
+            world.hear("vA", &tagged).expect("a port");
+        }
+    }
+    assert_eq!(world.engine.segments().len(), 65_536 + 1);
+    assert_eq!(world.engine.counts().unsegmented, 17 * 4094 - 65_536);
+    // Who was there before is judged on.
+    let tagged = |mac| {
+        let frame = Arp::announcement(mac, Ipv4Addr::new(10, 0, 0, 5)).frame();
+        frames::tagged(&frame, &[(frames::DOT1AD, 1), (frames::DOT1Q, 1)])
+    };
+    world.advance(second(2));
+    world.hear("vB", &tagged(frames::mac(2))).expect("a port");
+    world.advance(second(3));
+    world.hear("vA", &tagged(frames::mac(1))).expect("a port");
+    assert_eq!(world.engine.conflicts().count(), 1);
 }

@@ -13,7 +13,7 @@ use super::{
     input::Seen,
     owner::is_virtual_router,
     segment::{Unplaced, Wiring},
-    table::{Claim, Heard, Place},
+    table::{Claim, Heard, Place, SegmentId},
     time::Timestamp,
 };
 
@@ -247,42 +247,49 @@ impl Engine {
 
     /// A claim, if it is known.
     fn claim(&mut self, address: Address, ifindex: u32, tags: Tags, mac: Mac) -> Option<Claim> {
-        let segment = self.topology.segment(ifindex, tags, address).ok()?;
-        let place = (self.table.id(&segment), address);
+        let place = (self.wire(ifindex, tags, address).ok()??, address);
         let claims = &self.table.get(&place)?.claims;
         claims.iter().find(|claim| claim.mac == mac).copied()
     }
 
     /// Where in the table a sighting belongs; `None` if it is this host's own, or of a place
-    /// that isn't known.
+    /// that isn't known, or one too many.
     fn place(&mut self, address: Address, tags: Tags, heard: &Heard) -> Option<Place> {
         if self.topology.own_macs.contains(&heard.mac) {
             self.counts.echoes += 1;
             return None;
         }
+        match self.wire(heard.ifindex, tags, address) {
+            Ok(Some(id)) => return Some((id, address)),
+            Ok(None) => self.counts.unsegmented += 1,
+            Err(Unplaced::UnknownPort) => self.counts.unknown_port += 1,
+            Err(Unplaced::NotAMember) => self.counts.not_a_member += 1,
+        }
+        None
+    }
+
+    /// The number of the segment that frames of these tags by this port belong to; `None`:
+    /// there are too many segments for one more.
+    fn wire(
+        &mut self,
+        ifindex: u32,
+        tags: Tags,
+        address: Address,
+    ) -> Result<Option<SegmentId>, Unplaced> {
         // A link-local address means something on its own link only.
-        let known = (heard.ifindex, tags, address.is_link_local());
-        if let Some(&id) = self.wires.get(&known) {
-            return Some((id, address));
+        let wire = (ifindex, tags, address.is_link_local());
+        if let Some(&id) = self.wires.get(&wire) {
+            return Ok(Some(id));
         }
-        match self.topology.segment(heard.ifindex, tags, address) {
-            Ok(segment) => {
-                let id = self.table.id(&segment);
-                if self.wires.len() >= MAX_WIRES {
-                    self.wires.clear();
-                }
-                self.wires.insert(known, id);
-                Some((id, address))
+        let segment = self.topology.segment(ifindex, tags, address)?;
+        let id = self.table.id(&segment);
+        if let Some(id) = id {
+            if self.wires.len() >= MAX_WIRES {
+                self.wires.clear();
             }
-            Err(Unplaced::UnknownPort) => {
-                self.counts.unknown_port += 1;
-                None
-            }
-            Err(Unplaced::NotAMember) => {
-                self.counts.not_a_member += 1;
-                None
-            }
+            self.wires.insert(wire, id);
         }
+        Ok(id)
     }
 
     fn assertion(&mut self, place: Place, mut heard: Heard, now: Timestamp) {

@@ -90,6 +90,8 @@ pub struct Counts {
     pub unknown_port: u64,
     /// Sightings that the bridge drops, because the port is no member of the VLAN.
     pub not_a_member: u64,
+    /// Sightings in a segment more than are told apart.
+    pub unsegmented: u64,
     /// Frames of this host that came back.
     pub echoes: u64,
     /// Addresses dropped because the table was full.

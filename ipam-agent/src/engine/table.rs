@@ -18,6 +18,9 @@ use super::{
 /// How many addresses are kept, over all segments. Beyond it, those that are neither
 /// leased nor contested go, the longest unheard first.
 pub const MAX_ENTRIES: usize = 1 << 20;
+/// How many segments are told apart: whoever is on a bridge that filters no VLANs can make
+/// up as many as there are pairs of tags.
+const MAX_SEGMENTS: usize = 65_536;
 /// How many claims one address has; beyond it, the longest unheard go.
 const MAX_CLAIMS: usize = 16;
 /// For how long a claim is remembered that nobody repeats.
@@ -243,15 +246,18 @@ pub struct Table {
 }
 
 impl Table {
-    /// The number of a segment.
-    pub fn id(&mut self, segment: &Segment) -> SegmentId {
+    /// The number of a segment, given if it has none; `None` if [`MAX_SEGMENTS`] have one.
+    pub fn id(&mut self, segment: &Segment) -> Option<SegmentId> {
         if let Some(&id) = self.ids.get(segment) {
-            return id;
+            return Some(id);
         }
-        let id = SegmentId(u32::try_from(self.segments.len()).unwrap_or(u32::MAX));
+        if self.segments.len() >= MAX_SEGMENTS {
+            return None;
+        }
+        let id = SegmentId(u32::try_from(self.segments.len()).ok()?);
         self.segments.push(segment.clone());
         self.ids.insert(segment.clone(), id);
-        id
+        Some(id)
     }
 
     /// The number of a segment that was met.

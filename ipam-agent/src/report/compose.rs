@@ -407,7 +407,7 @@ impl Composer<'_> {
                     segment: segment_name(segment),
                     complete: since.is_ok(),
                     watched_since: since.ok().map(|at| self.clock.at(at)),
-                    lost: counts.lost,
+                    lost: counts.lost.saturating_add(counts.unsegmented),
                     evicted: counts.evicted,
                     interfaces: {
                         let ports = topology.ports_of(segment);
