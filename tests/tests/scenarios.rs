@@ -503,6 +503,20 @@ fn a_conflict_comes_back_under_its_id() {
 }
 
 #[test]
+fn how_long_quiet_is_can_be_said() {
+    tells(
+        "quiet 30
+         lease X A
+         0 up ANN B X
+         10 vA ANN A X
+         100 end",
+        "0 #1 lease-mismatch X Warning B since 0
+         10 #1 duplicate-address X Warning A B since 0
+         30 #1 over X Warning A B since 0",
+    );
+}
+
+#[test]
 fn a_port_that_is_gone_ends_nothing_at_once() {
     tells(
         "0,4 vA ANN A X

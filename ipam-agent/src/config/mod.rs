@@ -16,6 +16,7 @@ use ipnet::IpNet;
 
 use crate::{
     engine::{
+        Windows,
         lease::{Mode, Pool},
         owner::Owners,
         reclaim::ReclaimSettings,
@@ -45,6 +46,8 @@ pub struct Config {
     pub owners: Owners,
     /// Addresses that are never released.
     pub keep: Vec<IpNet>,
+    /// For how long things last before they are told, or are over.
+    pub windows: Windows,
     /// What a release needs.
     pub reclaim: Reclaim,
     /// Where the agent keeps what must survive a reboot.

@@ -30,6 +30,8 @@ pub(super) struct Config {
     #[serde(default)]
     pub keep: Vec<Text>,
     #[serde(default)]
+    pub conflicts: Conflicts,
+    #[serde(default)]
     pub reclaim: Reclaim,
     pub state_dir: Option<Text>,
     pub socket: Option<Text>,
@@ -68,6 +70,14 @@ pub(super) struct Observe {
     pub data_plane: Option<Spanned<bool>>,
     #[serde(default)]
     pub confirm: Vec<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Conflicts {
+    pub quiet: Option<Text>,
+    pub lease_grace: Option<Text>,
+    pub memory: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -21,6 +21,7 @@ observe: { data_plane: true, confirm: [] }
 owners: []
 exempt: []
 keep: []
+conflicts: { quiet: 120s, lease_grace: 5s, memory: 1h }
 reclaim: { gate: 15m, damaged_gate: 30m, asked_gate: 5m, asked_damaged_gate: 15m, reboot_gate: 60s, pass_interval: 60s,
            max_per_pass: 64, max_percent: 10, clean_caches: false, lab: false }
 state_dir: /var/lib/ipam-agent
@@ -112,6 +113,8 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         "holders:\n  cri: off\n  netns: false\nstores: [{ kind: host-local, reclaim: continuous }]\n",
         "observe:\n  data_plane: false\nstores: [{ kind: host-local, reclaim: after-reboot }]\n",
         "observe: { data_plane: perhaps }\n",
+        "conflicts: { quiet: 120 }\n",
+        "conflicts: { quiet: 1s }\n",
         "owners: [{ name: n, macs: ['01:00:5e:00:00:01'] }]\n",
         "exempt: [{ addresses: [10.0.0.0/33], reason: x }]\n",
         "exempt: [{ addresses: [10.0.0.1], macs: ['00:00:5e:0:*'], reason: VRRP }]\n",

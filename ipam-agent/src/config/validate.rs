@@ -1,6 +1,8 @@
 //! From what was written to what is meant: parses, fills in defaults, and refuses what is
 //! out of range or contradicts itself, saying where and what would be right.
 
+mod conflicts;
+mod duration;
 mod reclaim;
 mod stores;
 
@@ -50,6 +52,7 @@ pub(super) fn config(
             ..Owners::default()
         },
         keep: keep(at, &raw.keep)?,
+        windows: conflicts::conflicts(at, &raw.conflicts)?,
         reclaim: reclaim::reclaim(at, raw.reclaim)?,
         state_dir: path(
             at,

@@ -96,6 +96,7 @@ fn settings(config: &Config, boot: &str) -> Settings {
             .iter()
             .map(|name| name.as_str().into())
             .collect(),
+        windows: config.windows,
         reclaim: config.reclaim_settings(),
     }
 }

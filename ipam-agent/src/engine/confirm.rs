@@ -112,6 +112,7 @@ impl Engine {
             owners: &self.owners,
             leases: &self.leases,
             scopes: &self.scopes,
+            windows: self.settings.windows,
         };
         let Some(entry) = self.table.get_mut(&place) else {
             return;

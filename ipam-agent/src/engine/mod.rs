@@ -28,6 +28,8 @@ pub mod time;
 mod twice;
 pub mod view;
 
+pub use self::judge::Windows;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -77,6 +79,8 @@ pub struct Settings {
     /// The segments whose contested addresses' claimants may be asked, by name or
     /// `NAME.VLAN`.
     pub confirm: Vec<Arc<str>>,
+    /// For how long things last before they are told, or are over.
+    pub windows: Windows,
     /// What a release needs.
     pub reclaim: ReclaimSettings,
 }
@@ -238,7 +242,7 @@ impl Engine {
             self.table.forget(now);
             self.stations.forget(now, CLAIM_MEMORY);
             self.attempts.forget(now);
-            self.twice.forget(now);
+            self.twice.forget(now, self.settings.windows.memory);
             self.mismatches
                 .retain(|_, at| now.since(*at) < MISMATCH_MEMORY);
         }
@@ -280,6 +284,7 @@ impl Engine {
             owners: &self.owners,
             leases: &self.leases,
             scopes: &self.scopes,
+            windows: self.settings.windows,
         };
         let Some(entry) = self.table.get_mut(&place) else {
             return;
@@ -371,7 +376,10 @@ impl Engine {
     /// Looks at where a MAC is.
     fn look_at(&mut self, id: StationId, now: Timestamp) {
         let segment = self.table.segment(id.0).clone();
-        let looked = self.stations.look(id, &segment, &self.topology, now);
+        let windows = self.settings.windows;
+        let looked = self
+            .stations
+            .look(id, &segment, &self.topology, windows, now);
         if let Some(at) = looked.before {
             self.timers.remove(&(at, Timer::Station(id)));
         }

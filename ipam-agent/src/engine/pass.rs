@@ -111,6 +111,7 @@ impl Engine {
                     owners: &self.owners,
                     leases: &self.leases,
                     scopes: &self.scopes,
+                    windows: self.settings.windows,
                 };
                 if let Some(entry) = self.table.get_mut(&place) {
                     judge.behind(entry, &ports, now);

@@ -14,7 +14,7 @@ use ipam_common::{Address, Mac};
 
 use super::{
     conflict::{About, Conflict, Severity, Verdict, conflict_id},
-    judge::{CONFLICT_MEMORY, QUIET},
+    judge::Windows,
     segment::{PortKind, Segment, Topology},
     table::{Claim, Heard, MAX_ENTRIES, SegmentId},
     time::Timestamp,
@@ -115,13 +115,14 @@ impl Stations {
         id: StationId,
         segment: &Segment,
         topology: &Topology,
+        windows: Windows,
         now: Timestamp,
     ) -> Looked {
         let station = self.stations.get_mut(&id);
         let Some(track) = station.and_then(|station| station.track.as_deref_mut()) else {
             return Looked::default();
         };
-        track.look(id.1, segment, topology, now)
+        track.look(id.1, segment, topology, windows, now)
     }
 
     /// Every station that moved.
@@ -206,7 +207,14 @@ impl Track {
         self.claims.push(claim);
     }
 
-    fn look(&mut self, mac: Mac, segment: &Segment, topology: &Topology, now: Timestamp) -> Looked {
+    fn look(
+        &mut self,
+        mac: Mac,
+        segment: &Segment,
+        topology: &Topology,
+        windows: Windows,
+        now: Timestamp,
+    ) -> Looked {
         let mut looked = Looked {
             before: self.deadline,
             ..Looked::default()
@@ -217,7 +225,7 @@ impl Track {
         });
         let mut heard: Vec<Timestamp> = self.claims.iter().map(|c| c.last_seen).collect();
         heard.sort_unstable();
-        let until = heard.iter().nth_back(1).map(|&at| at + QUIET);
+        let until = heard.iter().nth_back(1).map(|&at| at + windows.quiet);
         let lasts = until.is_some_and(|until| now < until);
         let both = local.count() >= 2 && lasts;
         let due = self.both_since.map(|since| since + PORT_GRACE);
@@ -249,7 +257,7 @@ impl Track {
             .conflict
             .as_ref()
             .and_then(|conflict| conflict.resolved);
-        let forgotten = over.map(|at| at + CONFLICT_MEMORY);
+        let forgotten = over.map(|at| at + windows.memory);
         if forgotten.is_some_and(|at| at <= now) {
             self.conflict = None;
         }

@@ -1,12 +1,11 @@
 //! Addresses that are leased twice: to two holders, in one network.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ipam_common::Address;
 
 use super::{
     conflict::{About, Conflict, Severity, Verdict, conflict_id},
-    judge::CONFLICT_MEMORY,
     lease::Holder,
     leasebook::{LeaseBook, Record},
     scope::{Scope, Scopes},
@@ -118,11 +117,11 @@ impl LeasedTwice {
         conflicts.map(|((segment, address), conflict)| (segment, *address, conflict))
     }
 
-    /// Forgets what ended an hour ago.
-    pub fn forget(&mut self, now: Timestamp) {
+    /// Forgets what ended so long ago.
+    pub fn forget(&mut self, now: Timestamp, after: Duration) {
         self.conflicts.retain(|_, conflict| {
             let over = conflict.resolved;
-            over.is_none_or(|at| now.since(at) < CONFLICT_MEMORY)
+            over.is_none_or(|at| now.since(at) < after)
         });
     }
 }

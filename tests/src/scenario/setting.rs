@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use ipam_agent::engine::{
-    Engine, Settings,
+    Engine, Settings, Windows,
     lease::{Generation, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
     owner::{Exemption, Owner, Owners},
     reclaim::ReclaimSettings,
@@ -128,6 +128,17 @@ impl World {
             ["own", address] => self.own(address)?,
             // A capture doesn't say that its ports are this host's.
             ["live"] => {}
+            // As `conflicts.quiet` has it.
+            ["quiet", seconds] => {
+                let windows = Windows {
+                    quiet: Duration::from_secs(seconds.parse()?),
+                    ..Windows::default()
+                };
+                self.engine = Engine::new(Settings {
+                    windows,
+                    ..settings()
+                });
+            }
             ["pod", ref ports @ ..] => {
                 let known = self.topology.ports.values_mut();
                 known
@@ -216,6 +227,7 @@ pub fn settings() -> Settings {
         boot: "boot".into(),
         owners: Owners::default(),
         confirm: vec![BRIDGE.into()],
+        windows: Windows::default(),
         reclaim: ReclaimSettings {
             gate: Duration::from_secs(900),
             damaged_gate: Duration::from_secs(1800),

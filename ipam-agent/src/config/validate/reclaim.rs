@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
-
-use super::{At, Result};
+use super::{At, Result, duration::duration};
 use crate::config::{
     Reclaim,
     raw::{self, Text},
@@ -19,14 +17,14 @@ const DAMAGED_FLOOR: Duration = Duration::from_secs(15 * 60);
 const REBOOT_FLOOR: Duration = Duration::from_secs(60);
 /// Two passes must agree: not within one hiccup.
 const PASS_FLOOR: Duration = Duration::from_secs(10);
-/// Nobody means a day and a week by a gate; such a number is a slip of the unit.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
-
 pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
     let default = Reclaim::default();
     let lab = raw.lab;
     let gate = |key, text: &Option<Text>, default, floor| match text {
-        Some(text) => duration(at, key, text, if lab { Duration::ZERO } else { floor }),
+        Some(text) => {
+            let floor = if lab { Duration::ZERO } else { floor };
+            duration(at, key, text, floor, hint(false))
+        }
         None => Ok(default),
     };
     let reclaim = Reclaim {
@@ -103,28 +101,6 @@ pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
         max_percent: u8::try_from(max_percent).unwrap_or(100),
         ..reclaim
     })
-}
-
-fn duration(at: At<'_>, key: &str, text: &Text, floor: Duration) -> Result<Duration> {
-    let written = text.value.trim();
-    if !written.is_empty() && written.bytes().all(|byte| byte.is_ascii_digit()) {
-        let right = format!("the unit is missing: {written}s or {written}m?");
-        return Err(at.wrong(key, text, right));
-    }
-    let duration = written.parse::<SignedDuration>().ok();
-    let Some(duration) = duration.and_then(|duration| Duration::try_from(duration).ok()) else {
-        let right = "not a duration such as 90s, 15m or 1h30m";
-        return Err(at.wrong(key, text, right));
-    };
-    if duration < floor {
-        let floor = SignedDuration::try_from(floor).unwrap_or_default();
-        let right = format!("should be {floor:#} or more{}", hint(false));
-        return Err(at.wrong(key, text, right));
-    }
-    if duration > LONGEST {
-        return Err(at.wrong(key, text, "should be a week (168h) or less"));
-    }
-    Ok(duration)
 }
 
 fn hint(lab: bool) -> &'static str {

@@ -2,7 +2,7 @@
 
 use ipam_common::{Address, Mac};
 
-use super::{BEHIND_GRACE, CONFLICT_MEMORY, Judged, LEASE_GRACE, OURS_GRACE, QUIET};
+use super::{BEHIND_GRACE, Judged, OURS_GRACE, Windows};
 use crate::engine::{
     conflict::{About, Conflict, Kind, Verdict, conflict_id},
     runs::ALTERNATION_WINDOW,
@@ -23,6 +23,7 @@ pub(super) fn update(
     contest: &mut Contest,
     verdict: Option<Verdict>,
     vital: bool,
+    windows: Windows,
     now: Timestamp,
     judged: &mut Judged,
 ) {
@@ -31,7 +32,7 @@ pub(super) fn update(
             judged.resolved = conflict.end(now);
         }
         let over = contest.conflict.as_ref().and_then(|known| known.resolved);
-        if over.is_some_and(|at| now.since(at) >= CONFLICT_MEMORY) {
+        if over.is_some_and(|at| now.since(at) >= windows.memory) {
             contest.conflict = None;
         }
         return;
@@ -83,22 +84,23 @@ pub(super) fn next(
     claims: &[Claim],
     contest: &Contest,
     duplicate_until: Option<Timestamp>,
+    windows: Windows,
     now: Timestamp,
 ) -> Option<Timestamp> {
     let quiet = claims
         .iter()
         .filter_map(|claim| claim.last_strong)
-        .map(|at| at + QUIET);
+        .map(|at| at + windows.quiet);
     let active = contest.conflict.as_ref().is_some_and(Conflict::is_active);
     let ended = contest
         .conflict
         .as_ref()
         .and_then(|conflict| conflict.resolved)
-        .map(|at| at + CONFLICT_MEMORY);
+        .map(|at| at + windows.memory);
     let settles = contest.runs.last().map(|run| run.last + ALTERNATION_WINDOW);
     let behind = contest.behind_since.filter(|_| !contest.looked_behind);
     let timers = [
-        contest.unleased_since.map(|at| at + LEASE_GRACE),
+        contest.unleased_since.map(|at| at + windows.lease_grace),
         contest.ours_since.map(|at| at + OURS_GRACE),
         behind.map(|at| at + BEHIND_GRACE),
         duplicate_until.filter(|_| !contest.proofs.is_empty()),

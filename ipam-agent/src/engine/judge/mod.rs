@@ -22,17 +22,33 @@ use super::{
     time::Timestamp,
 };
 
-/// After so long without the other a contest is over, and a stranger gone.
-pub const QUIET: Duration = Duration::from_secs(120);
-/// A managed address may be without a lease for so long: leases are seen late.
-const LEASE_GRACE: Duration = Duration::from_secs(5);
 /// An address of ours that another asserts must still be ours after so long: a VIP that is
 /// handed over is not.
 const OURS_GRACE: Duration = Duration::from_secs(1);
 /// When to look behind two local ports that assert one address.
 const BEHIND_GRACE: Duration = Duration::from_secs(10);
-/// For how long a conflict that ended keeps its id.
-pub const CONFLICT_MEMORY: Duration = Duration::from_secs(3600);
+
+/// For how long things last before they are told, or are over. [`Windows::default`] is what
+/// the documentation says; what an RFC says is no setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// After so long without the other a contest is over, and a stranger gone.
+    pub quiet: Duration,
+    /// A managed address may be without a lease for so long: leases are seen late.
+    pub lease_grace: Duration,
+    /// For so long a conflict that ended keeps its id.
+    pub memory: Duration,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self {
+            quiet: Duration::from_secs(120),
+            lease_grace: Duration::from_secs(5),
+            memory: Duration::from_secs(3600),
+        }
+    }
+}
 
 /// What the rules look at beside the entry itself.
 pub struct Judge<'a> {
@@ -44,6 +60,8 @@ pub struct Judge<'a> {
     pub leases: &'a LeaseBook,
     /// What is about which segment.
     pub scopes: &'a Scopes,
+    /// For how long things last.
+    pub windows: Windows,
 }
 
 /// What came of judging an address.
@@ -111,7 +129,7 @@ impl Judge<'_> {
         );
         let strangers = self.strangers(&records, claims, contest, now);
         // Of what is told late the earliest counts.
-        let first = first_as_stranger(&records, claims, &strangers, now);
+        let first = first_as_stranger(self, &records, claims, &strangers, now);
         note_first(&mut contest.stranger_since, first);
         self.note_proofs(&records, claims, contest, &strangers);
         self.note_ours(ours, claims, contest, heard, now, &mut judged);
@@ -138,10 +156,11 @@ impl Judge<'_> {
             contest,
             verdict,
             vital,
+            self.windows,
             now,
             &mut judged,
         );
-        judged.deadline = next(claims, contest, duplicate_until, now);
+        judged.deadline = next(claims, contest, duplicate_until, self.windows, now);
         contest.deadline = judged.deadline;
         if judged.deadline.is_none() && contest.conflict.is_none() {
             entry.contest = None;
@@ -192,7 +211,7 @@ impl Judge<'_> {
     fn is_present(&self, claim: &Claim, now: Timestamp) -> bool {
         claim
             .last_strong
-            .is_some_and(|last| now.since(last) < QUIET)
+            .is_some_and(|last| now.since(last) < self.windows.quiet)
     }
 
     /// An address with an open unleased-address or reserved-address was leased: granted while in use, unless
@@ -274,7 +293,9 @@ impl Judge<'_> {
         if intruders.is_empty() {
             return None;
         }
-        let since = intruders.iter().filter_map(|claim| first_word(claim, now));
+        let since = intruders
+            .iter()
+            .filter_map(|claim| self.first_word(claim, now));
         Some(Reserved {
             since: since.min(),
             verdict: Verdict::Reserved {
@@ -283,6 +304,15 @@ impl Judge<'_> {
                 store,
             },
         })
+    }
+
+    /// When a claim that is asserted now began to be: at its first word, unless it may have
+    /// been quiet since.
+    fn first_word(&self, claim: &Claim, now: Timestamp) -> Option<Timestamp> {
+        match now.since(claim.first_seen) < self.windows.quiet {
+            true => Some(claim.first_seen),
+            false => claim.last_strong,
+        }
     }
 
     /// Whether the claim's port is there still: one that went with its pod leaves nobody.
@@ -298,7 +328,7 @@ impl Judge<'_> {
         now: Timestamp,
     ) -> Option<Verdict> {
         let since = contest.unleased_since?;
-        let open = now.since(since) >= LEASE_GRACE;
+        let open = now.since(since) >= self.windows.lease_grace;
         let present = claims.iter().filter(|claim| self.is_present(claim, now));
         let claimants: Vec<Mac> = present
             .filter(|claim| claim.last_strong >= Some(since))
@@ -322,15 +352,6 @@ struct Reserved {
 /// Of what is told late the earliest counts, for as long as there is anything.
 fn note_first(known: &mut Option<Timestamp>, first: Option<Timestamp>) {
     *known = first.map(|first| known.map_or(first, |known| known.min(first)));
-}
-
-/// When a claim that is asserted now began to be: at its first word, unless it may have
-/// been quiet since.
-fn first_word(claim: &Claim, now: Timestamp) -> Option<Timestamp> {
-    match now.since(claim.first_seen) < QUIET {
-        true => Some(claim.first_seen),
-        false => claim.last_strong,
-    }
 }
 
 fn mismatch(records: &[&Record], contest: &Contest, strangers: &[Mac]) -> Option<Verdict> {
@@ -358,6 +379,7 @@ fn mismatch(records: &[&Record], contest: &Contest, strangers: &[Mac]) -> Option
 /// is known to be later; a squatter that said
 /// nothing since is a stranger from the grant on.
 fn first_as_stranger(
+    judge: &Judge<'_>,
     records: &[&Record],
     claims: &[Claim],
     strangers: &[Mac],
@@ -366,7 +388,7 @@ fn first_as_stranger(
     let leased = records.iter().map(|record| record.since).max()?;
     let since = |claim: &Claim| {
         if claim.first_seen >= leased {
-            first_word(claim, now)
+            judge.first_word(claim, now)
         } else {
             claim.last_strong.max(Some(leased))
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ipam_common::Mac;
 
-use super::{BEHIND_GRACE, Judge, Judged, OURS_GRACE, QUIET};
+use super::{BEHIND_GRACE, Judge, Judged, OURS_GRACE};
 use crate::engine::{
     conflict::Alive,
     leasebook::Record,
@@ -178,7 +178,7 @@ impl Judge<'_> {
         contest.found_at = Some(now);
     }
 
-    /// Until when the contest lasts: nobody but one was heard for [`QUIET`] by then.
+    /// Until when the contest lasts: nobody but one was heard for [`super::Windows::quiet`] by then.
     pub(super) fn duplicate_until(
         &self,
         claims: &[Claim],
@@ -207,7 +207,10 @@ impl Judge<'_> {
         } else {
             times.len().checked_sub(2).and_then(|i| times.get(i))
         };
-        second.copied().max(contest.found_at).map(|at| at + QUIET)
+        second
+            .copied()
+            .max(contest.found_at)
+            .map(|at| at + self.windows.quiet)
     }
 }
 
