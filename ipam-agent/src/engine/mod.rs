@@ -24,6 +24,7 @@ mod scope;
 pub mod segment;
 mod station;
 pub mod table;
+mod tell;
 pub mod time;
 mod twice;
 pub mod view;
@@ -40,17 +41,16 @@ use ipam_common::{Address, Mac, sighting::Tags};
 
 use self::{
     attempt::Attempts,
-    conflict::{Conflict, Event, EventKind},
+    conflict::{Conflict, Event},
     coverage::CoverageBook,
     input::{Command, Input, Notice},
-    judge::{Judge, Judged},
+    judge::Judge,
     kinship::Kinships,
     leasebook::LeaseBook,
     owner::Owners,
     reclaim::{PassFacts, ReclaimSettings},
-    runs::ALTERNATION_WINDOW,
     scope::Scopes,
-    segment::{Segment, Topology},
+    segment::Topology,
     station::{StationId, Stations},
     table::{CLAIM_MEMORY, Entry, Place, SegmentId, Table},
     time::Timestamp,
@@ -302,117 +302,6 @@ impl Engine {
         if heard.is_some() {
             self.ask_claimants(place, now);
         }
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one step of `judge`, split off for its length"
-    )]
-    fn tell(
-        &mut self,
-        segment: &Segment,
-        address: Address,
-        conflict: Option<Conflict>,
-        moved: Option<(Mac, Mac)>,
-        heard: Option<Timestamp>,
-        judged: Judged,
-        now: Timestamp,
-    ) {
-        if judged.look_behind {
-            self.commands.push_back(Command::LookBehindPorts);
-        }
-        let contested = conflict.as_ref().is_some_and(Conflict::is_active);
-        if contested {
-            self.withdraw_events(segment, address, now);
-        } else if let Some((from, to)) = moved.or(judged.moved) {
-            self.happened(
-                Event {
-                    kind: EventKind::AddressMoved,
-                    segment: segment.clone(),
-                    address,
-                    at: heard.unwrap_or(now),
-                    macs: vec![from, to],
-                    both_asked: false,
-                },
-                now,
-            );
-        }
-        let Some(conflict) = conflict else {
-            return;
-        };
-        if judged.opened {
-            self.publish(Notice::Opened(segment.clone(), address, conflict));
-        } else if judged.resolved {
-            self.publish(Notice::Resolved(segment.clone(), address, conflict));
-        }
-    }
-
-    /// Something happened that is no conflict, or not yet: it is told of when it has turned
-    /// into none.
-    fn happened(&mut self, event: Event, now: Timestamp) {
-        if self.events.len() >= MAX_EVENTS {
-            self.events.pop_front();
-        }
-        self.events.push_back(event.clone());
-        if self.unsettled.len() < MAX_EVENTS {
-            self.unsettled.push_back((now + EVENT_SETTLES, event));
-        }
-    }
-
-    /// What looked like a move, or like a probe that was given up, was part of a contest.
-    fn withdraw_events(&mut self, segment: &Segment, address: Address, now: Timestamp) {
-        let part = |event: &Event| {
-            matches!(
-                event.kind,
-                EventKind::AddressMoved | EventKind::ProbeCollision
-            ) && event.address == address
-                && event.segment == *segment
-                && now.since(event.at) <= ALTERNATION_WINDOW
-        };
-        self.events.retain(|event| !part(event));
-        self.unsettled.retain(|(_, event)| !part(event));
-    }
-
-    /// Looks at where a MAC is.
-    fn look_at(&mut self, id: StationId, now: Timestamp) {
-        let segment = self.table.segment(id.0).clone();
-        let windows = self.settings.windows;
-        let looked = self
-            .stations
-            .look(id, &segment, &self.topology, windows, now);
-        if let Some(at) = looked.before {
-            self.timers.remove(&(at, Timer::Station(id)));
-        }
-        if let Some(at) = looked.deadline {
-            self.timers.insert((at, Timer::Station(id)));
-        }
-        let Some(track) = self.stations.track(id) else {
-            return;
-        };
-        let Some(conflict) = track.conflict.clone() else {
-            return;
-        };
-        let address = track.address;
-        if looked.opened {
-            self.publish(Notice::Opened(segment, address, conflict));
-        } else if looked.resolved {
-            self.publish(Notice::Resolved(segment, address, conflict));
-        }
-    }
-
-    /// Looks at to how many an address is leased.
-    fn look_for_two(&mut self, address: Address, now: Timestamp) {
-        for change in self.twice.look(address, &self.leases, &self.scopes, now) {
-            let (segment, conflict) = (change.segment, change.conflict);
-            self.publish(match conflict.is_active() {
-                true => Notice::Opened(segment, address, conflict),
-                false => Notice::Resolved(segment, address, conflict),
-            });
-        }
-    }
-
-    fn publish(&mut self, notice: Notice) {
-        self.commands.push_back(Command::Publish(notice));
     }
 
     fn gather_owners(&mut self) {

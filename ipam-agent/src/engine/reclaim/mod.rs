@@ -2,17 +2,18 @@
 //!
 //! Any single sign of life vetoes, and every doubt keeps the lease.
 
-use std::{collections::BTreeMap, time::Duration};
+mod budget;
+mod conditions;
 
-use ipam_common::Address;
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use super::{
     coverage::CoverageBook,
     evidence::Source,
-    lease::{Mode, StoreName},
-    leasebook::{LeaseBook, Origin, Record, Store},
-    plan::{Asker, Blocker, Coverage, Kept, Reason, ReclaimPlan, Release, StaleProof},
+    leasebook::{LeaseBook, Origin, Record},
+    plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
     scope::{Scope, Scopes},
     segment::{Segment, Topology},
     table::Table,
@@ -284,201 +285,6 @@ impl Planner<'_> {
         } else {
             gate
         }
-    }
-
-    /// Mode, keep list, and whether store and state can be relied on.
-    fn leave(
-        &self,
-        record: &Record,
-        store: Option<&Store>,
-        asker: Asker,
-        blockers: &mut Vec<Blocker>,
-    ) {
-        let mut block = |reason, detail: String| blockers.push(Blocker::new(reason, detail));
-        let address = record.lease.address.ip();
-        if let Some(net) = self.settings.keep.iter().find(|net| net.contains(&address)) {
-            block(Reason::Kept, format!("`keep` names {net}"));
-        }
-        let Some(store) = store else {
-            return block(Reason::SourceDown, String::from("its store is gone"));
-        };
-        if let Some(why) = &store.failed {
-            block(Reason::SourceDown, format!("{}: {why}", record.lease.store));
-        }
-        if let Err(why) = &store.writable {
-            block(Reason::Mode, why.clone());
-        }
-        if !self.settings.data_plane {
-            let why = "observe.data_plane is off: a pod that talks and never asks is not heard";
-            block(Reason::Coverage, why.into());
-        }
-        if let Some(why) = &self.pass.state {
-            block(Reason::StateNotPersistent, why.clone());
-        }
-        if asker == Asker::Daemon {
-            match (store.mode, &record.origin) {
-                (Mode::Observe, _) => block(Reason::Mode, "the store's mode is observe".into()),
-                (Mode::AfterReboot, Origin::Unknown) => block(
-                    Reason::BootUnknown,
-                    "it was there before the agent first looked; `reclaim apply` judges it by \
-                     evidence alone"
-                        .into(),
-                ),
-                (Mode::AfterReboot, Origin::ThisBoot) => block(
-                    Reason::Mode,
-                    "granted in this boot; the store's mode is after-reboot".into(),
-                ),
-                (Mode::AfterReboot, Origin::EarlierBoot(_)) | (Mode::Continuous, _) => {}
-            }
-        }
-    }
-
-    fn holders(&self, record: &Record, blockers: &mut Vec<Blocker>) {
-        if let Some(port) = record.held {
-            let name = port.and_then(|ifindex| self.topology.ports.get(&ifindex));
-            let place = name.map_or_else(
-                || String::from("in a network namespace of this host"),
-                |port| format!("behind {}", port.name),
-            );
-            let detail = format!("the address is configured {place}");
-            blockers.push(Blocker::new(Reason::Holder, detail));
-        }
-        if self.pass.at.is_none() {
-            let detail = "no source of holders was asked yet";
-            blockers.push(Blocker::new(Reason::SourceDown, detail));
-        } else if self.pass.sources.is_empty() && self.pass.down.is_empty() {
-            let detail = "no source of holders is configured: set holders.netns or holders.cri";
-            blockers.push(Blocker::new(Reason::SourceDown, detail));
-        }
-        for (source, why) in &self.pass.down {
-            let detail = format!("{}: {why}", source.name());
-            blockers.push(Blocker::new(Reason::SourceDown, detail));
-        }
-    }
-
-    fn silence(&self, record: &Record, window: Duration, blockers: &mut Vec<Blocker>) {
-        let Some(at) = self.last_life(record) else {
-            return;
-        };
-        let quiet = self.now.since(at);
-        if quiet < window {
-            blockers.push(Blocker {
-                reason: Reason::Seen,
-                detail: format!("quiet for {}", of(quiet, window)),
-                until: Some(at + window),
-            });
-        }
-    }
-
-    fn coverage(
-        &self,
-        record: &Record,
-        window: Duration,
-        blockers: &mut Vec<Blocker>,
-    ) -> Option<Coverage> {
-        let segment = match self.segment(record) {
-            Ok(segment) => segment,
-            Err(why) => {
-                blockers.push(Blocker::new(Reason::SegmentUnwatched, why));
-                return None;
-            }
-        };
-        let Some(watched) = record.watched_since else {
-            let why = "the kernel isn't watching for the address yet";
-            blockers.push(Blocker::new(Reason::Coverage, why));
-            return None;
-        };
-        match self.coverage.since(self.topology, &segment, self.now) {
-            Err(why) => {
-                blockers.push(Blocker::new(Reason::Coverage, why));
-                None
-            }
-            Ok(since) => {
-                let since = since.max(watched);
-                let coverage = Coverage::of(since, window, self.now);
-                if coverage.is_none() {
-                    blockers.push(Blocker {
-                        reason: Reason::Coverage,
-                        detail: format!(
-                            "{segment} watched for {}",
-                            of(self.now.since(since), window)
-                        ),
-                        until: Some(since + window),
-                    });
-                }
-                coverage
-            }
-        }
-    }
-
-    fn age(&self, record: &Record, window: Duration, blockers: &mut Vec<Blocker>) -> Duration {
-        // An earlier boot's lease is judged sooner, and by the sources: they must have
-        // been answering for that long.
-        let answered = match (&record.origin, self.pass.answered_since) {
-            (Origin::EarlierBoot(_), Some(at)) => at,
-            (Origin::EarlierBoot(_), None) => self.now,
-            _ => record.since,
-        };
-        let since = record.since.max(answered);
-        let unchanged = self.now.since(since);
-        if unchanged < window {
-            blockers.push(Blocker {
-                reason: Reason::Age,
-                detail: format!("seen unchanged for {}", of(unchanged, window)),
-                until: Some(since + window),
-            });
-        }
-        unchanged
-    }
-
-    /// Unasked, and of leases not known to be of an earlier boot: so many a pass, and so
-    /// much of each pool.
-    fn apply_budget(&self, releases: &mut Vec<Release>, kept: &mut Vec<Kept>) {
-        let mut sizes: BTreeMap<StoreName, usize> = BTreeMap::new();
-        for record in self.leases.iter() {
-            *sizes.entry(record.lease.store.clone()).or_default() += 1;
-        }
-        let mut spent: BTreeMap<StoreName, usize> = BTreeMap::new();
-        let mut total = 0;
-        let percent = usize::from(self.settings.max_percent);
-        releases.retain(|release| {
-            if release.proof().earlier_boot().is_some() {
-                return true;
-            }
-            let lease = release.lease();
-            let pool = self.pool_size(&lease.store, lease.address);
-            let size = pool.unwrap_or_else(|| sizes.get(&lease.store).copied().unwrap_or(0));
-            let share = (size.saturating_mul(percent)).div_ceil(100).max(1);
-            let spent = spent.entry(lease.store.clone()).or_default();
-            let within = total < self.settings.max_per_pass && *spent < share;
-            if within {
-                total += 1;
-                *spent += 1;
-            } else {
-                kept.push(Kept {
-                    store: lease.store.clone(),
-                    address: lease.address,
-                    blockers: vec![Blocker {
-                        reason: Reason::Budget,
-                        detail: format!(
-                            "this pass releases no more than {} leases and {share} of {}",
-                            self.settings.max_per_pass, lease.store
-                        ),
-                        until: Some(self.now + self.settings.pass_interval),
-                    }],
-                });
-            }
-            within
-        });
-    }
-
-    fn pool_size(&self, store: &StoreName, address: Address) -> Option<usize> {
-        let pools = &self.leases.stores().get(store)?.pools;
-        let pool = pools
-            .iter()
-            .find(|pool| pool.prefix.contains(&address.ip()))?;
-        let bits = u32::from(pool.prefix.max_prefix_len() - pool.prefix.prefix_len());
-        1usize.checked_shl(bits)
     }
 }
 
