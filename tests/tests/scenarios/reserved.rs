@@ -78,6 +78,17 @@ fn a_virtual_routers_address() {
 }
 
 #[test]
+fn a_virtual_router_that_was_given_up() {
+    tells(
+        "0 up REP V' G A X
+         4000 up ANN D G
+         4100 up ANN D G
+         4300 end",
+        "4000 address-moved G V' D",
+    );
+}
+
+#[test]
 fn a_virtual_router_that_changes_places() {
     tells(
         "0,10,20 up REP V' G A X

@@ -274,7 +274,10 @@ impl Judge<'_> {
             // The gateway that a bridge of this host is.
             Some(mac) if self.scopes.is_gateway(segment, address) => (Reserve::Gateway(mac), None),
             _ => pooled().or_else(|| {
-                let mut routers = claims.iter().filter(|claim| is_virtual_router(claim.mac));
+                // One that was not heard for long may have been replaced by a plain one.
+                let mut routers = claims.iter().filter(|claim| {
+                    is_virtual_router(claim.mac) && now.since(claim.last_seen) < self.windows.memory
+                });
                 let router = routers.next()?;
                 Some((Reserve::VirtualRouter(router.mac), None))
             })?,
