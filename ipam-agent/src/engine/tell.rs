@@ -33,7 +33,10 @@ impl Engine {
         }
         let contested = conflict.as_ref().is_some_and(Conflict::is_active);
         if contested {
-            self.withdraw_events(segment, address, now);
+            // While it lasts, no more come.
+            if judged.opened {
+                self.withdraw_events(segment, address, now);
+            }
         } else if let Some((from, to)) = moved.or(judged.moved) {
             self.happened(
                 Event {
