@@ -9,7 +9,8 @@ use ipam_common::{
 
 use super::{
     Counts, Engine,
-    conflict::{Conflict, Event, Kind},
+    conflict::{Conflict, Event, Kind, Verdict},
+    judge::Judge,
     leasebook::{LeaseBook, Record},
     plan::{Asker, ReclaimPlan},
     reclaim::{LeaseState, PassFacts, Planner},
@@ -128,19 +129,68 @@ impl Engine {
         self.table.get(&(self.table.find(segment)?, address))
     }
 
-    /// A conflict in one sentence, each MAC with where it was heard.
-    pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
+    /// A conflict in one sentence, each MAC with its vendor, as `vendor` knows it, and where
+    /// it was heard.
+    pub fn sentence(
+        &self,
+        segment: &Segment,
+        address: Address,
+        conflict: &Conflict,
+        vendor: &dyn Fn(Mac) -> Option<&'static str>,
+    ) -> String {
         let entry = self.entry(segment, address);
         let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
         let name = |mac: Mac| {
-            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
-            match port {
-                Some(port) => format!("{mac} on {}", port.name),
-                None if self.topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
-                None => mac.to_string(),
+            if self.topology.own_macs.contains(&mac) {
+                return format!("{mac} (this host)");
             }
+            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
+            let made = vendor(mac).map_or_else(String::new, |vendor| format!(" ({vendor})"));
+            let on = port.map_or_else(String::new, |port| format!(" on {}", port.name));
+            format!("{mac}{made}{on}")
         };
-        conflict.verdict.sentence(address, &name)
+        let sentence = conflict.verdict.sentence(address, &name);
+        match &conflict.verdict {
+            Verdict::Duplicate(contested) => {
+                let claims: Vec<&Claim> = contested
+                    .claimants()
+                    .iter()
+                    .filter_map(|&mac| claim_of(mac))
+                    .collect();
+                let records = self.leases_in(segment, address);
+                let grants = records.iter().map(|record| self.grant(record, &claims));
+                grants.fold(sentence, |sentence, grant| format!("{sentence}; {grant}"))
+            }
+            _ => sentence,
+        }
+    }
+
+    /// To whom an address is leased, and who of its claimants that is.
+    fn grant(&self, record: &Record, claims: &[&Claim]) -> String {
+        let judge = Judge {
+            topology: &self.topology,
+            owners: &self.owners,
+            leases: &self.leases,
+            scopes: &self.scopes,
+        };
+        let holder = &record.lease.holder;
+        let is_holder = claims
+            .iter()
+            .find(|claim| judge.is_holder(record, claim) == Some(true));
+        let is_neither = !claims.is_empty()
+            && claims
+                .iter()
+                .all(|claim| judge.is_holder(record, claim) == Some(false));
+        let who = match (is_holder, holder.mac) {
+            (Some(claim), _) => format!(", which is {}", claim.mac),
+            (None, Some(mac)) if is_neither => format!(", which is {mac}, none of them"),
+            (None, _) if is_neither => String::from(", which is none of them"),
+            (None, _) => String::new(),
+        };
+        let name = holder
+            .name()
+            .unwrap_or_else(|| "a holder without a name".into());
+        format!("{} leased it to {name}{who}", record.lease.store)
     }
 
     /// Every address, by segment.

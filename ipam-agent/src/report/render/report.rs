@@ -10,12 +10,14 @@ use crate::report::{
     },
     page::{
         Align::{Left, Right},
-        Cell, Page, Style, Table, count,
+        Cell, Page, Style, Table, abridged, count,
     },
 };
 
 /// More conflicts than this are listed one a line.
 const TOLD_IN_FULL: usize = 20;
+/// How wide a vendor's name may be; the JSON has all of it.
+const VENDOR_WIDTH: usize = 20;
 /// So many events are shown; the JSON has all.
 const EVENTS_SHOWN: usize = 20;
 
@@ -158,29 +160,41 @@ fn times(number: u64) -> String {
     }
 }
 
+/// Who claims an address. Where there is no room for both, vendors matter more than numbers.
 pub(super) fn claims(page: &mut Page, indent: usize, claims: &[ClaimRecord]) {
     if claims.is_empty() {
         return;
     }
-    let mut table = Table::new([
-        ("MAC", Left),
+    let vendors = claims.iter().any(|claim| claim.vendor.is_some());
+    let frames = page.is_wide() || !vendors;
+    let mut columns = vec![("MAC", Left)];
+    columns.extend(vendors.then_some(("VENDOR", Left)));
+    columns.extend([
         ("INTERFACE", Left),
         ("FIRST SEEN", Left),
         ("LAST SEEN", Left),
-        ("FRAMES", Right),
-        ("EVIDENCE", Left),
     ]);
+    columns.extend(frames.then_some(("FRAMES", Right)));
+    columns.push(("EVIDENCE", Left));
+    let mut table = Table::new(columns);
     for claim in claims {
-        table.row([
-            claim.mac.to_string().into(),
+        let mut cells = vec![Cell::from(claim.mac.to_string())];
+        cells.extend(vendors.then(|| vendor(claim, VENDOR_WIDTH).into()));
+        cells.extend([
             claim.interface.as_deref().unwrap_or("gone").into(),
             page.ago(claim.first_seen).into(),
             page.ago(claim.last_seen).into(),
-            claim.frames.to_string().into(),
-            joined(&claim.evidence, ", ").into(),
         ]);
+        cells.extend(frames.then(|| claim.frames.to_string().into()));
+        cells.push(joined(&claim.evidence, ", ").into());
+        table.row(cells);
     }
     page.table(indent, table);
+}
+
+/// The vendor in so many columns; empty of one that isn't known.
+pub(super) fn vendor(claim: &ClaimRecord, width: usize) -> String {
+    abridged(claim.vendor.as_deref().unwrap_or_default(), width)
 }
 
 fn leased(lease: &LeaseName) -> String {
