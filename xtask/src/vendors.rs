@@ -75,7 +75,9 @@ pub fn run() -> anyhow::Result<()> {
         read(&file, &mut vendors).with_context(|| format!("{registry} of {PACKAGE} {version}"))?;
     }
     // In order: the key ends before the other begins, and a space is less than a digit.
-    let mut list = format!("# MAC prefixes and their vendors: Debian's {PACKAGE} {version}\n");
+    let mut list = format!(
+        "# Who makes which MACs: the IEEE's public listing, by Debian's {PACKAGE} {version}\n"
+    );
     for (prefix, vendor) in &vendors {
         list.push_str(&format!("{prefix} {vendor}\n"));
     }

@@ -152,11 +152,8 @@ impl Engine {
         let sentence = conflict.verdict.sentence(address, &name);
         match &conflict.verdict {
             Verdict::Duplicate(contested) => {
-                let claims: Vec<&Claim> = contested
-                    .claimants()
-                    .iter()
-                    .filter_map(|&mac| claim_of(mac))
-                    .collect();
+                let claimants = contested.claimants().iter();
+                let claims: Vec<Option<&Claim>> = claimants.map(|&mac| claim_of(mac)).collect();
                 let records = self.leases_in(segment, address);
                 let grants = records.iter().map(|record| self.grant(record, &claims));
                 grants.fold(sentence, |sentence, grant| format!("{sentence}; {grant}"))
@@ -165,8 +162,9 @@ impl Engine {
         }
     }
 
-    /// To whom an address is leased, and who of its claimants that is.
-    fn grant(&self, record: &Record, claims: &[&Claim]) -> String {
+    /// To whom an address is leased, and who of its claimants that is. This host's own claim
+    /// is none: nobody hears it.
+    fn grant(&self, record: &Record, claims: &[Option<&Claim>]) -> String {
         let judge = Judge {
             topology: &self.topology,
             owners: &self.owners,
@@ -174,23 +172,27 @@ impl Engine {
             scopes: &self.scopes,
         };
         let holder = &record.lease.holder;
-        let is_holder = claims
-            .iter()
-            .find(|claim| judge.is_holder(record, claim) == Some(true));
-        let is_neither = !claims.is_empty()
-            && claims
-                .iter()
-                .all(|claim| judge.is_holder(record, claim) == Some(false));
+        let is_holder =
+            { claims.iter().flatten() }.find(|claim| judge.is_holder(record, claim) == Some(true));
+        let is_stranger = |claim: &Claim| judge.is_holder(record, claim) == Some(false);
+        let is_neither = claims.iter().all(|claim| claim.is_some_and(is_stranger));
         let who = match (is_holder, holder.mac) {
-            (Some(claim), _) => format!(", which is {}", claim.mac),
-            (None, Some(mac)) if is_neither => format!(", which is {mac}, none of them"),
-            (None, _) if is_neither => String::from(", which is none of them"),
-            (None, _) => String::new(),
+            (Some(claim), _) => Some(claim.mac.to_string()),
+            (None, Some(mac)) => Some(mac.to_string()),
+            (None, None) => None,
         };
-        let name = holder
-            .name()
-            .unwrap_or_else(|| "a holder without a name".into());
-        format!("{} leased it to {name}{who}", record.lease.store)
+        let stranger = if is_neither {
+            ", which is none of them"
+        } else {
+            ""
+        };
+        let name = match (holder.name(), who) {
+            (Some(name), Some(mac)) => format!("{name} ({mac})"),
+            (Some(name), None) => name.to_string(),
+            (None, Some(mac)) => mac,
+            (None, None) => String::from("a holder without a name"),
+        };
+        format!("{} leased it to {name}{stranger}", record.lease.store)
     }
 
     /// Every address, by segment.

@@ -95,6 +95,11 @@ impl Page {
         self.view.width.is_none_or(|width| width >= 110)
     }
 
+    /// Whether somebody looks at it; else it goes into a pipe or a file.
+    pub(super) fn is_screen(&self) -> bool {
+        self.view.width.is_some()
+    }
+
     /// An empty line, unless there is one already, or nothing.
     pub(super) fn blank(&mut self) {
         if !self.out.is_empty() && !self.out.ends_with("\n\n") {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipam_common::Address;
 
-use super::{Composer, segment_name, sort_conflicts};
+use super::{Composer, segment_name, sort_conflicts, story};
 use crate::{
     engine::{leasebook::Record, time::Timestamp},
     report::document::{
@@ -38,6 +38,7 @@ impl Composer<'_> {
             .iter()
             .map(|record| self.lease(&planner, record))
             .collect();
+        let events = self.events(|event| event.address == known);
         let stamps = records.first().map(|record| record.stamps);
         let stamp = |at: u64| (at > 0).then(|| self.clock.at(Timestamp(at)));
         Explain {
@@ -46,16 +47,18 @@ impl Composer<'_> {
             host: self.host.into(),
             address,
             verdict: verdict_of(address, &conflicts, &leases, &claims),
-            claims,
             life: stamps.map_or(Life::default(), |stamps| Life {
                 assertion: stamp(stamps.assertion),
                 probe: stamp(stamps.probe),
                 packet: stamp(stamps.packet),
             }),
             holders: self.holders(&records),
+            story: self.story(&records, &claims, &conflicts, &events),
             leases,
+            claims,
             conflicts,
-            events: self.events(|event| event.address == known),
+            events,
+            blind: self.stores_down(),
         }
     }
 
@@ -85,20 +88,24 @@ fn verdict_of(
     leases: &[LeaseRecord],
     claims: &[SegmentClaim],
 ) -> String {
-    if let Some(conflict) = conflicts.first()
-        && conflict.state == ConflictState::Active
-    {
+    let conflict = conflicts.first();
+    if let Some(conflict) = conflict.filter(|conflict| conflict.state == ConflictState::Active) {
         return conflict.reason.clone();
     }
-    match (leases, claims) {
-        ([], []) => format!("nobody leased {address} and nobody was heard with it"),
-        ([], [claim, ..]) => format!(
+    let last = claims.iter().max_by_key(|claim| claim.claim.last_seen);
+    let now = match (leases, last) {
+        ([], None) => format!("nobody leased {address} and nobody was heard with it"),
+        ([], Some(claim)) => format!(
             "{address} is used by {}; no store that is read leased it",
-            claim.claim.mac
+            story::name(&claim.claim)
         ),
         ([lease, ..], _) => format!(
-            "{address} is leased by {} and {}: {}",
-            lease.lease.store, lease.lease.state, lease.reason
+            "{address} is leased to {} by {} and {}: {}",
+            lease.lease.holder, lease.lease.store, lease.lease.state, lease.reason
         ),
+    };
+    match conflict {
+        Some(over) => format!("{now}; its {} is over", over.kind),
+        None => now,
     }
 }

@@ -6,6 +6,7 @@ use super::{Composer, holder_name, segment_name};
 use crate::{
     engine::{
         leasebook::Record,
+        plan::{Blocker, Reason},
         reclaim::{self, Planner},
         segment::Segment,
     },
@@ -67,7 +68,7 @@ impl Composer<'_> {
             lease: self.lease_name(record, state),
             segment: planner.segment(record).ok().map(|s| segment_name(&s)),
             damage: record.lease.damage,
-            reason: match blockers.first() {
+            reason: match why(state, &blockers) {
                 Some(blocker) => blocker.to_string(),
                 None => String::from("nobody uses it: `reclaim apply` gives it back"),
             },
@@ -110,4 +111,13 @@ fn lease_state(state: reclaim::LeaseState) -> LeaseState {
         reclaim::LeaseState::Stale => LeaseState::Stale,
         reclaim::LeaseState::Unknown => LeaseState::Unknown,
     }
+}
+
+/// What says most of why a lease is in this state: of one in use who uses it, even where
+/// weightier things stand against its release.
+fn why(state: LeaseState, blockers: &[Blocker]) -> Option<&Blocker> {
+    let is_life = |blocker: &&Blocker| matches!(blocker.reason, Reason::Seen | Reason::Holder);
+    let life = blockers.iter().find(is_life);
+    life.filter(|_| state == LeaseState::Active)
+        .or(blockers.first())
 }

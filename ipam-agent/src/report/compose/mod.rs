@@ -3,8 +3,10 @@
 
 mod conflicts;
 mod explain;
+mod history;
 mod leases;
 mod plan;
+mod story;
 mod watch;
 
 use jiff::Timestamp as WallTime;
@@ -14,7 +16,7 @@ use super::document::{
 };
 use crate::engine::{Engine, lease::Holder, segment::Segment, time::Timestamp};
 
-pub use self::conflicts::sort_conflicts;
+pub use self::{conflicts::sort_conflicts, history::history_entry};
 
 /// When the engine's clock began, in wall time, nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,3 +146,6 @@ fn holder_name(holder: &Holder) -> HolderName {
         host_interface: text(&holder.host_interface),
     }
 }
+
+#[cfg(test)]
+mod tests;

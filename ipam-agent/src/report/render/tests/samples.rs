@@ -106,8 +106,7 @@ fn conflict(number: u16) -> ConflictRecord {
             true => format!(
                 "{} is used by 02:00:00:00:00:01 on veth1a2b3c4d and 3c:ec:ef:00:00:02 (Super \
                  Micro Computer) on mgmt-bo at once: they assert it in turns; \
-                 host-local:k8s-pod-network leased it to default/web-0, which is \
-                 02:00:00:00:00:01",
+                 host-local:k8s-pod-network leased it to default/web-0 (02:00:00:00:00:01)",
                 address(number)
             ),
             false => format!(
@@ -178,6 +177,7 @@ pub fn report(conflicts: u16) -> Report {
         last.state = ConflictState::Resolved;
         last.resolved_at = Some(ago(20));
     }
+    crate::report::compose::sort_conflicts(&mut conflicts);
     Report {
         schema: ReportSchema::V1,
         generated_at: now(),
@@ -344,6 +344,17 @@ pub fn explain() -> Explain {
         leases: lease_records().into_iter().take(1).collect(),
         conflicts: vec![conflict],
         events: vec![event(5000)],
+        story: vec![
+            StoryRecord {
+                at: ago(4000),
+                what: "02:00:00:00:00:01 on veth1a2b3c4d was first heard".to_owned(),
+            },
+            StoryRecord {
+                at: ago(130),
+                what: "a conflict opens: lease-mismatch, warning".to_owned(),
+            },
+        ],
+        blind: vec!["3 lines of the journal can't be read".to_owned()],
     }
 }
 
