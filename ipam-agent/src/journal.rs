@@ -23,7 +23,7 @@ use crate::{
     engine::plan::{Asker, Release},
     state::make_directory,
 };
-pub use read::{Entry, History, history};
+pub use read::{Entry, History, history, history_of};
 pub use record::{
     Content, Coverage, Effect, EffectResult, Evidence, Grant, HolderRecord, Intent, Phase, Record,
     SCHEMA,

@@ -163,7 +163,7 @@ fn claimants_that_are_asked_confirm_a_duplicate() {
                         conflict["address"] == *address.to_string()
                             && conflict["reason"]
                                 .as_str()
-                                .is_some_and(|reason| reason.ends_with("both answered when asked"))
+                                .is_some_and(|reason| reason.contains("both answered when asked"))
                     })
                     .cloned()
             })?;

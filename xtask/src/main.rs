@@ -3,6 +3,7 @@
 //! Tasks print what they do to stderr and results to stdout. They may write to `target/`,
 //! to the cache directory, and to the files that they say they make.
 
+mod apt;
 mod bench;
 mod compare;
 mod demo;
@@ -12,6 +13,7 @@ mod kernels;
 mod machine;
 mod setup;
 mod test;
+mod vendors;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,8 @@ enum Task {
     Setup,
     /// Rebuild the eBPF object that the repository keeps
     Ebpf(ebpf::Args),
+    /// Renew the list of vendors that the repository keeps
+    Vendors,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -54,6 +58,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Setup => setup::run()?,
         Task::Ebpf(args) => ebpf::run(&args)?,
+        Task::Vendors => vendors::run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

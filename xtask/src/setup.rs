@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::machine::{self, BPF_LINKER, RUST};
+use crate::{
+    apt::{Apt, package_in},
+    machine::{self, BPF_LINKER, RUST},
+};
 
 /// What the laboratories of the demo and the tests run.
 const LABORATORY: [&str; 3] = ["arpwatch", "containernetworking-plugins", "iproute2"];
@@ -85,42 +88,23 @@ fn rust_src() -> anyhow::Result<Done> {
     Ok(Done::Now)
 }
 
-/// Debian's package, unpacked. The system's own apt isn't touched: it lends its mirror and
-/// its keys.
+/// Debian's package, unpacked.
 fn debian_rust_src() -> anyhow::Result<()> {
-    let mirror = mirror()?;
     let work = tempfile::tempdir()?;
-    let apt = Apt::new(work.path(), &mirror)?;
-    machine::run(apt.command("apt-get").arg("update").stdout(Stdio::null()))?;
-    let versions = machine::output(apt.command("apt-cache").args(["madison", "rust-src"]))?;
+    let apt = Apt::new(work.path(), RUST_SRC_SUITE)?;
+    let wanted = format!("{RUST}+");
+    let versions = apt.versions("rust-src")?;
     let version = versions
-        .lines()
-        .filter_map(|line| line.split('|').nth(1))
-        .map(str::trim)
-        .find(|version| version.starts_with(&format!("{RUST}+")))
-        .with_context(|| format!("{RUST_SRC_SUITE} at {mirror} has no rust-src {RUST}"))?;
-    machine::run(
-        apt.command("apt-get")
-            .arg("download")
-            .arg(format!("rust-src={version}"))
-            .current_dir(work.path())
-            .stdout(Stdio::null()),
-    )?;
-    let package = package_in(work.path())?;
+        .iter()
+        .find(|version| version.starts_with(&wanted))
+        .with_context(|| format!("{RUST_SRC_SUITE} has no rust-src {RUST}"))?;
+    let package = apt.download(&format!("rust-src={version}"))?;
     let unpacked = machine::unpacked_rust_src()?;
     unpack(&package, &unpacked)?;
     if machine::rust_src()?.is_none() {
         bail!("{} has no core in it", package.display());
     }
     Ok(())
-}
-
-/// What `apt-get download` left.
-fn package_in(directory: &Path) -> anyhow::Result<PathBuf> {
-    fs::read_dir(directory)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get download left no package")
 }
 
 /// Unpacks a package beside `place` and moves it there whole: an interrupted run leaves
@@ -139,67 +123,6 @@ fn unpack(package: &Path, place: &Path) -> anyhow::Result<()> {
     }
     fs::rename(beside.keep(), place)?;
     Ok(())
-}
-
-/// apt with sources, lists and state of its own.
-struct Apt(Vec<String>);
-
-impl Apt {
-    fn new(directory: &Path, mirror: &str) -> anyhow::Result<Self> {
-        let sources = directory.join("sources.list");
-        let lists = directory.join("lists");
-        fs::create_dir_all(lists.join("partial"))?;
-        let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        fs::write(
-            &sources,
-            format!("deb [signed-by={keys}] {mirror} {RUST_SRC_SUITE} main\n"),
-        )?;
-        let options = [
-            format!("Dir::Etc::sourcelist={}", sources.display()),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            format!("Dir::State::lists={}", lists.display()),
-            "Dir::State::status=/dev/null".to_owned(),
-            format!("Dir::Cache={}", directory.display()),
-            "Dir::Cache::pkgcache=".to_owned(),
-            "Dir::Cache::srcpkgcache=".to_owned(),
-            "APT::Sandbox::User=".to_owned(),
-        ];
-        let mut arguments = vec!["-qq".to_owned()];
-        for option in options {
-            arguments.extend(["-o".to_owned(), option]);
-        }
-        Ok(Self(arguments))
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(&self.0);
-        command
-    }
-}
-
-/// The mirror that the system's apt uses for Debian itself.
-fn mirror() -> anyhow::Result<String> {
-    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
-        files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
-    }
-    files.sort();
-    files
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .find_map(|text| debian_mirror(&text))
-        .context("no Debian mirror in /etc/apt: this machine is no Debian, or has no apt sources")
-}
-
-/// The first mirror of a sources file, in either of apt's formats, whose path is Debian's.
-fn debian_mirror(text: &str) -> Option<String> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| line.starts_with("URIs:") || line.starts_with("deb "))
-        .flat_map(str::split_whitespace)
-        .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
-        .map(str::to_owned)
 }
 
 /// The linker of the eBPF object, with rustc's own LLVM.
@@ -313,26 +236,4 @@ fn missing_packages(wanted: &[&'static str]) -> anyhow::Result<Vec<&'static str>
             })
         })
         .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::debian_mirror;
-
-    #[test]
-    fn the_mirror_is_debians_in_either_format() {
-        let deb822 = "Types: deb\n# old\nURIs: http://mirror.example/debian\nSuites: bookworm\n";
-        let list = "deb [signed-by=/k.gpg] https://other.example/apt stable main\n\
-                    deb http://mirror.example/debian bookworm main\n";
-        for text in [deb822, list] {
-            assert_eq!(
-                debian_mirror(text).as_deref(),
-                Some("http://mirror.example/debian")
-            );
-        }
-        assert_eq!(
-            debian_mirror("deb https://other.example/apt stable main"),
-            None
-        );
-    }
 }

@@ -86,7 +86,7 @@ pub fn host_name() -> String {
 }
 
 /// What the engine is told of the configuration.
-fn settings(config: &Config, boot: &str) -> Settings {
+pub(crate) fn settings(config: &Config, boot: &str) -> Settings {
     Settings {
         boot: boot.into(),
         owners: config.owners.clone(),

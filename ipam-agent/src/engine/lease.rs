@@ -46,6 +46,19 @@ pub struct Holder {
     pub host_interface: Option<Arc<str>>,
 }
 
+/// How much of a container's id tells it from others, as container tools print it.
+const SHORT_ID: usize = 12;
+
+impl Holder {
+    /// Its name for people: the pod, else the container, shortened. Untrusted text.
+    pub fn name(&self) -> Option<Arc<str>> {
+        let container = self.container_id.as_deref();
+        let container =
+            container.map(|id| format!("container {}", id.get(..SHORT_ID).unwrap_or(id)).into());
+        self.pod.clone().or(container)
+    }
+}
+
 /// What identifies one grant of one address for good: if any of it changes, it is another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {

@@ -97,18 +97,34 @@ pub struct Exemption {
     pub reason: Arc<str>,
 }
 
-/// Whether a MAC is that of a virtual router: it is at home wherever the router is that is
-/// in charge.
-pub fn is_virtual_router(mac: Mac) -> bool {
+/// By which protocol routers share an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VirtualRouter {
+    /// VRRP, or CARP, which has the same MACs.
+    Vrrp,
+    /// HSRP.
+    Hsrp,
+    /// GLBP.
+    Glbp,
+}
+
+/// The protocol whose virtual router has this MAC, if one has: it is at home wherever the
+/// router is that is in charge.
+pub fn virtual_router(mac: Mac) -> Option<VirtualRouter> {
     match mac.bytes() {
         // VRRP (RFC 9568 §7.3) and CARP, for IPv4 and for IPv6.
-        [0x00, 0x00, 0x5e, 0x00, 0x01 | 0x02, _]
+        [0x00, 0x00, 0x5e, 0x00, 0x01 | 0x02, _] => Some(VirtualRouter::Vrrp),
         // HSRP, version 1, version 2, and for IPv6.
-        | [0x00, 0x00, 0x0c, 0x07, 0xac, _]
+        [0x00, 0x00, 0x0c, 0x07, 0xac, _]
         | [0x00, 0x00, 0x0c, 0x9f, 0xf0..=0xff, _]
-        | [0x00, 0x05, 0x73, 0xa0, 0x00..=0x0f, _] => true,
-        bytes => is_glbp(bytes),
+        | [0x00, 0x05, 0x73, 0xa0, 0x00..=0x0f, _] => Some(VirtualRouter::Hsrp),
+        bytes => is_glbp(bytes).then_some(VirtualRouter::Glbp),
     }
+}
+
+/// Whether a MAC is that of a virtual router.
+pub fn is_virtual_router(mac: Mac) -> bool {
+    virtual_router(mac).is_some()
 }
 
 /// GLBP answers for one address with a MAC for each router of its group.

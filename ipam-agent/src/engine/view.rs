@@ -9,7 +9,8 @@ use ipam_common::{
 
 use super::{
     Counts, Engine,
-    conflict::{Conflict, Event, Kind},
+    conflict::{Conflict, Event, Kind, Verdict},
+    judge::Judge,
     leasebook::{LeaseBook, Record},
     plan::{Asker, ReclaimPlan},
     reclaim::{LeaseState, PassFacts, Planner},
@@ -128,19 +129,71 @@ impl Engine {
         self.table.get(&(self.table.find(segment)?, address))
     }
 
-    /// A conflict in one sentence, each MAC with where it was heard.
-    pub fn sentence(&self, segment: &Segment, address: Address, conflict: &Conflict) -> String {
+    /// A conflict in one sentence, each MAC with its vendor, as `vendor` knows it, and where
+    /// it was heard.
+    pub fn sentence(
+        &self,
+        segment: &Segment,
+        address: Address,
+        conflict: &Conflict,
+        vendor: &dyn Fn(Mac) -> Option<&'static str>,
+    ) -> String {
         let entry = self.entry(segment, address);
         let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
         let name = |mac: Mac| {
-            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
-            match port {
-                Some(port) => format!("{mac} on {}", port.name),
-                None if self.topology.own_macs.contains(&mac) => format!("{mac} (this host)"),
-                None => mac.to_string(),
+            if self.topology.own_macs.contains(&mac) {
+                return format!("{mac} (this host)");
             }
+            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
+            let made = vendor(mac).map_or_else(String::new, |vendor| format!(" ({vendor})"));
+            let on = port.map_or_else(String::new, |port| format!(" on {}", port.name));
+            format!("{mac}{made}{on}")
         };
-        conflict.verdict.sentence(address, &name)
+        let sentence = conflict.verdict.sentence(address, &name);
+        match &conflict.verdict {
+            Verdict::Duplicate(contested) => {
+                let claimants = contested.claimants().iter();
+                let claims: Vec<Option<&Claim>> = claimants.map(|&mac| claim_of(mac)).collect();
+                let records = self.leases_in(segment, address);
+                let grants = records.iter().map(|record| self.grant(record, &claims));
+                grants.fold(sentence, |sentence, grant| format!("{sentence}; {grant}"))
+            }
+            _ => sentence,
+        }
+    }
+
+    /// To whom an address is leased, and who of its claimants that is. This host's own claim
+    /// is none: nobody hears it.
+    fn grant(&self, record: &Record, claims: &[Option<&Claim>]) -> String {
+        let judge = Judge {
+            topology: &self.topology,
+            owners: &self.owners,
+            leases: &self.leases,
+            scopes: &self.scopes,
+            windows: self.settings.windows,
+        };
+        let holder = &record.lease.holder;
+        let is_holder =
+            { claims.iter().flatten() }.find(|claim| judge.is_holder(record, claim) == Some(true));
+        let is_stranger = |claim: &Claim| judge.is_holder(record, claim) == Some(false);
+        let is_neither = claims.iter().all(|claim| claim.is_some_and(is_stranger));
+        let who = match (is_holder, holder.mac) {
+            (Some(claim), _) => Some(claim.mac.to_string()),
+            (None, Some(mac)) => Some(mac.to_string()),
+            (None, None) => None,
+        };
+        let stranger = if is_neither {
+            ", which is none of them"
+        } else {
+            ""
+        };
+        let name = match (holder.name(), who) {
+            (Some(name), Some(mac)) => format!("{name} ({mac})"),
+            (Some(name), None) => name.to_string(),
+            (None, Some(mac)) => mac,
+            (None, None) => String::from("a holder without a name"),
+        };
+        format!("{} leased it to {name}{stranger}", record.lease.store)
     }
 
     /// Every address, by segment.

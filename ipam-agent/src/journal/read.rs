@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fs::File,
     io::{self, BufRead, BufReader, Read},
+    net::IpAddr,
     path::Path,
 };
 
@@ -47,6 +48,23 @@ pub struct History {
 
 /// The newest `limit` releases of the journal in this state directory. No journal: none.
 pub fn history(directory: &Path, limit: usize) -> Result<History, JournalError> {
+    newest(directory, limit, |_| true)
+}
+
+/// The newest `limit` releases of one address.
+pub fn history_of(
+    directory: &Path,
+    address: IpAddr,
+    limit: usize,
+) -> Result<History, JournalError> {
+    newest(directory, limit, |intent| intent.address == address)
+}
+
+fn newest(
+    directory: &Path,
+    limit: usize,
+    wanted: impl Fn(&Intent) -> bool,
+) -> Result<History, JournalError> {
     let path = directory.join(FILE);
     let failed = |source| JournalError {
         doing: "read",
@@ -69,7 +87,7 @@ pub fn history(directory: &Path, limit: usize) -> Result<History, JournalError> 
             boot_id,
             phase: Phase::Intent(intent),
             ..
-        }) => {
+        }) if wanted(&intent) => {
             if newest.len() == limit {
                 if let Some(oldest) = newest.pop_front() {
                     places.remove(&oldest.id);
@@ -97,6 +115,7 @@ pub fn history(directory: &Path, limit: usize) -> Result<History, JournalError> 
                 entry.effect = Some(effect);
             }
         }
+        Ok(_) => {}
         Err(number) => {
             history.damaged += 1;
             history.first_damaged.get_or_insert(number);

@@ -139,6 +139,28 @@ fn a_line_cut_off_by_a_power_cut_spoils_no_other() {
 }
 
 #[test]
+fn the_history_of_an_address_is_its_own() {
+    let (base, mut journal) = journal();
+    let first = intend(&mut journal, &release(1, b"a"));
+    intend(&mut journal, &release(2, b"b"));
+    let third = intend(&mut journal, &release(1, b"c"));
+    journal
+        .append_effect(at(), &first, released())
+        .expect("written");
+    let address = release(1, b"").lease().address.ip();
+    let of = |limit| {
+        history_of(base.path(), address, limit)
+            .expect("read")
+            .entries
+    };
+    let told: Vec<(String, bool)> = { of(10).into_iter() }
+        .map(|entry| (entry.id, entry.effect.is_some()))
+        .collect();
+    assert_eq!(told, [(third.clone(), false), (first, true)]);
+    assert_eq!(of(1)[0].id, third);
+}
+
+#[test]
 fn history_is_newest_first_and_no_longer_than_asked() {
     let (base, mut journal) = journal();
     let releases: Vec<Release> = (1..=100).map(|last| release(last, b"x")).collect();

@@ -210,6 +210,9 @@ pub struct LeaseName {
 pub struct ClaimRecord {
     /// Who.
     pub mac: HardwareAddress,
+    /// Who made its interface, by the IEEE's registries, or which protocol made up the MAC;
+    /// null of one that is locally administered or unknown.
+    pub vendor: Option<String>,
     /// The port it came in by; null once that is gone and forgotten.
     pub interface: Option<String>,
     /// When it was heard first.

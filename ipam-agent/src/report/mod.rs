@@ -8,8 +8,10 @@ pub mod document;
 mod page;
 mod render;
 pub mod schema;
+mod vendor;
 
 pub use self::{
     page::{Page, View, clean},
     render::{Csv, Document, Format, RenderError, render, watch_head, watch_line},
+    vendor::vendor,
 };

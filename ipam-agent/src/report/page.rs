@@ -6,7 +6,7 @@ mod table;
 use std::{borrow::Cow, fmt::Write};
 
 use jiff::Timestamp;
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 pub(super) use self::table::{Align, Table};
 
@@ -93,6 +93,11 @@ impl Page {
     /// Whether there is room for columns that are only nice to have.
     pub(super) fn is_wide(&self) -> bool {
         self.view.width.is_none_or(|width| width >= 110)
+    }
+
+    /// Whether somebody looks at it; else it goes into a pipe or a file.
+    pub(super) fn is_screen(&self) -> bool {
+        self.view.width.is_some()
     }
 
     /// An empty line, unless there is one already, or nothing.
@@ -193,6 +198,21 @@ pub(super) fn count(number: usize, one: &str) -> String {
     }
 }
 
+/// The text in at most `width` columns: cut off where it is longer, and it shows.
+pub(super) fn abridged(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    for character in text.chars() {
+        if kept.width() + character.width().unwrap_or(0) + 1 > width {
+            break;
+        }
+        kept.push(character);
+    }
+    format!("{}…", kept.trim_end())
+}
+
 /// The text without anything that a terminal would obey or that hides what is there:
 /// control characters, direction overrides and zero-width characters are written out.
 pub fn clean(text: &str) -> Cow<'_, str> {
@@ -255,6 +275,14 @@ mod tests {
         assert_eq!(wrap("aaaaaaaaaa b", Some(4)), ["aaaaaaaaaa", "b"]);
         assert_eq!(wrap("", Some(4)), [""]);
         assert_eq!(wrap("a b", None), ["a b"]);
+    }
+
+    #[test]
+    fn what_is_cut_off_shows() {
+        assert_eq!(abridged("Dell", 4), "Dell");
+        assert_eq!(abridged("Super Micro Computer", 12), "Super Micro…");
+        assert_eq!(abridged("深圳市", 5), "深圳…");
+        assert_eq!(abridged("ab", 1), "…");
     }
 
     #[test]

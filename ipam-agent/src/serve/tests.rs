@@ -101,6 +101,8 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
                 leases: Vec::new(),
                 conflicts: Vec::new(),
                 events: Vec::new(),
+                story: Vec::new(),
+                blind: Vec::new(),
             });
         }
         Query::Apply(request, reply) => {

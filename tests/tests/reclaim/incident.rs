@@ -218,6 +218,14 @@ fn installed_after_the_incident_it_releases_when_asked() {
             for entry in list(&history(&daemon, lab)?, "entries") {
                 ensure!(entry["asker"] == "person", "{entry:#}");
             }
+            for address in all(gone) {
+                let explain = daemon.query("explain", &[&address.to_string()])?;
+                let given_back = list(&explain, "story").any(|told| {
+                    let what = told["what"].as_str().unwrap_or_default();
+                    what.starts_with("the agent gave it back to host-local:pods, as a person asked")
+                });
+                ensure!(given_back, "{explain:#}");
+            }
             let (_, status) = daemon.command("reclaim plan", &[])?;
             ensure!(status == Some(0), "nothing is left to do: {status:?}");
             // What was given back is given again.

@@ -11,9 +11,10 @@ use crate::{
     },
     config::{Config, Overrides},
     driver::{clock, host_name},
-    journal::{self, EffectResult, Entry},
-    report::document::{
-        HardwareAddress, History, HistoryEntry, HistorySchema, HolderName, ReleaseResult,
+    journal,
+    report::{
+        compose::history_entry,
+        document::{History, HistorySchema},
     },
 };
 
@@ -48,44 +49,9 @@ impl HistoryArgs {
             generated_at: clock::wall_time(),
             host: host_name(),
             damaged_lines: journal.damaged,
-            entries: journal.entries.into_iter().map(entry).collect(),
+            entries: journal.entries.into_iter().map(history_entry).collect(),
         };
         io.show(&history, self.output.output)?;
         Ok(Status::Nothing)
-    }
-}
-
-fn entry(entry: Entry) -> HistoryEntry {
-    let intent = entry.intent;
-    let mac = intent.holder.mac.and_then(|mac| mac.parse().ok());
-    let (result, detail) = match entry.effect {
-        None => (ReleaseResult::Unknown, None),
-        Some(effect) => {
-            let result = match effect.result {
-                EffectResult::Released => ReleaseResult::Released,
-                EffectResult::Kept => ReleaseResult::Kept,
-                EffectResult::Failed => ReleaseResult::Failed,
-            };
-            (result, effect.detail)
-        }
-    };
-    HistoryEntry {
-        id: entry.id,
-        at: entry.at,
-        boot_id: entry.boot_id,
-        asker: intent.asker,
-        store: intent.store,
-        address: intent.address,
-        holder: HolderName {
-            container_id: intent.holder.container_id,
-            interface: intent.holder.interface,
-            pod: intent.holder.pod,
-            mac: mac.map(HardwareAddress),
-            host_interface: None,
-        },
-        damage: intent.damage,
-        reason: intent.reason,
-        result,
-        detail,
     }
 }

@@ -1,7 +1,10 @@
 //! Telling whoever watches.
 
 use super::Daemon;
-use crate::engine::{input::Notice, plan::Release};
+use crate::{
+    engine::{input::Notice, plan::Release},
+    report::{clean, vendor},
+};
 
 impl Daemon {
     /// In the log, and to who watches.
@@ -12,7 +15,10 @@ impl Daemon {
                 let composer = self.observer.composer(&[]);
                 self.watchers
                     .tell(|| composer.conflict_news(segment, *address, conflict));
-                let reason = self.observer.engine.sentence(segment, *address, conflict);
+                let engine = &self.observer.engine;
+                let reason = engine.sentence(segment, *address, conflict, &vendor);
+                // Names are from leases, and a log is read in terminals.
+                let reason = clean(&reason);
                 let kind = conflict.verdict.kind().name();
                 if conflict.is_active() {
                     tracing::warn!(id = %conflict.id, kind, "{reason}");

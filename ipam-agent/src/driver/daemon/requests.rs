@@ -1,5 +1,7 @@
 //! What people ask of the daemon, and the plans that are carried out.
 
+use std::path::Path;
+
 use ipam_common::Address;
 
 use super::{Daemon, Done};
@@ -10,14 +12,22 @@ use crate::{
         lease::StoreName,
         plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan},
     },
-    report::document::{
-        Applied, ApplyRequest, ConfirmedRelease, OutcomeRecord, Plan, ReleaseResult,
+    error::in_full,
+    journal,
+    report::{
+        compose::history_entry,
+        document::{
+            Applied, ApplyRequest, ConfirmedRelease, Explain, OutcomeRecord, Plan, ReleaseResult,
+        },
     },
     serve::{Query, query::Reply},
 };
 
 /// How many questions for a plan wait at once; more are told to come back.
 const MAX_ASKED: usize = 32;
+
+/// How many releases of one address are told of.
+const MAX_RELEASES_TOLD: usize = 100;
 
 /// A question that needs fresh passes before it can be answered.
 pub(super) struct Asked {
@@ -45,7 +55,14 @@ impl Daemon {
             Query::Leases(reply) => drop(reply.send(composer.leases())),
             Query::Addresses(reply) => drop(reply.send(composer.addresses())),
             Query::Segments(reply) => drop(reply.send(composer.segments())),
-            Query::Explain(address, reply) => drop(reply.send(composer.explain(address))),
+            Query::Explain(address, reply) => {
+                let explain = composer.explain(address);
+                let state_dir = self.state_dir.clone();
+                // A long journal takes its time.
+                tokio::task::spawn_blocking(move || {
+                    drop(reply.send(with_releases(explain, &state_dir)));
+                });
+            }
             Query::Watch(reply) => {
                 drop(reply.send(self.watchers.join(|| composer.open_now())));
             }
@@ -197,4 +214,20 @@ impl Daemon {
             outcomes: records,
         }
     }
+}
+
+/// With what the journal has of the address.
+fn with_releases(mut explain: Explain, state_dir: &Path) -> Explain {
+    match journal::history_of(state_dir, explain.address, MAX_RELEASES_TOLD) {
+        Ok(history) => {
+            if history.damaged > 0 {
+                let damaged = history.damaged;
+                let damaged = format!("{damaged} lines of the journal can't be read");
+                explain.blind.push(damaged);
+            }
+            explain.tell_releases(history.entries.into_iter().map(history_entry));
+        }
+        Err(error) => explain.blind.push(in_full(&error)),
+    }
+    explain
 }

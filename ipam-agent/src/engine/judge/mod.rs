@@ -189,7 +189,7 @@ impl Judge<'_> {
 
     /// Whether the claim is the lease's holder's: by MAC or, only where that isn't known,
     /// by port. `None`: nobody can tell.
-    fn is_holder(&self, record: &Record, claim: &Claim) -> Option<bool> {
+    pub(super) fn is_holder(&self, record: &Record, claim: &Claim) -> Option<bool> {
         let holder = &record.lease.holder;
         if let Some(mac) = holder.mac {
             return Some(self.owner_of(mac) == self.owner_of(claim.mac));
@@ -372,7 +372,7 @@ fn mismatch(records: &[&Record], contest: &Contest, strangers: &[Mac]) -> Option
     Some(Verdict::Mismatch {
         strangers: strangers.to_vec(),
         store: record.lease.store.clone(),
-        holder: holder.pod.clone().or_else(|| holder.container_id.clone()),
+        holder: holder.name(),
         identity,
     })
 }

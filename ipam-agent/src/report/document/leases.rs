@@ -102,6 +102,21 @@ pub struct Explain {
     pub conflicts: Vec<ConflictRecord>,
     /// What else happened to it, in order of time.
     pub events: Vec<EventRecord>,
+    /// All that happened to it, as far as the agent remembers, in order of time.
+    #[serde(default)]
+    pub story: Vec<StoryRecord>,
+    /// What could not be read, so that more may have happened; empty if all could.
+    #[serde(default)]
+    pub blind: Vec<String>,
+}
+
+/// One thing that happened to an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoryRecord {
+    /// When.
+    pub at: Timestamp,
+    /// What, in words.
+    pub what: String,
 }
 
 /// Who asserts an address, in which segment.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Csv, Document, Maybe, joined};
+use super::{Csv, Document, Maybe, joined, report};
 use crate::report::{
     document::Addresses,
     page::{
@@ -10,6 +10,9 @@ use crate::report::{
         Page, Style, Table, count,
     },
 };
+
+/// How wide a vendor's name may be on a narrow screen, and on a wide one.
+const VENDOR_WIDTH: [usize; 2] = [14, 24];
 
 impl Document for Addresses {
     fn generated_at(&self) -> Timestamp {
@@ -32,6 +35,7 @@ impl Document for Addresses {
             let columns = [
                 ("ADDRESS", Left),
                 ("MAC", Left),
+                ("VENDOR", Left),
                 ("INTERFACE", Left),
                 ("LAST HEARD", Left),
             ];
@@ -42,6 +46,7 @@ impl Document for Addresses {
                 let cells = [
                     record.address.to_string().into(),
                     claim.mac.to_string().into(),
+                    report::vendor(claim, VENDOR_WIDTH[usize::from(wide)]).into(),
                     claim.interface.as_deref().unwrap_or("gone").into(),
                     page.ago(claim.last_seen).into(),
                 ];
@@ -72,6 +77,7 @@ impl Document for Addresses {
             &"evidence",
             &"stores",
             &"holders",
+            &"vendor",
         ]);
         for record in &self.addresses {
             csv.row([
@@ -87,6 +93,7 @@ impl Document for Addresses {
                 &joined(&record.claim.evidence, " "),
                 &joined(record.leases.iter().map(|lease| &lease.store), " "),
                 &joined(record.leases.iter().map(|lease| &lease.holder), " "),
+                &Maybe(record.claim.vendor.as_ref()),
             ]);
         }
     }

@@ -1,10 +1,10 @@
-//! The story of one address.
+//! One address: what the agent makes of it, what it knows now, and what happened.
 
 use jiff::Timestamp;
 
-use super::{Csv, Document, joined, leases, report};
+use super::{Csv, Document, blindness, joined, leases, report};
 use crate::report::{
-    document::{ConflictState, Explain, Held},
+    document::{Explain, Held, HolderAnswer, Life},
     page::{Align::Left, Cell, Page, Style, Table, date},
 };
 
@@ -18,16 +18,13 @@ impl Document for Explain {
         page.text(2, Style::Plain, &self.verdict);
         if !self.conflicts.is_empty() {
             section(page, "Conflicts");
-            for conflict in &self.conflicts {
-                report::in_full(page, conflict);
+        }
+        for conflict in &self.conflicts {
+            report::headline_of(page, 2, conflict);
+            if conflict.reason != self.verdict {
+                page.text(4, Style::Plain, &conflict.reason);
             }
-        }
-        section(page, "Leases");
-        if self.leases.is_empty() {
-            page.text(2, Style::Plain, "none");
-        }
-        for lease in &self.leases {
-            leases::in_full(page, lease);
+            report::facts(page, 4, conflict);
         }
         section(page, "Who says it is theirs");
         if self.claims.is_empty() {
@@ -39,98 +36,72 @@ impl Document for Explain {
             let claims: Vec<_> = segment.iter().map(|claim| claim.claim.clone()).collect();
             report::claims(page, 4, &claims);
         }
+        section(page, "Leases");
+        if self.leases.is_empty() {
+            page.text(2, Style::Plain, "none");
+        }
+        for lease in &self.leases {
+            leases::in_full(page, lease);
+        }
         if !self.holders.is_empty() {
             section(page, "Who holds it");
-            let mut table = Table::new([("SOURCE", Left), ("ANSWER", Left), ("DETAIL", Left)]);
-            for holder in &self.holders {
-                let style = match holder.answer {
-                    Held::Yes => Style::Good,
-                    Held::No => Style::Plain,
-                    Held::Unknown => Style::Warning,
-                };
-                table.row([
-                    holder.source.as_str().into(),
-                    Cell::new(style, holder.answer.name()),
-                    holder.detail.as_deref().unwrap_or_default().into(),
-                ]);
-            }
-            page.table(2, table);
+            holders(page, &self.holders);
         }
-        let story = story(self);
-        if !story.is_empty() {
+        life(page, self.life);
+        if !self.story.is_empty() {
             section(page, "What happened");
             let mut table = Table::new([("WHEN", Left), ("", Left), ("WHAT", Left)]);
-            for (at, what) in story {
-                table.row([date(at).into(), page.ago(at).into(), what.into()]);
+            for told in &self.story {
+                let what = told.what.as_str().into();
+                table.row([date(told.at).into(), page.ago(told.at).into(), what]);
             }
             page.table(2, table);
         }
+        blindness(page, &self.blind);
     }
 
     fn csv(&self, csv: &mut Csv) {
         csv.row([&"at", &"what"]);
-        for (at, what) in story(self) {
-            csv.row([&at, &what]);
+        for told in &self.story {
+            csv.row([&told.at, &told.what]);
         }
+    }
+}
+
+fn holders(page: &mut Page, holders: &[HolderAnswer]) {
+    let mut table = Table::new([("SOURCE", Left), ("ANSWER", Left), ("DETAIL", Left)]);
+    for holder in holders {
+        let style = match holder.answer {
+            Held::Yes => Style::Good,
+            Held::No => Style::Plain,
+            Held::Unknown => Style::Warning,
+        };
+        table.row([
+            holder.source.as_str().into(),
+            Cell::new(style, holder.answer.name()),
+            holder.detail.as_deref().unwrap_or_default().into(),
+        ]);
+    }
+    page.table(2, table);
+}
+
+fn life(page: &mut Page, life: Life) {
+    let signs = [
+        (life.assertion, "assertion of it"),
+        (life.probe, "probe for it"),
+        (life.packet, "IP packet from it"),
+    ];
+    let signs: Vec<String> = signs
+        .into_iter()
+        .filter_map(|(at, what)| Some(format!("{what} {}", page.ago(at?))))
+        .collect();
+    if !signs.is_empty() {
+        section(page, "Last signs of life");
+        page.text(2, Style::Plain, &joined(signs, ", "));
     }
 }
 
 fn section(page: &mut Page, heading: &str) {
     page.blank();
     page.text(0, Style::Bold, heading);
-}
-
-/// All that has a time, in its order.
-fn story(explain: &Explain) -> Vec<(Timestamp, String)> {
-    let mut story = Vec::new();
-    for lease in &explain.leases {
-        if let Some(since) = lease.since {
-            let was = leases::was(&lease.lease.holder, lease.damage);
-            let what = format!(
-                "the agent first saw the lease of {}: {was}",
-                lease.lease.store
-            );
-            story.push((since, what));
-        }
-    }
-    for claim in explain.claims.iter().map(|claim| &claim.claim) {
-        let mac = claim.mac;
-        let interface = claim.interface.as_deref().unwrap_or("a port that is gone");
-        let evidence = joined(&claim.evidence, ", ");
-        story.push((
-            claim.first_seen,
-            format!("{mac} first heard, on {interface}"),
-        ));
-        if claim.last_seen > claim.first_seen {
-            let what = format!("{mac} last heard, {} frames: {evidence}", claim.frames);
-            story.push((claim.last_seen, what));
-        }
-    }
-    for conflict in &explain.conflicts {
-        let mut before = None;
-        for step in &conflict.history {
-            let what = match (before, step.state) {
-                (_, ConflictState::Resolved) => format!("{} resolved", step.kind),
-                (None, ConflictState::Active) => format!("{}, {}", step.kind, step.severity),
-                (Some(_), ConflictState::Active) => {
-                    format!("becomes {}, {}", step.kind, step.severity)
-                }
-            };
-            before = Some(step);
-            story.push((step.at, what));
-        }
-    }
-    for event in &explain.events {
-        story.push((event.at, format!("{}: {}", event.kind, event.reason)));
-    }
-    let life = [
-        (explain.life.assertion, "last assertion of it"),
-        (explain.life.probe, "last probe for it"),
-        (explain.life.packet, "last IP packet from it"),
-    ];
-    for (at, what) in life {
-        story.extend(at.map(|at| (at, what.to_owned())));
-    }
-    story.sort_by_key(|(at, _)| *at);
-    story
 }

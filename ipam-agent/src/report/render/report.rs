@@ -1,5 +1,7 @@
 //! Conflicts first, each with all that a person needs to act; then the rest in short.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use jiff::Timestamp;
 
 use super::{Csv, Document, Maybe, blindness, joined, segments};
@@ -10,12 +12,18 @@ use crate::report::{
     },
     page::{
         Align::{Left, Right},
-        Cell, Page, Style, Table, count,
+        Cell, Page, Style, Table, abridged, count,
     },
 };
 
 /// More conflicts than this are listed one a line.
-const TOLD_IN_FULL: usize = 20;
+const TOLD_IN_FULL: usize = 8;
+/// On a screen no more than this are listed at all; into a pipe all are.
+const LISTED: usize = 40;
+/// So many kinds and segments are counted apart.
+const COUNTED: usize = 12;
+/// How wide a vendor's name may be; the JSON has all of it.
+const VENDOR_WIDTH: usize = 20;
 /// So many events are shown; the JSON has all.
 const EVENTS_SHOWN: usize = 20;
 
@@ -33,10 +41,14 @@ impl Document for Report {
             }
         } else {
             page.blank();
-            in_short(page, &self.conflicts);
+            by_kind_and_segment(page, &self.conflicts);
             page.blank();
-            let hint = "`ipam-agent explain ADDRESS` tells one in full.";
-            page.text(0, Style::Dim, hint);
+            in_short(page, &self.conflicts);
+            // Of a capture there is nobody to ask.
+            if self.captures.is_empty() {
+                let hint = "`ipam-agent explain ADDRESS` tells one in full.";
+                page.text(0, Style::Dim, hint);
+            }
         }
         events(page, &self.events);
         blindness(page, &self.blind);
@@ -90,20 +102,73 @@ impl Document for Report {
 }
 
 fn headline(page: &mut Page, report: &Report) {
-    let active = usize::try_from(report.summary.active).unwrap_or(usize::MAX);
-    let resolved = report.conflicts.len().saturating_sub(active);
-    let active_style = if active > 0 { Style::Bad } else { Style::Good };
-    let text = match (active, resolved) {
+    let of = |state| move |conflict: &&ConflictRecord| conflict.state == state;
+    let active: Vec<_> = { report.conflicts.iter() }
+        .filter(of(ConflictState::Active))
+        .collect();
+    let resolved = report.conflicts.len() - active.len();
+    let active_style = if active.is_empty() {
+        Style::Good
+    } else {
+        Style::Bad
+    };
+    let text = match (active.len(), resolved) {
         (0, 0) if report.blind.is_empty() => "No conflicts.".to_owned(),
         (0, 0) => "No conflicts where the agent could look.".to_owned(),
         (0, resolved) => format!("No conflicts now; {resolved} resolved."),
-        (active, 0) => format!("{}.", count(active, "conflict")),
-        (active, resolved) => format!("{}, {resolved} resolved.", count(active, "conflict")),
+        (number, resolved) => {
+            let conflicts = count(number, "conflict");
+            let severities = Severity::ALL.iter().filter_map(|severity| {
+                let of = active.iter().filter(|known| known.severity == *severity);
+                let number = of.count();
+                (number > 0).then(|| format!("{number} {severity}"))
+            });
+            let severities = joined(severities, ", ");
+            let more = match resolved {
+                0 => String::new(),
+                _ => format!("; {resolved} resolved"),
+            };
+            match active.as_slice() {
+                [one] => format!("{conflicts}, {}{more}.", one.severity),
+                _ => format!("{conflicts}: {severities}{more}."),
+            }
+        }
     };
     page.text(0, active_style, &text);
 }
 
-pub(super) fn severity_style(conflict: &ConflictRecord) -> Style {
+/// How many there are of which kind where, the most first.
+fn by_kind_and_segment(page: &mut Page, conflicts: &[ConflictRecord]) {
+    let mut counts = BTreeMap::<_, [usize; 2]>::new();
+    for conflict in conflicts {
+        let counts = counts.entry((conflict.kind, &conflict.segment));
+        let resolved = usize::from(conflict.state == ConflictState::Resolved);
+        counts.or_default()[resolved] += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|&(_, counts)| Reverse(counts));
+    let mut table = Table::new([
+        ("KIND", Left),
+        ("ACTIVE", Right),
+        ("RESOLVED", Right),
+        ("SEGMENT", Left),
+    ]);
+    let hidden = counts.len().saturating_sub(COUNTED);
+    for ((kind, segment), [active, resolved]) in counts.into_iter().take(COUNTED) {
+        table.row([
+            kind.name().into(),
+            active.to_string().into(),
+            resolved.to_string().into(),
+            segment.to_string().into(),
+        ]);
+    }
+    page.table(0, table);
+    if hidden > 0 {
+        page.text(0, Style::Dim, &format!("and {hidden} more like these"));
+    }
+}
+
+fn severity_style(conflict: &ConflictRecord) -> Style {
     match (conflict.state, conflict.severity) {
         (ConflictState::Resolved, _) => Style::Dim,
         (ConflictState::Active, Severity::Critical) => Style::Bad,
@@ -119,11 +184,21 @@ fn standing(conflict: &ConflictRecord) -> &'static str {
     }
 }
 
-pub(super) fn in_full(page: &mut Page, conflict: &ConflictRecord) {
+fn in_full(page: &mut Page, conflict: &ConflictRecord) {
+    headline_of(page, 0, conflict);
+    page.text(2, Style::Plain, &conflict.reason);
+    claims(page, 2, &conflict.claims);
+    for lease in &conflict.leases {
+        page.text(2, Style::Plain, &leased(lease));
+    }
+    facts(page, 2, conflict);
+}
+
+pub(super) fn headline_of(page: &mut Page, indent: usize, conflict: &ConflictRecord) {
     let style = severity_style(conflict);
     let address = conflict.address.to_string();
     page.line(
-        0,
+        indent,
         [
             Cell::new(style, standing(conflict).to_uppercase()),
             Cell::new(Style::Bold, conflict.kind.name()),
@@ -131,11 +206,10 @@ pub(super) fn in_full(page: &mut Page, conflict: &ConflictRecord) {
             conflict.segment.to_string().into(),
         ],
     );
-    page.text(2, Style::Plain, &conflict.reason);
-    claims(page, 2, &conflict.claims);
-    for lease in &conflict.leases {
-        page.text(2, Style::Plain, &leased(lease));
-    }
+}
+
+/// Since when, how often, until when, and under which id.
+pub(super) fn facts(page: &mut Page, indent: usize, conflict: &ConflictRecord) {
     let mut facts = vec![format!("since {}", page.ago(conflict.first_seen))];
     if conflict.changes > 0 {
         facts.push(format!("changed hands {}", times(conflict.changes)));
@@ -147,7 +221,7 @@ pub(super) fn in_full(page: &mut Page, conflict: &ConflictRecord) {
         facts.push(format!("resolved {}", page.ago(at)));
     }
     facts.push(format!("id {}", conflict.id));
-    page.text(2, Style::Dim, &joined(facts, ", "));
+    page.text(indent, Style::Dim, &joined(facts, ", "));
 }
 
 fn times(number: u64) -> String {
@@ -158,29 +232,41 @@ fn times(number: u64) -> String {
     }
 }
 
+/// Who claims an address. Where there is no room for both, vendors matter more than numbers.
 pub(super) fn claims(page: &mut Page, indent: usize, claims: &[ClaimRecord]) {
     if claims.is_empty() {
         return;
     }
-    let mut table = Table::new([
-        ("MAC", Left),
+    let vendors = claims.iter().any(|claim| claim.vendor.is_some());
+    let frames = page.is_wide() || !vendors;
+    let mut columns = vec![("MAC", Left)];
+    columns.extend(vendors.then_some(("VENDOR", Left)));
+    columns.extend([
         ("INTERFACE", Left),
         ("FIRST SEEN", Left),
         ("LAST SEEN", Left),
-        ("FRAMES", Right),
-        ("EVIDENCE", Left),
     ]);
+    columns.extend(frames.then_some(("FRAMES", Right)));
+    columns.push(("EVIDENCE", Left));
+    let mut table = Table::new(columns);
     for claim in claims {
-        table.row([
-            claim.mac.to_string().into(),
+        let mut cells = vec![Cell::from(claim.mac.to_string())];
+        cells.extend(vendors.then(|| vendor(claim, VENDOR_WIDTH).into()));
+        cells.extend([
             claim.interface.as_deref().unwrap_or("gone").into(),
             page.ago(claim.first_seen).into(),
             page.ago(claim.last_seen).into(),
-            claim.frames.to_string().into(),
-            joined(&claim.evidence, ", ").into(),
         ]);
+        cells.extend(frames.then(|| claim.frames.to_string().into()));
+        cells.push(joined(&claim.evidence, ", ").into());
+        table.row(cells);
     }
     page.table(indent, table);
+}
+
+/// The vendor in so many columns; empty of one that isn't known.
+pub(super) fn vendor(claim: &ClaimRecord, width: usize) -> String {
+    abridged(claim.vendor.as_deref().unwrap_or_default(), width)
 }
 
 fn leased(lease: &LeaseName) -> String {
@@ -193,7 +279,12 @@ fn leased(lease: &LeaseName) -> String {
     format!("leased to {holder} by {store}, {state}")
 }
 
+/// One a line, as they are sorted: the worst and the newest first.
 fn in_short(page: &mut Page, conflicts: &[ConflictRecord]) {
+    let shown = match page.is_screen() {
+        true => conflicts.len().min(LISTED),
+        false => conflicts.len(),
+    };
     let mut table = Table::new([
         ("SEVERITY", Left),
         ("KIND", Left),
@@ -202,7 +293,7 @@ fn in_short(page: &mut Page, conflicts: &[ConflictRecord]) {
         ("LAST SEEN", Left),
         ("WHO", Left),
     ]);
-    for conflict in conflicts {
+    for conflict in &conflicts[..shown] {
         let who = conflict.claims.iter().map(|claim| match &claim.interface {
             Some(interface) => format!("{} ({interface})", claim.mac),
             None => claim.mac.to_string(),
@@ -217,6 +308,12 @@ fn in_short(page: &mut Page, conflicts: &[ConflictRecord]) {
         ]);
     }
     page.table(0, table);
+    page.blank();
+    let hidden = conflicts.len() - shown;
+    if hidden > 0 {
+        let hint = format!("{hidden} more, no worse than these: `--output csv` lists all.");
+        page.text(0, Style::Bold, &hint);
+    }
 }
 
 fn events(page: &mut Page, events: &[EventRecord]) {

@@ -39,13 +39,19 @@ fn segment(name: &str, vlan: Option<u16>) -> SegmentName {
 }
 
 fn mac(last: u8) -> HardwareAddress {
-    let mac = ipam_common::Mac::new([2, 0, 0, 0, 0, last]);
+    // The second is a machine of its own, the others are made up as a pod's are.
+    let mac = match last {
+        2 => [0x3c, 0xec, 0xef, 0, 0, last],
+        _ => [2, 0, 0, 0, 0, last],
+    };
+    let mac = ipam_common::Mac::new(mac);
     HardwareAddress(mac.expect("unicast"))
 }
 
 fn claim(last: u8, interface: &str, first: i64, heard: i64) -> ClaimRecord {
     ClaimRecord {
         mac: mac(last),
+        vendor: crate::report::vendor(mac(last).0).map(str::to_owned),
         interface: Some(interface.to_owned()),
         first_seen: ago(first),
         last_seen: ago(heard),
@@ -98,11 +104,16 @@ fn conflict(number: u16) -> ConflictRecord {
         resolved_at: None,
         reason: match duplicate {
             true => format!(
-                "02:00:00:00:00:01 behind veth1a2b3c4d and 02:00:00:00:00:02 on mgmt-bo both use \
-                 {}: the first came back 0.3 s after the second spoke",
+                "{} is used by 02:00:00:00:00:01 on veth1a2b3c4d and 3c:ec:ef:00:00:02 (Super \
+                 Micro Computer) on mgmt-bo at once: they assert it in turns; \
+                 host-local:k8s-pod-network leased it to default/web-0 (02:00:00:00:00:01)",
                 address(number)
             ),
-            false => "nobody leased it, and it is inside 10.52.0.0/24".to_owned(),
+            false => format!(
+                "{} belongs to host-local:k8s-pod-network, which leased it to nobody, but \
+                 02:00:00:00:00:01 on veth1a2b3c4d asserts it",
+                address(number)
+            ),
         },
         changes: if duplicate { 9 } else { 0 },
         flapping: duplicate,
@@ -166,6 +177,7 @@ pub fn report(conflicts: u16) -> Report {
         last.state = ConflictState::Resolved;
         last.resolved_at = Some(ago(20));
     }
+    crate::report::compose::sort_conflicts(&mut conflicts);
     Report {
         schema: ReportSchema::V1,
         generated_at: now(),
@@ -332,6 +344,17 @@ pub fn explain() -> Explain {
         leases: lease_records().into_iter().take(1).collect(),
         conflicts: vec![conflict],
         events: vec![event(5000)],
+        story: vec![
+            StoryRecord {
+                at: ago(4000),
+                what: "02:00:00:00:00:01 on veth1a2b3c4d was first heard".to_owned(),
+            },
+            StoryRecord {
+                at: ago(130),
+                what: "a conflict opens: lease-mismatch, warning".to_owned(),
+            },
+        ],
+        blind: vec!["3 lines of the journal can't be read".to_owned()],
     }
 }
 
@@ -543,7 +566,7 @@ pub fn checks() -> [AddressCheck; 4] {
         check(
             BeingClaimed,
             Some((2, Evidence::ArpProbe)),
-            "being claimed by 02:00:00:00:00:02, which probes for it on mgmt-br",
+            "being claimed by 3c:ec:ef:00:00:02, which probes for it on mgmt-br",
         ),
         AddressCheck {
             own_interface: Some("mgmt-br".to_owned()),

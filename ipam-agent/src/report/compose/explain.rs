@@ -1,0 +1,111 @@
+//! All that is known of one address.
+
+use std::net::IpAddr;
+
+use ipam_common::Address;
+
+use super::{Composer, segment_name, sort_conflicts, story};
+use crate::{
+    engine::{leasebook::Record, time::Timestamp},
+    report::document::{
+        ConflictRecord, ConflictState, Explain, Held, HolderAnswer, LeaseRecord, Life, SegmentClaim,
+    },
+};
+
+impl Composer<'_> {
+    /// All that is known of one address.
+    pub fn explain(&self, known: Address) -> Explain {
+        let planner = self.engine.planner(self.now);
+        let address = known.ip();
+        let records: Vec<&Record> = self.engine.leases().of(&known).iter().collect();
+        let mut claims = Vec::new();
+        for (segment, at, entry) in self.engine.entries() {
+            if at == known {
+                claims.extend(entry.claims.iter().map(|claim| SegmentClaim {
+                    segment: segment_name(segment),
+                    claim: self.claim(claim),
+                }));
+            }
+        }
+        let mut conflicts: Vec<ConflictRecord> = self
+            .engine
+            .conflicts()
+            .filter(|case| case.address == known)
+            .map(|case| self.conflict(case))
+            .collect();
+        sort_conflicts(&mut conflicts);
+        let leases: Vec<LeaseRecord> = records
+            .iter()
+            .map(|record| self.lease(&planner, record))
+            .collect();
+        let events = self.events(|event| event.address == known);
+        let stamps = records.first().map(|record| record.stamps);
+        let stamp = |at: u64| (at > 0).then(|| self.clock.at(Timestamp(at)));
+        Explain {
+            schema: Default::default(),
+            generated_at: self.clock.at(self.now),
+            host: self.host.into(),
+            address,
+            verdict: verdict_of(address, &conflicts, &leases, &claims),
+            life: stamps.map_or(Life::default(), |stamps| Life {
+                assertion: stamp(stamps.assertion),
+                probe: stamp(stamps.probe),
+                packet: stamp(stamps.packet),
+            }),
+            holders: self.holders(&records),
+            story: self.story(&records, &claims, &conflicts, &events),
+            leases,
+            claims,
+            conflicts,
+            events,
+            blind: self.stores_down(),
+        }
+    }
+
+    fn holders(&self, records: &[&Record]) -> Vec<HolderAnswer> {
+        let pass = self.engine.last_pass();
+        let held = records.iter().find_map(|record| record.held);
+        let answered = pass.sources.iter().map(|source| HolderAnswer {
+            source: source.name().to_owned(),
+            answer: if held.is_some() { Held::Yes } else { Held::No },
+            detail: held.flatten().and_then(|ifindex| {
+                let port = self.engine.topology().ports.get(&ifindex)?;
+                Some(format!("configured behind {}", port.name))
+            }),
+        });
+        let down = pass.down.iter().map(|(source, why)| HolderAnswer {
+            source: source.name().to_owned(),
+            answer: Held::Unknown,
+            detail: Some(why.clone()),
+        });
+        answered.chain(down).collect()
+    }
+}
+
+fn verdict_of(
+    address: IpAddr,
+    conflicts: &[ConflictRecord],
+    leases: &[LeaseRecord],
+    claims: &[SegmentClaim],
+) -> String {
+    let conflict = conflicts.first();
+    if let Some(conflict) = conflict.filter(|conflict| conflict.state == ConflictState::Active) {
+        return conflict.reason.clone();
+    }
+    let last = claims.iter().max_by_key(|claim| claim.claim.last_seen);
+    let now = match (leases, last) {
+        ([], None) => format!("nobody leased {address} and nobody was heard with it"),
+        ([], Some(claim)) => format!(
+            "{address} is used by {}; no store that is read leased it",
+            story::name(&claim.claim)
+        ),
+        ([lease, ..], _) => format!(
+            "{address} is leased to {} by {} and {}: {}",
+            lease.lease.holder, lease.lease.store, lease.lease.state, lease.reason
+        ),
+    };
+    match conflict {
+        Some(over) => format!("{now}; its {} is over", over.kind),
+        None => now,
+    }
+}

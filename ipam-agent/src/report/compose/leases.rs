@@ -1,0 +1,123 @@
+//! Leases, and who is on the wires.
+
+use ipam_common::Address;
+
+use super::{Composer, holder_name, segment_name};
+use crate::{
+    engine::{
+        leasebook::Record,
+        plan::{Blocker, Reason},
+        reclaim::{self, Planner},
+        segment::Segment,
+    },
+    report::document::{
+        AddressRecord, Addresses, LeaseCounts, LeaseName, LeaseRecord, LeaseState, Leases,
+    },
+};
+
+impl Composer<'_> {
+    /// Every lease.
+    pub fn leases(&self) -> Leases {
+        let planner = self.engine.planner(self.now);
+        let mut leases: Vec<LeaseRecord> = self
+            .engine
+            .leases()
+            .iter()
+            .map(|record| self.lease(&planner, record))
+            .collect();
+        leases.sort_by(|a, b| {
+            (&a.lease.store, a.lease.address).cmp(&(&b.lease.store, b.lease.address))
+        });
+        Leases {
+            schema: Default::default(),
+            generated_at: self.clock.at(self.now),
+            host: self.host.into(),
+            blind: self.stores_down(),
+            leases,
+        }
+    }
+
+    /// Who is on the wires.
+    pub fn addresses(&self) -> Addresses {
+        let mut addresses = Vec::new();
+        for (segment, address, entry) in self.engine.entries() {
+            for claim in &entry.claims {
+                addresses.push(AddressRecord {
+                    address: address.ip(),
+                    segment: segment_name(segment),
+                    claim: self.claim(claim),
+                    leases: self.lease_names(segment, address),
+                });
+            }
+        }
+        addresses.sort_by(|a, b| {
+            (&a.segment, a.address, a.claim.mac).cmp(&(&b.segment, b.address, b.claim.mac))
+        });
+        Addresses {
+            schema: Default::default(),
+            generated_at: self.clock.at(self.now),
+            host: self.host.into(),
+            addresses,
+        }
+    }
+
+    pub(super) fn lease(&self, planner: &Planner<'_>, record: &Record) -> LeaseRecord {
+        let blockers = planner.plan_blockers(record);
+        let state = lease_state(planner.state(record));
+        LeaseRecord {
+            lease: self.lease_name(record, state),
+            segment: planner.segment(record).ok().map(|s| segment_name(&s)),
+            damage: record.lease.damage,
+            reason: match why(state, &blockers) {
+                Some(blocker) => blocker.to_string(),
+                None => String::from("nobody uses it: `reclaim apply` gives it back"),
+            },
+            since: Some(self.clock.at(record.since)),
+            last_heard: planner.last_life(record).map(|at| self.clock.at(at)),
+            blockers: blockers.iter().map(|b| self.blocker(b)).collect(),
+        }
+    }
+
+    pub(super) fn lease_name(&self, record: &Record, state: LeaseState) -> LeaseName {
+        LeaseName {
+            store: record.lease.store.to_string(),
+            address: record.lease.address.ip(),
+            holder: holder_name(&record.lease.holder),
+            state,
+        }
+    }
+
+    pub(super) fn lease_names(&self, segment: &Segment, address: Address) -> Vec<LeaseName> {
+        let records = self.engine.leases_in(segment, address);
+        records
+            .into_iter()
+            .map(|record| self.lease_name(record, lease_state(self.engine.state(record, self.now))))
+            .collect()
+    }
+
+    pub(super) fn lease_counts(&self) -> LeaseCounts {
+        let planner = self.engine.planner(self.now);
+        let records = self.engine.leases().iter();
+        records
+            .map(|record| lease_state(planner.state(record)))
+            .collect()
+    }
+}
+
+fn lease_state(state: reclaim::LeaseState) -> LeaseState {
+    match state {
+        reclaim::LeaseState::Active => LeaseState::Active,
+        reclaim::LeaseState::Quiet => LeaseState::Quiet,
+        reclaim::LeaseState::Stale => LeaseState::Stale,
+        reclaim::LeaseState::Unknown => LeaseState::Unknown,
+    }
+}
+
+/// What says most of why a lease is in this state: of one in use who uses it, even where
+/// weightier things stand against its release.
+fn why(state: LeaseState, blockers: &[Blocker]) -> Option<&Blocker> {
+    let is_life = |blocker: &&Blocker| matches!(blocker.reason, Reason::Seen | Reason::Holder);
+    let life = blockers.iter().find(is_life);
+    life.filter(|_| state == LeaseState::Active)
+        .or(blockers.first())
+}

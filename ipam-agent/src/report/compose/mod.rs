@@ -1,0 +1,151 @@
+//! From the engine's state to documents: names instead of numbers, wall time instead of
+//! the engine's.
+
+mod conflicts;
+mod explain;
+mod history;
+mod leases;
+mod plan;
+mod story;
+mod watch;
+
+use jiff::Timestamp as WallTime;
+
+use super::document::{
+    ConflictRecord, HolderName, Report, SegmentName, SegmentRecord, Segments, Summary,
+};
+use crate::engine::{Engine, lease::Holder, segment::Segment, time::Timestamp};
+
+pub use self::{conflicts::sort_conflicts, history::history_entry};
+
+/// When the engine's clock began, in wall time, nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WallClock(pub i128);
+
+impl WallClock {
+    /// The wall time of an engine's time.
+    pub fn at(self, at: Timestamp) -> WallTime {
+        WallTime::from_nanosecond(self.0 + i128::from(at.0)).unwrap_or(WallTime::MAX)
+    }
+}
+
+/// Makes documents of the engine's state.
+pub struct Composer<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// Its clock.
+    pub clock: WallClock,
+    /// Now, on its clock.
+    pub now: Timestamp,
+    /// The host's name.
+    pub host: &'a str,
+    /// The kernel's boot id; `None` in a replay.
+    pub boot: Option<&'a str>,
+    /// Why the agent couldn't look at all, beyond what the engine knows.
+    pub blind: &'a [String],
+}
+
+impl Composer<'_> {
+    /// What is wrong.
+    pub fn report(&self) -> Report {
+        let mut conflicts: Vec<ConflictRecord> = self
+            .engine
+            .conflicts()
+            .map(|case| self.conflict(case))
+            .collect();
+        sort_conflicts(&mut conflicts);
+        Report {
+            schema: Default::default(),
+            generated_at: self.clock.at(self.now),
+            host: self.host.into(),
+            boot_id: self.boot.map(str::to_owned),
+            blind: self.blind(),
+            segments: self.segment_records(),
+            summary: Summary::of(&conflicts),
+            conflicts,
+            events: self.events(|_| true),
+            leases: self.lease_counts(),
+            captures: Vec::new(),
+        }
+    }
+
+    /// What is watched.
+    pub fn segments(&self) -> Segments {
+        Segments {
+            schema: Default::default(),
+            generated_at: self.clock.at(self.now),
+            host: self.host.into(),
+            segments: self.segment_records(),
+        }
+    }
+
+    fn segment_records(&self) -> Vec<SegmentRecord> {
+        let topology = self.engine.topology();
+        let counts = self.engine.counts();
+        self.engine
+            .segments()
+            .iter()
+            .map(|segment| {
+                let since = self.engine.covered_since(segment, self.now);
+                SegmentRecord {
+                    segment: segment_name(segment),
+                    complete: since.is_ok(),
+                    watched_since: since.ok().map(|at| self.clock.at(at)),
+                    lost: counts.lost.saturating_add(counts.unsegmented),
+                    evicted: counts.evicted,
+                    interfaces: {
+                        let ports = topology.ports_of(segment);
+                        let watched = ports.filter(|(_, port)| port.wanted);
+                        let mut names: Vec<String> =
+                            watched.map(|(_, port)| port.name.to_string()).collect();
+                        names.sort();
+                        names
+                    },
+                }
+            })
+            .collect()
+    }
+
+    /// Why the agent could not look everywhere.
+    fn blind(&self) -> Vec<String> {
+        let mut blind = self.blind.to_vec();
+        for segment in self.engine.segments() {
+            if let Err(why) = self.engine.covered_since(&segment, self.now) {
+                blind.push(format!("{segment}: {why}"));
+            }
+        }
+        blind.extend(self.stores_down());
+        blind.dedup();
+        blind
+    }
+
+    fn stores_down(&self) -> Vec<String> {
+        let leases = self.engine.leases();
+        let stores = leases.stores().iter();
+        let down =
+            stores.filter_map(|(name, store)| Some(format!("{name}: {}", store.failed.as_ref()?)));
+        down.chain(leases.failing().map(str::to_owned)).collect()
+    }
+}
+
+fn segment_name(segment: &Segment) -> SegmentName {
+    SegmentName {
+        name: segment.name.to_string(),
+        vlan: segment.vlan,
+        outer_vlan: segment.outer_vlan,
+    }
+}
+
+fn holder_name(holder: &Holder) -> HolderName {
+    let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
+    HolderName {
+        container_id: text(&holder.container_id),
+        interface: text(&holder.interface),
+        pod: text(&holder.pod),
+        mac: holder.mac.map(Into::into),
+        host_interface: text(&holder.host_interface),
+    }
+}
+
+#[cfg(test)]
+mod tests;
