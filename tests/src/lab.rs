@@ -197,23 +197,31 @@ impl Lab {
     /// `port` here. It has no address and says nothing by itself.
     pub fn guest(&self, name: &str, port: &str, bridge: &str) -> Result<Netns> {
         let guest = self.pod(name)?;
-        let add = ["link", "add", port, "type", "veth", "peer", "name", "eth0"];
-        ip(&[&add[..], &["netns", name]].concat())?;
+        self.plug(&guest, "eth0", port, bridge)?;
+        Ok(guest)
+    }
+
+    /// Gives a guest an interface: the other end of `port`, which is put on the bridge.
+    pub fn plug(&self, guest: &Netns, interface: &str, port: &str, bridge: &str) -> Result<()> {
+        let name = guest.name();
+        let add = ["link", "add", port, "type", "veth", "peer", "name"];
+        ip(&[&add[..], &[interface, "netns", name]].concat())?;
         guest.inside(|| {
             // Else its kernel solicits routers.
-            fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0")?;
-            fs::write("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode", "1")?;
+            let conf = Path::new("/proc/sys/net/ipv6/conf").join(interface);
+            fs::write(conf.join("accept_dad"), "0")?;
+            fs::write(conf.join("addr_gen_mode"), "1")?;
             Ok(())
         })?;
-        ip(&["-n", name, "link", "set", "eth0", "up"])?;
+        ip(&["-n", name, "link", "set", interface, "up"])?;
         ip(&["link", "set", port, "master", bridge, "up"])?;
         // Until the kernel has acted on the carrier it drops what is sent, without a word.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !run("ip", &["-n", name, "link", "show", "eth0"])?.contains("state UP") {
+        while !run("ip", &["-n", name, "link", "show", interface])?.contains("state UP") {
             ensure!(Instant::now() < deadline, "{name} has no carrier");
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(guest)
+        Ok(())
     }
 }
 

@@ -50,6 +50,8 @@ use ipam_common::{
 
 use crate::frames;
 
+mod lease_file;
+pub mod live;
 mod recorded;
 mod setting;
 pub(crate) mod words;

@@ -1,5 +1,6 @@
 //! What is a conflict, and what is not, scenario by scenario: frames go through the real
-//! parser and the real engine; time is the script's.
+//! parser and the real engine; time is the script's. The same scripts are then replayed as
+//! captures, and played on real veths (`live`).
 
 #[path = "scenarios/confirm.rs"]
 mod confirm;
@@ -7,10 +8,14 @@ mod confirm;
 mod exempt;
 #[path = "scenarios/leases.rs"]
 mod leases;
+#[path = "scenarios/live.rs"]
+mod live;
 #[path = "scenarios/probes.rs"]
 mod probes;
 #[path = "scenarios/reserved.rs"]
 mod reserved;
+#[path = "scenarios/short.rs"]
+mod short;
 #[path = "scenarios/stations.rs"]
 mod stations;
 #[path = "scenarios/telling.rs"]
@@ -37,6 +42,7 @@ fn tells_in(family: Family, script: &str, expected: &str) -> World {
     let told: Vec<&str> = world.told().lines().collect();
     assert_eq!(told, expected, "{family:?}");
     World::same_as_capture(family, script).unwrap_or_else(|error| panic!("{error:#}"));
+    live::collect(family, script);
     world
 }
 

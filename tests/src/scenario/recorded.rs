@@ -1,6 +1,6 @@
 //! A script as a capture and a lease file, and what a replay of them tells.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 use ipam_agent::{
@@ -11,7 +11,8 @@ use ipam_agent::{
 use jiff::Timestamp as WallTime;
 
 use super::{
-    BRIDGE, Family, SECOND, Script, World, clock, frame_of, seconds, setting::PORTS, words,
+    BRIDGE, Family, SECOND, Script, World, clock, frame_of, lease_file::LeaseFile, seconds,
+    setting::PORTS, words,
 };
 use crate::{
     capture::{ETHERNET, Endian, Ng},
@@ -20,7 +21,7 @@ use crate::{
 use ipam_agent::engine::time::Timestamp;
 
 /// For how long a replay's clock goes on after the last frame.
-const AFTER: u64 = 5 * SECOND;
+pub(super) const AFTER: u64 = 5 * SECOND;
 
 /// A script as files.
 #[derive(Clone, Debug)]
@@ -37,9 +38,13 @@ pub struct Recording {
 /// addresses of this host, and leases that change.
 pub fn recorded(family: Family, script: &str) -> Result<Option<Recording>> {
     let script = Script::read(script)?;
-    let Some(leases) = lease_file(family, &script.setting)? else {
-        return Ok(None);
-    };
+    let mut leases = LeaseFile::new(&[family]);
+    for line in &script.setting {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if !leases.set(&words)? {
+            return Ok(None);
+        }
+    }
     let mut capture = Ng::new(Endian::Little);
     for port in PORTS {
         capture = capture.interface_with(ETHERNET, Some(port), &[(9, vec![9])]);
@@ -64,7 +69,7 @@ pub fn recorded(family: Family, script: &str) -> Result<Option<Recording>> {
     }
     Ok(Some(Recording {
         capture: capture.bytes,
-        leases,
+        leases: leases.text()?,
         end,
     }))
 }
@@ -72,66 +77,6 @@ pub fn recorded(family: Family, script: &str) -> Result<Option<Recording>> {
 /// A frame that says nothing of an address, and when it was captured.
 fn nobody() -> Vec<u8> {
     frames::ethernet(frames::BROADCAST, frames::mac(1), 0x88cc, &[0; 46])
-}
-
-fn lease_file(family: Family, setting: &[&str]) -> Result<Option<String>> {
-    let mut parts: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    parts.insert("leases", Vec::new());
-    let mut add = |part, item| parts.entry(part).or_default().push(item);
-    let mac = |name: &str| Ok::<_, anyhow::Error>(format!("\"{}\"", words::mac(name)?));
-    for line in setting {
-        let what: Vec<&str> = line.split_whitespace().collect();
-        match what[..] {
-            ["lease", address, holder] => {
-                let address = family.address(address)?.ip();
-                let holder = mac(holder)?;
-                add("leases", format!("address: \"{address}\", mac: {holder}"));
-            }
-            ["pool", ref more @ ..] => {
-                let ip = |name| Ok::<_, anyhow::Error>(family.address(name)?.ip());
-                let mut pool = format!("cidr: \"{}\"", family.prefix());
-                match *more {
-                    ["gateway", gateway, ref known @ ..] => {
-                        let _ = write!(pool, ", gateway: \"{}\"", ip(gateway)?);
-                        for known in known {
-                            let _ = write!(pool, ", gateway_mac: {}", mac(known)?);
-                        }
-                    }
-                    ["excluding", first, last] => {
-                        let (first, last) = (ip(first)?, ip(last)?);
-                        let _ = write!(pool, ", exclude: [\"{first}-{last}\"]");
-                    }
-                    _ => {}
-                }
-                add("pools", pool);
-            }
-            ["owner", ref macs @ ..] => {
-                let macs: Result<Vec<_>> = macs.iter().map(|name| mac(name)).collect();
-                add("owners", format!("name: one, macs: [{}]", macs?.join(", ")));
-            }
-            ["exempt", who, address] => {
-                let address = family.address(address)?.ip();
-                let width = if address.is_ipv4() { 32 } else { 128 };
-                let who = mac(who)?;
-                let item =
-                    format!("addresses: [\"{address}/{width}\"], macs: [{who}], reason: said so");
-                add("exempt", item);
-            }
-            _ => return Ok(None),
-        }
-    }
-    let mut text = String::new();
-    for (part, items) in parts {
-        let items: Vec<String> = items
-            .iter()
-            .map(|item| format!("  - {{ {item} }}"))
-            .collect();
-        match items[..] {
-            [] => writeln!(text, "{part}: []")?,
-            _ => writeln!(text, "{part}:\n{}", items.join("\n"))?,
-        }
-    }
-    Ok(Some(text))
 }
 
 impl Recording {
@@ -207,7 +152,7 @@ impl Recording {
     }
 }
 
-fn place(segment: &SegmentName, address: &str) -> String {
+pub(super) fn place(segment: &SegmentName, address: &str) -> String {
     match segment.vlan {
         Some(vlan) => format!("{address}.{vlan}"),
         None => address.to_owned(),

@@ -23,7 +23,7 @@ use super::{BRIDGE, Family, World, words};
 pub(super) const PORTS: [&str; 7] = ["vA", "vB", "vC", "vD", "vE", "vF", "up"];
 /// The bridge's ifindex, and its own MAC's name.
 const BRIDGE_INDEX: u32 = 100;
-const HOST: &str = "H";
+pub(super) const HOST: &str = "H";
 
 impl World {
     /// A bridge with ports and nobody on it.

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, bail};
 use ipam_common::{Address, Mac};
+use serde::{Deserialize, Serialize};
 
 use crate::frames::{self, Arp, Nd, flags};
 
 /// Which of the two protocols the frames are of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Family {
     /// ARP.
     V4,
