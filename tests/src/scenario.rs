@@ -211,6 +211,7 @@ impl World {
             .with_context(|| format!("no port {port}"))?;
         Ok(match parse(&Captured::new(frame)) {
             Parsed::Sighting(sighting) => Some(Seen {
+                again: false,
                 at,
                 ifindex,
                 sighting,

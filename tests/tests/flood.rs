@@ -58,6 +58,7 @@ impl Wire {
         self.now = self.now + Duration::from_micros(1);
         let [a, b, c, d] = mac.to_be_bytes();
         let seen = Seen {
+            again: false,
             at: self.now,
             ifindex: PORT,
             sighting: Sighting {

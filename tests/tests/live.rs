@@ -534,3 +534,23 @@ fn exit_statuses_are_those_of_the_contract() {
         Ok(())
     });
 }
+
+#[test]
+fn frames_are_counted_once_though_a_return_is_told_with_who_spoke_before() {
+    in_lab(|lab| {
+        let (_net, pods, daemon) = host(lab, &["one", "two"])?;
+        let address: IpAddr = "172.31.0.9".parse()?;
+        for _ in 0..3 {
+            for pod in &pods {
+                pod.claims(address)?;
+            }
+        }
+        conflict(&daemon, address, "duplicate-address")?;
+        daemon.wait_for("three frames of each", PATIENCE, "addresses", |told| {
+            let claims = list(told, "addresses").filter(|claim| claim["address"] == "172.31.0.9");
+            let frames: Vec<_> = claims.map(|claim| claim["frames"].clone()).collect();
+            (frames == [3, 3]).then_some(())
+        })?;
+        Ok(())
+    });
+}

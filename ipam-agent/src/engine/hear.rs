@@ -33,7 +33,7 @@ impl Engine {
             strong: !sighting.evidence.is_weak(),
             kinds: sighting.evidence.bit(),
             answers: asker.filter(|_| answers),
-            total: None,
+            total: seen.again.then_some(1),
         };
         let Some(place) = self.place(sighting.address, sighting.tags, &heard) else {
             return;
@@ -116,7 +116,7 @@ impl Engine {
     /// Notes by which port a station spoke. A frame that somebody else's MAC sent says
     /// nothing of that, and a virtual router is wherever its master is.
     fn station(&mut self, place: Place, heard: &Heard, seen: &Seen, now: Timestamp) {
-        if seen.sighting.ether_src == heard.mac.bytes() {
+        if !seen.again && seen.sighting.ether_src == heard.mac.bytes() {
             self.station_heard(place, heard, now);
         }
     }

@@ -27,6 +27,9 @@ pub struct Seen {
     pub ifindex: u32,
     /// What the frame says.
     pub sighting: Sighting,
+    /// It is told once more, beside another: of who spoke before. It is no frame more, and
+    /// who sent it isn't known.
+    pub again: bool,
 }
 
 /// Everything that the engine learns.

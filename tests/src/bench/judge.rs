@@ -217,6 +217,7 @@ fn seen(segment: u32, number: u32, machine: u8, at: Timestamp) -> Seen {
     let mac = mac(segment, number, machine).unwrap_or_else(|error| panic!("{error}"));
     let address = address(segment, number).unwrap_or_else(|error| panic!("{error}"));
     Seen {
+        again: false,
         at,
         ifindex: segment + 1,
         sighting: Sighting {

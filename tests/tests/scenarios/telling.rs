@@ -39,6 +39,7 @@ fn announced(n: u8, at: u64) -> Seen {
     let mac = Mac::new([2, 0, 0, 0, 0, n]).expect("unicast");
     let address = Address::from_ip([10, 0, 0, 5].into()).expect("claimable");
     Seen {
+        again: false,
         at: Timestamp(at * 1_000_000),
         ifindex: n.into(),
         sighting: Sighting {

@@ -158,6 +158,7 @@ impl Judge {
             self.engine.handle(Input::Attached { ifindex }, self.now);
         }
         let seen = Seen {
+            again: false,
             at,
             ifindex,
             sighting,

@@ -120,6 +120,7 @@ impl World {
     fn announces(&mut self, seconds: f64, (ifindex, mac): (u32, [u8; 6])) {
         self.at(seconds);
         let seen = Seen {
+            again: false,
             at: self.now,
             ifindex,
             sighting: Sighting {

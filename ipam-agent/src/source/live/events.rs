@@ -85,6 +85,7 @@ fn sightings(event: &Event) -> Option<(Option<Seen>, Seen)> {
             ether_dst: event.ether_dst,
             nonce: (event.nonce != [0; 6]).then_some(event.nonce),
         },
+        again: false,
     };
     let previous = match event.previous {
         Speaker { at: 0, .. } => None,
@@ -111,6 +112,7 @@ fn previous(address: Address, speaker: &Speaker) -> Option<Seen> {
             ether_dst: speaker.ether_dst,
             nonce: None,
         },
+        again: true,
     })
 }
 
