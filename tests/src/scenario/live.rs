@@ -80,6 +80,9 @@ impl Live {
         if let Some(why) = unplayable {
             return Ok(Self::Nothing(why));
         }
+        if setting.iter().any(|line| line.starts_with("quiet ")) {
+            return Ok(Self::Nothing("its windows are configured otherwise"));
+        }
         let all = scenes.len();
         let last = seconds(&LAST.to_string())?;
         scenes.retain(|(at, _)| *at <= last);
