@@ -123,6 +123,14 @@ pub fn measure(names: &[String]) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// A field of `/proc/PID/status` that is in KiB, in MiB.
+fn mebibytes(status: &str, field: &str) -> Result<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    let kib: f64 = kib.with_context(|| format!("no {field}"))?.parse()?;
+    Ok(kib / 1024.0)
+}
+
 /// The middle one, of an even number the upper; 0 of none.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

@@ -6,9 +6,9 @@
 
 use std::{fs, thread, time::Duration};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 
-use super::{Figure, in_lab, wire::Watched};
+use super::{Figure, in_lab, mebibytes, wire::Watched};
 use crate::{
     lab::ip,
     process::cpu_seconds,
@@ -44,12 +44,7 @@ pub fn figures() -> Result<Vec<Figure>> {
         thread::sleep(MEASURE);
         let used = cpu_seconds(pid)? - before;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let mib = |field: &str| -> Result<f64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(field));
-            let kib = line.and_then(|line| line.split_whitespace().nth(1));
-            let kib: f64 = kib.with_context(|| format!("no {field}"))?.parse()?;
-            Ok(kib / 1024.0)
-        };
+        let mib = |field| mebibytes(&status, field);
         eprintln!(
             "  {:.1} MiB: {:.1} heap and stacks, {:.1} the program, {:.1} shared; {used:.2} s of CPU in {} s",
             mib("VmRSS")?,

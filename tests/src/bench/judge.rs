@@ -25,7 +25,7 @@ use ipam_agent::engine::{
 use ipam_common::{Address, Evidence, Mac, Sighting, sighting::Tags};
 use nix::time::ClockId;
 
-use super::{Figure, median};
+use super::{Figure, mebibytes, median};
 use crate::scenario;
 
 const SEGMENTS: u32 = 1_000;
@@ -114,11 +114,7 @@ fn cpu_time() -> Result<Duration> {
 }
 
 fn memory(field: &str) -> Result<f64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    let kib: f64 = kib.with_context(|| format!("no {field}"))?.parse()?;
-    Ok(kib / 1024.0)
+    mebibytes(&fs::read_to_string("/proc/self/status")?, field)
 }
 
 fn drain(engine: &mut Engine) {
