@@ -189,9 +189,8 @@ fn answers(seen: &Seen, asker: Mac) -> bool {
     let sighting = &seen.sighting;
     let to_all = sighting.ether_dst[0] & 1 != 0;
     match sighting.evidence {
-        Evidence::ArpReply => to_all || sighting.ether_dst == asker.bytes(),
         Evidence::ArpAnnouncement | Evidence::ArpGratuitousReply => true,
-        Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement => {
+        Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement => {
             to_all || sighting.ether_dst == asker.bytes()
         }
         _ => false,

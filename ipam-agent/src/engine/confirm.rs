@@ -7,10 +7,9 @@ use ipam_common::{Address, Mac, sighting::Tags};
 
 use super::{
     Engine,
-    conflict::{Conflict, Severity},
+    conflict::Severity,
     conflict_of,
     input::Command,
-    judge::Judge,
     runs::RETURN_WINDOW,
     segment::Segment,
     table::{Entry, Place},
@@ -107,18 +106,9 @@ impl Engine {
             return;
         };
         let place = (id, address);
-        let judge = Judge {
-            topology: &self.topology,
-            owners: &self.owners,
-            leases: &self.leases,
-            scopes: &self.scopes,
-            windows: self.settings.windows,
-        };
-        let Some(entry) = self.table.get_mut(&place) else {
-            return;
-        };
-        judge.confirmed(entry, answered, now);
-        self.judge(place, None, None, now);
+        self.found(place, now, |judge, entry| {
+            judge.confirmed(entry, answered, now)
+        });
     }
 }
 
@@ -131,13 +121,11 @@ fn is_open_question(entry: &Entry, now: Timestamp) -> bool {
     if contest.asked_at.is_some_and(|at| now.since(at) < AGAIN) {
         return false;
     }
-    let doubtful =
-        |conflict: &Conflict| conflict.is_active() && conflict.severity != Severity::Critical;
-    let conflict = conflict_of(entry);
-    let critical = conflict.is_some_and(|c| c.is_active() && c.severity == Severity::Critical);
-    let changed = contest
-        .runs
-        .last()
-        .is_some_and(|run| now.since(run.first) < RETURN_WINDOW);
-    conflict.is_some_and(doubtful) || (changed && !critical)
+    match conflict_of(entry).filter(|conflict| conflict.is_active()) {
+        Some(conflict) => conflict.severity != Severity::Critical,
+        None => contest
+            .runs
+            .last()
+            .is_some_and(|run| now.since(run.first) < RETURN_WINDOW),
+    }
 }

@@ -348,7 +348,7 @@ const MAX_STEPS: usize = 32;
 
 impl Conflict {
     /// Note a step, if it is one.
-    pub(super) fn step(&mut self, at: Timestamp) {
+    fn step(&mut self, at: Timestamp) {
         let step = Step {
             at,
             kind: self.verdict.kind(),
@@ -363,6 +363,46 @@ impl Conflict {
             self.steps.remove(1);
         }
         self.steps.push(step);
+    }
+
+    /// One that begins now, with its first step.
+    pub(super) fn begin(
+        segment: &Segment,
+        about: About,
+        verdict: Verdict,
+        severity: Severity,
+        first_seen: Timestamp,
+        last_seen: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        let mut conflict = Self {
+            id: conflict_id(segment, about, first_seen),
+            verdict,
+            severity,
+            first_seen,
+            last_seen,
+            opened: now,
+            resolved: None,
+            steps: Vec::new(),
+        };
+        conflict.step(now);
+        conflict
+    }
+
+    /// Goes on as this; whether it had been over.
+    pub(super) fn go_on(
+        &mut self,
+        verdict: Verdict,
+        severity: Severity,
+        last_seen: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        let back = self.resolved.take().is_some();
+        self.verdict = verdict;
+        self.severity = severity;
+        self.last_seen = last_seen;
+        self.step(now);
+        back
     }
 
     /// Ends it; whether it wasn't over.
@@ -394,7 +434,7 @@ pub enum About {
 
 /// An id that a conflict has for good: a hash of what it is about and when it began, so
 /// that a replay of the same frames gives the same id.
-pub(super) fn conflict_id(segment: &Segment, about: About, first_seen: Timestamp) -> Arc<str> {
+fn conflict_id(segment: &Segment, about: About, first_seen: Timestamp) -> Arc<str> {
     // FNV-1a, 64 bits.
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut eat = |bytes: &[u8]| {

@@ -141,14 +141,7 @@ impl Engine {
             return;
         };
         let own = &self.topology.own_macs;
-        let arp = matches!(
-            sighting.evidence,
-            Evidence::ArpRequest
-                | Evidence::ArpReply
-                | Evidence::ArpAnnouncement
-                | Evidence::ArpGratuitousReply
-        );
-        if !arp
+        if !sighting.evidence.is_arp()
             || self.owners.of(source, own) == self.owners.of(sighting.mac, own)
             || [source, sighting.mac].into_iter().any(is_virtual_router)
             || self.owners.is_exempt(place.1, sighting.mac)

@@ -271,6 +271,29 @@ impl Engine {
         self.next_pass = Some(now);
     }
 
+    /// Notes who was found to have an address, and judges it.
+    fn found(&mut self, place: Place, now: Timestamp, note: impl FnOnce(&Judge<'_>, &mut Entry)) {
+        if self.with_judge(&place, note).is_some() {
+            self.judge(place, None, None, now);
+        }
+    }
+
+    /// Applies the rules to an entry, if there is one at that place.
+    fn with_judge<T>(
+        &mut self,
+        place: &Place,
+        act: impl FnOnce(&Judge<'_>, &mut Entry) -> T,
+    ) -> Option<T> {
+        let judge = Judge {
+            topology: &self.topology,
+            owners: &self.owners,
+            leases: &self.leases,
+            scopes: &self.scopes,
+            windows: self.settings.windows,
+        };
+        Some(act(&judge, self.table.get_mut(place)?))
+    }
+
     fn judge(
         &mut self,
         place: Place,
@@ -279,19 +302,14 @@ impl Engine {
         now: Timestamp,
     ) {
         let segment = self.table.segment(place.0).clone();
-        let judge = Judge {
-            topology: &self.topology,
-            owners: &self.owners,
-            leases: &self.leases,
-            scopes: &self.scopes,
-            windows: self.settings.windows,
-        };
-        let Some(entry) = self.table.get_mut(&place) else {
+        let judged = self.with_judge(&place, |judge, entry| {
+            let before = entry.contest.as_ref().and_then(|contest| contest.deadline);
+            let judged = judge.judge(&segment, place.1, entry, heard, now);
+            (before, judged, conflict_of(entry).cloned())
+        });
+        let Some((before, judged, conflict)) = judged else {
             return;
         };
-        let before = entry.contest.as_ref().and_then(|contest| contest.deadline);
-        let judged = judge.judge(&segment, place.1, entry, heard, now);
-        let conflict = conflict_of(entry).cloned();
         if let Some(at) = before {
             self.timers.remove(&(at, Timer::Address(place)));
         }

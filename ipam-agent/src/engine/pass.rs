@@ -9,7 +9,6 @@ use super::{
     Engine,
     evidence::{Held, PassEvidence, PortCheck, SourceReport},
     input::Command,
-    judge::Judge,
     plan::{Asker, Outcome, OutcomeResult},
     reclaim::slot,
     table::Place,
@@ -106,17 +105,7 @@ impl Engine {
         for (address, ports) in behind {
             let places: Vec<Place> = self.table.places_of(address).collect();
             for place in places {
-                let judge = Judge {
-                    topology: &self.topology,
-                    owners: &self.owners,
-                    leases: &self.leases,
-                    scopes: &self.scopes,
-                    windows: self.settings.windows,
-                };
-                if let Some(entry) = self.table.get_mut(&place) {
-                    judge.behind(entry, &ports, now);
-                }
-                self.judge(place, None, None, now);
+                self.found(place, now, |judge, entry| judge.behind(entry, &ports, now));
             }
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use ipam_common::{Address, Mac};
 
 use super::{
-    conflict::{About, Conflict, Severity, Verdict, conflict_id},
+    conflict::{About, Conflict, Severity, Verdict},
     judge::Windows,
     segment::{PortKind, Segment, Topology},
     table::{Claim, Heard, MAX_ENTRIES, SegmentId},
@@ -276,28 +276,21 @@ impl Track {
         let last_seen = self.claims.iter().map(|claim| claim.last_seen).max();
         let last_seen = last_seen.unwrap_or(now);
         if let Some(conflict) = &mut self.conflict {
-            let back = conflict.resolved.take().is_some();
-            conflict.verdict = verdict;
-            conflict.last_seen = last_seen;
-            conflict.step(now);
-            return back;
+            return conflict.go_on(verdict, Severity::Warning, last_seen, now);
         }
         // From when the second port was heard.
         let mut firsts: Vec<Timestamp> = self.claims.iter().map(|c| c.first_seen).collect();
         firsts.sort_unstable();
         let first_seen = firsts.get(1).copied().unwrap_or(now);
-        let mut conflict = Conflict {
-            id: conflict_id(segment, About::Mac(mac), first_seen),
+        self.conflict = Some(Conflict::begin(
+            segment,
+            About::Mac(mac),
             verdict,
-            severity: Severity::Warning,
+            Severity::Warning,
             first_seen,
             last_seen,
-            opened: now,
-            resolved: None,
-            steps: Vec::new(),
-        };
-        conflict.step(now);
-        self.conflict = Some(conflict);
+            now,
+        ));
         true
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ipam_common::Address;
 
 use super::{
-    conflict::{About, Conflict, Severity, Verdict, conflict_id},
+    conflict::{About, Conflict, Severity, Verdict},
     lease::Holder,
     leasebook::{LeaseBook, Record},
     scope::{Scope, Scopes},
@@ -83,26 +83,15 @@ impl LeasedTwice {
         };
         let key = (segment.clone(), address);
         if let Some(conflict) = self.conflicts.get_mut(&key) {
-            let back = conflict.resolved.take().is_some();
-            conflict.verdict = verdict;
-            conflict.last_seen = now;
-            conflict.step(now);
+            let back = conflict.go_on(verdict, Severity::Warning, now, now);
             return self.conflicts.get(&key).filter(|_| back);
         }
         // From when the second was there.
         let since = records.iter().map(|record| record.since).max();
         let first_seen = since.unwrap_or(now);
-        let mut conflict = Conflict {
-            id: conflict_id(segment, About::Lease(address), first_seen),
-            verdict,
-            severity: Severity::Warning,
-            first_seen,
-            last_seen: now,
-            opened: now,
-            resolved: None,
-            steps: Vec::new(),
-        };
-        conflict.step(now);
+        let about = About::Lease(address);
+        let severity = Severity::Warning;
+        let conflict = Conflict::begin(segment, about, verdict, severity, first_seen, now, now);
         Some(self.conflicts.entry(key).or_insert(conflict))
     }
 

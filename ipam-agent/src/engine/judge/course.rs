@@ -4,7 +4,7 @@ use ipam_common::{Address, Mac};
 
 use super::{BEHIND_GRACE, Judged, OURS_GRACE, Windows};
 use crate::engine::{
-    conflict::{About, Conflict, Kind, Verdict, conflict_id},
+    conflict::{About, Conflict, Kind, Verdict},
     runs::ALTERNATION_WINDOW,
     segment::Segment,
     table::{Claim, Contest},
@@ -51,29 +51,18 @@ pub(super) fn update(
         _ => contest.unleased_since,
     };
     let first_seen = first_seen.unwrap_or(now);
+    let last_seen = last_seen.unwrap_or(now);
     match &mut contest.conflict {
         Some(conflict) => {
-            let back = conflict.resolved.take().is_some();
             let worse = verdict.kind() < conflict.verdict.kind() || severity > conflict.severity;
-            judged.opened = back || worse;
-            conflict.verdict = verdict;
-            conflict.severity = severity;
-            conflict.last_seen = last_seen.unwrap_or(now);
-            conflict.step(now);
+            judged.opened = conflict.go_on(verdict, severity, last_seen, now) || worse;
         }
         None => {
             judged.opened = true;
-            let mut conflict = Conflict {
-                id: conflict_id(segment, About::Address(address), first_seen),
-                verdict,
-                severity,
-                first_seen,
-                last_seen: last_seen.unwrap_or(now),
-                opened: now,
-                resolved: None,
-                steps: Vec::new(),
-            };
-            conflict.step(now);
+            let about = About::Address(address);
+            let conflict = Conflict::begin(
+                segment, about, verdict, severity, first_seen, last_seen, now,
+            );
             contest.conflict = Some(conflict);
         }
     }
