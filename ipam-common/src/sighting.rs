@@ -257,6 +257,10 @@ impl Tally {
     }
 }
 
+/// The form and meaning of all maps. Raised with every change of either: an agent takes over
+/// what another left in the kernel only if both know it as the same.
+pub const LAYOUT: u32 = 1;
+
 /// Value of LEASED: the last sign of life of a leased address, whoever gave it and
 /// wherever. Nanoseconds of CLOCK_BOOTTIME, 0: none since the agent put the lease there.
 #[repr(C)]
@@ -268,6 +272,8 @@ pub struct Stamps {
     pub probe: u64,
     /// IP packet from it, kept where data-plane stamping is on.
     pub packet: u64,
+    /// Since when the address is watched for. The agent's.
+    pub since: u64,
 }
 
 impl Stamps {
@@ -325,6 +331,26 @@ pub struct PortBudget {
     pub change_tokens: u64,
     /// When they were last filled up.
     pub change_at: u64,
+}
+
+/// Value of WATCHES, keyed by ifindex: how the program came to be on a port. The agent's
+/// alone: the kernel keeps it for the agent that takes over. Of ifindex 0, which no port has:
+/// since when the host is watched.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Since when it sees every frame, in nanoseconds of CLOCK_BOOTTIME.
+    pub since: u64,
+    /// The kernel's count of changes at the port's TCX ingress, after ours.
+    pub revision: u64,
+    /// The program's id.
+    pub program: u32,
+    /// How often the link's carrier had changed.
+    pub carrier_changes: u32,
+    /// Whether the program stamps IP packets: 0 or 1.
+    pub data_plane: u32,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// Which of a port's two event limits a sighting counts against.
@@ -476,7 +502,8 @@ const _: () = {
     assert!(size_of::<SightingKey>() == 32);
     assert!(offset_of!(SightingKey, address) == 8 && offset_of!(SightingKey, mac) == 24);
     assert!(size_of::<Tally>() == 40);
-    assert!(size_of::<Stamps>() == 24);
+    assert!(size_of::<Stamps>() == 32);
+    assert!(size_of::<Watch>() == 32);
     assert!(size_of::<Speaker>() == 32);
     assert!(size_of::<PortBudget>() == 40);
     assert!(size_of::<Event>() == 112);

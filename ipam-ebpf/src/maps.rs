@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use ipam_common::{
     Counter, Refusal,
-    sighting::{PortBudget, SightingKey, Speaker, Stamps, Tally},
+    sighting::{PortBudget, SightingKey, Speaker, Stamps, Tally, Watch},
 };
 
 /// Whether the sources of IP packets are stamped: 0 or 1. Read-only once loaded, so the
@@ -36,6 +36,10 @@ pub static SPEAKERS: LruHashMap<[u8; 16], Speaker> = LruHashMap::with_max_entrie
 /// What each port may still put in. Entries are the agent's.
 #[map]
 pub static PORTS: HashMap<u32, PortBudget> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// Since when the program is on each port. Nothing here reads it: it is the agent's.
+#[map]
+pub static WATCHES: HashMap<u32, Watch> = HashMap::with_max_entries(4097, BPF_F_NO_PREALLOC);
 
 /// What is new or changed: records of type [`ipam_common::sighting::Event`].
 #[map]

@@ -128,6 +128,14 @@ impl Lab {
         mount::<str, str, str, str>(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), None)
             .context("can't mount a tmpfs on /run")?;
         fs::create_dir_all("/run/netns")?;
+        mount::<str, str, str, str>(
+            Some("bpf"),
+            "/sys/fs/bpf",
+            Some("bpf"),
+            MsFlags::empty(),
+            None,
+        )
+        .context("can't mount a BPF file system")?;
         let id = format!("00000000-0000-4000-8000-{:012x}", self.boots);
         fs::write("/run/boot_id", format!("{id}\n"))?;
         bind(

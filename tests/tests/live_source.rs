@@ -13,12 +13,11 @@ use std::{
 
 use caps::{CapSet, Capability};
 use ipam_agent::{
+    driver::clock,
     engine::{evidence::PortCheck, input::Seen},
     source::{
         links::{LinkEvent, Links, NameFilter},
-        live::{
-            AttachError, AttachMode, Events, Hook, Live, LoadError, Options, pod::tcx_programs,
-        },
+        live::{AttachError, AttachMode, Events, Hook, Live, LoadError, Options, pod::tcx},
     },
 };
 use ipam_common::{Address, Counter, Evidence};
@@ -122,7 +121,7 @@ fn ours_at_clsact(host: &Namespace) -> usize {
 fn is_clean(host: &Namespace, ifindex: u32) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(2) {
-        let tcx = host.run(|| tcx_programs(ifindex)).expect("an answer");
+        let tcx = host.run(|| tcx(ifindex)).expect("an answer").programs;
         if tcx.is_empty() && !hooks(host).contains("clsact") {
             return true;
         }
@@ -151,7 +150,7 @@ fn a_pod_is_watched_before_its_first_word() {
         scope.spawn(move || {
             host.run(move || {
                 block(async {
-                    let (mut live, mut events) = Live::load(AUTO).expect("loaded");
+                    let (mut live, mut events) = Live::load(AUTO, None, clock::now).expect("loaded");
                     let mut links = Links::open(filter()).expect("subscribed");
                     let (mut seen, mut slowest) = (Vec::new(), Duration::ZERO);
                     let mut watched_ports = BTreeSet::new();
@@ -216,7 +215,7 @@ fn what_a_killed_agent_left_is_replaced_and_a_clean_stop_leaves_nothing() {
         let (host, pod, ifindex) = host();
         host.run(|| {
             block(async {
-                let (mut killed, _) = Live::load(CLSACT).expect("loaded");
+                let (mut killed, _) = Live::load(CLSACT, None, clock::now).expect("loaded");
                 killed.attach(ifindex, "veth0").expect("attached");
                 // Its filter stays, and holds the program.
                 std::mem::forget(killed);
@@ -225,7 +224,7 @@ fn what_a_killed_agent_left_is_replaced_and_a_clean_stop_leaves_nothing() {
         assert_eq!(ours_at_clsact(&host), 1);
         host.run(|| {
             block(async {
-                let (mut live, mut events) = Live::load(options).expect("loaded");
+                let (mut live, mut events) = Live::load(options, None, clock::now).expect("loaded");
                 live.attach(ifindex, "veth0").expect("attached");
                 assert_eq!(live.check(ifindex), PortCheck::Attached);
                 let expected = usize::from(options == CLSACT);
@@ -248,7 +247,7 @@ fn a_qdisc_of_somebody_elses_stays() {
     host.command("tc filter add dev veth0 egress prio 9 protocol all u32 match u32 0 0 flowid 1:1");
     host.run(|| {
         block(async {
-            let (mut live, _) = Live::load(CLSACT).expect("loaded");
+            let (mut live, _) = Live::load(CLSACT, None, clock::now).expect("loaded");
             live.attach(ifindex, "veth0").expect("attached");
             assert_eq!(live.check(ifindex), PortCheck::Attached);
         });
@@ -270,7 +269,7 @@ fn it_says_when_it_is_blind_and_sees_again_when_attached_anew() {
     std::fs::write(accept_all.path(), "1,6 0 0 4294967295\n").expect("written");
     host.run(|| {
         block(async {
-            let (mut live, _) = Live::load(CLSACT).expect("loaded");
+            let (mut live, _) = Live::load(CLSACT, None, clock::now).expect("loaded");
             assert_eq!(blind(live.check(ifindex)), "not attached");
             live.attach(ifindex, "veth0").expect("attached");
 
@@ -290,13 +289,13 @@ fn it_says_when_it_is_blind_and_sees_again_when_attached_anew() {
             assert_eq!(live.check(ifindex), PortCheck::Attached);
 
             // TCX runs before clsact, and an agent that finds TCX clears clsact of our name.
-            let (mut other, _) = Live::load(AUTO).expect("loaded");
+            let (mut other, _) = Live::load(AUTO, None, clock::now).expect("loaded");
             other.attach(ifindex, "veth0").expect("attached");
             assert_eq!(blind(live.check(ifindex)), "our program is gone");
             live.attach(ifindex, "veth0").expect("attached");
             assert!(blind(live.check(ifindex)).ends_with("at TCX takes the frames first"));
 
-            let (mut third, _) = Live::load(AUTO).expect("loaded");
+            let (mut third, _) = Live::load(AUTO, None, clock::now).expect("loaded");
             third.attach(ifindex, "veth0").expect("attached");
             assert_eq!(third.check(ifindex), PortCheck::Attached);
             assert!(blind(other.check(ifindex)).ends_with("at TCX takes the frames first"));
@@ -322,7 +321,7 @@ fn a_filter_that_can_not_be_passed_is_named() {
     );
     host.run(|| {
         block(async {
-            let (mut live, _) = Live::load(CLSACT).expect("loaded");
+            let (mut live, _) = Live::load(CLSACT, None, clock::now).expect("loaded");
             let error = live
                 .attach(ifindex, "veth0")
                 .expect_err("it can't be first");
@@ -354,7 +353,7 @@ fn a_port_that_vanishes_while_it_is_attached_does_no_harm() {
                 continue;
             };
             match live.attach(ifindex, "veth0") {
-                Ok(()) => outcomes[0] += 1,
+                Ok(_) => outcomes[0] += 1,
                 Err(AttachError::Vanished { .. }) => outcomes[1] += 1,
                 Err(error) => panic!("{error:?}"),
             }
@@ -371,7 +370,9 @@ fn a_port_that_vanishes_while_it_is_attached_does_no_harm() {
             }
         });
         let outcomes = [AUTO, CLSACT].map(|options| {
-            let attach = move || block(async { race(Live::load(options).expect("loaded").0) });
+            let attach = move || {
+                block(async { race(Live::load(options, None, clock::now).expect("loaded").0) })
+            };
             scope.spawn(move || host.run(attach)).join()
         });
         done.store(true, Ordering::Relaxed);
@@ -392,9 +393,11 @@ fn what_is_seen_is_told_counted_and_stamped() {
     let (host, pod, ifindex) = host();
     host.run(|| {
         block(async {
-            let (mut live, mut events) = Live::load(AUTO).expect("loaded");
+            let (mut live, mut events) = Live::load(AUTO, None, clock::now).expect("loaded");
             let tables = live.tables();
-            tables.leased_insert(&[ip(5), ip(6)]).expect("written");
+            tables
+                .leased_insert(&[ip(5), ip(6)], clock::now())
+                .expect("written");
             live.attach(ifindex, "veth0").expect("attached");
             assert_eq!(live.ports().collect::<Vec<_>>(), [(ifindex, Hook::Tcx)]);
 
@@ -432,7 +435,9 @@ fn what_is_seen_is_told_counted_and_stamped() {
             );
             assert_eq!(tables.stamp_of(ip(7)).expect("read"), None);
             // Being leased still, it keeps its stamps.
-            tables.leased_insert(&[ip(5)]).expect("written");
+            tables
+                .leased_insert(&[ip(5)], clock::now())
+                .expect("written");
             assert_eq!(tables.stamp_of(ip(5)).expect("read"), Some(stamp));
             tables.leased_remove(&[ip(5), ip(200)]).expect("written");
             assert_eq!(tables.stamp_of(ip(5)).expect("read"), None);
@@ -481,7 +486,7 @@ fn three_capabilities_are_enough_and_without_them_it_says_which() {
         let confined = move || {
             caps::set(None, CapSet::Effective, &needed.into_iter().collect()).expect("dropped");
             block(async {
-                let (mut live, mut events) = Live::load(options).expect("loaded");
+                let (mut live, mut events) = Live::load(options, None, clock::now).expect("loaded");
                 live.attach(ifindex, "veth0").expect("attached");
                 assert_eq!(live.check(ifindex), PortCheck::Attached);
                 attached.send(()).expect("heard");
@@ -500,7 +505,7 @@ fn three_capabilities_are_enough_and_without_them_it_says_which() {
         caps::drop(None, CapSet::Effective, Capability::CAP_PERFMON).expect("dropped");
         caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).expect("dropped");
         block(async {
-            let missing = match Live::load(AUTO) {
+            let missing = match Live::load(AUTO, None, clock::now) {
                 Err(LoadError::NoPrivilege { missing }) => missing,
                 Err(error) => panic!("{error:?}"),
                 Ok(_) => panic!("loaded"),

@@ -3,6 +3,8 @@
 
 #[path = "reclaim/blockers.rs"]
 mod blockers;
+#[path = "reclaim/continuity.rs"]
+mod continuity;
 #[path = "reclaim/incident.rs"]
 mod incident;
 #[path = "reclaim/store.rs"]
@@ -19,11 +21,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+};
 use serde_json::Value;
 use tests::{
     daemon::Daemon,
     lab::{Lab, Netns},
     runtime::{Network, Pod},
+    skip,
+    testrun::OBJECT,
 };
 
 /// Long enough for a machine that does much else.
@@ -135,6 +143,29 @@ fn released(daemon: &Daemon, lab: &Lab, count: usize) -> Result<Value> {
             daemon.log()
         );
         thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A program of somebody else's that takes a port's frames before all others, for as long as
+/// this is.
+struct Intruder {
+    _object: Ebpf,
+}
+
+impl Intruder {
+    /// `None`, and told: this kernel has no TCX.
+    fn before_all(port: &str) -> Result<Option<Self>> {
+        let mut object = EbpfLoader::new().load_file(OBJECT)?;
+        let program = object.program_mut("empty").context("the program")?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load()?;
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let attached = program.attach_with_options(port, TcAttachType::Ingress, first);
+        if attached.is_err() {
+            skip::skip("this kernel has no TCX");
+            return Ok(None);
+        }
+        Ok(Some(Self { _object: object }))
     }
 }
 

@@ -33,6 +33,7 @@ use crate::{
     prober::ProbeError,
     report::RenderError,
     serve::ClientError,
+    source::live::PinsError,
 };
 
 /// Finds IP addresses that two machines use at once, and gives back leases that nobody
@@ -171,6 +172,9 @@ pub enum CliError {
     /// The agent's filters.
     #[error("cannot remove the agent's filters")]
     Filters(#[from] NetlinkError),
+    /// What is pinned can't be removed.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// The runtime could not be made.
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),

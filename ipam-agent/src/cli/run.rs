@@ -22,7 +22,9 @@ Examples:
   ipam-agent run --config ./config.yaml --state-dir ./state --socket ./agent.sock
   ipam-agent run -i 'veth*' -i mgmt-bo --leases file:/etc/ipam-agent/leases.yaml
 
-It ends with 0 on SIGTERM or SIGINT after a clean stop, and with 2 if it can't start.")]
+It ends with 0 on SIGTERM or SIGINT after a clean stop, and with 2 if it can't start.
+SIGUSR2 has it hand over: it ends, and its eBPF program goes on for the agent that starts
+next, so that an upgrade misses nothing; `ipam-agent uninstall` removes it otherwise.")]
 pub struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,

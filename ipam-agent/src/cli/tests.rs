@@ -432,7 +432,7 @@ fn uninstall_in(directory: &Path, yes: bool, answer: Option<&str>) -> Ran {
     words.extend(yes.then(|| "--yes".into()));
     let Uninstall { args } = Uninstall::try_parse_from(words).expect("arguments");
     with_io(answer, |io| {
-        uninstall(args, io, || Ok(vec!["veth1".to_owned()]))
+        uninstall(args, io, || Ok(vec!["the filter on veth1".to_owned()]))
     })
 }
 

@@ -12,13 +12,12 @@ use super::{CliError, Io, Status, shared::ConfigArgs};
 use crate::{
     config::{Config, Overrides},
     journal,
-    netlink::NetlinkError,
-    source::live::remove_all_leftovers,
+    source::live::{remove_all_leftovers, remove_pins},
     state,
 };
 
-/// Remove what the agent left on this host: filters of an agent that was killed, its state
-/// and its socket. Leases are not touched.
+/// Remove what the agent left on this host: filters and pins of an agent that was killed or
+/// handed over, its state and its socket. Leases are not touched.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -37,16 +36,24 @@ pub struct UninstallArgs {
 
 impl UninstallArgs {
     pub(super) fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        uninstall(self, io, remove_all_leftovers)
+        uninstall(self, io, remove_from_kernel)
     }
 }
 
-/// Removes it. `remove_filters` takes away every filter of the agent's and names the
-/// interfaces they were on.
+/// Takes the program off every interface; what was removed, in words.
+fn remove_from_kernel() -> Result<Vec<String>, CliError> {
+    // The links with the pins; filters are no part of them.
+    let pins = remove_pins()?.then(|| String::from("what was pinned in the BPF file system"));
+    let filters = remove_all_leftovers()?.into_iter();
+    let filters = filters.map(|interface| format!("the filter on {interface}"));
+    Ok(pins.into_iter().chain(filters).collect())
+}
+
+/// Removes it. `remove_from_kernel` does so in the kernel, and says what it removed.
 pub(super) fn uninstall(
     args: UninstallArgs,
     io: &mut Io<'_>,
-    remove_filters: impl FnOnce() -> Result<Vec<String>, NetlinkError>,
+    remove_from_kernel: impl FnOnce() -> Result<Vec<String>, CliError>,
 ) -> Result<Status, CliError> {
     let config = Config::load(Overrides {
         state_dir: args.state_dir,
@@ -60,16 +67,15 @@ pub(super) fn uninstall(
         return Err(CliError::Running(config.state_dir));
     }
     let question = format!(
-        "Remove all filters of the agent, its state and journal in {}, and {}?",
+        "Remove all filters and pins of the agent, its state and journal in {}, and {}?",
         config.state_dir.display(),
         config.socket.display(),
     );
     if !args.yes && !io.confirm(&question, "remove it all")? {
         return Ok(Status::Something);
     }
-    let filters = remove_filters()?;
-    for interface in filters {
-        io.tell(&format!("removed the filter on {interface}\n"))?;
+    for removed in remove_from_kernel()? {
+        io.tell(&format!("removed {removed}\n"))?;
     }
     for file in state_files(&config.state_dir)? {
         remove(io, &file)?;

@@ -20,7 +20,7 @@ use self::requests::{Asked, Waiting};
 use super::{
     DriverError, boot_id, clock, gather,
     observer::{Ears, Observer},
-    release::Releaser,
+    release::{Releaser, lock},
     stores::Readings,
     sweep::{Portions, portions},
 };
@@ -34,7 +34,7 @@ use crate::{
     error::in_full,
     prober::Prober,
     serve::{Query, Socket, Watchers, query, router},
-    source::live::TableError,
+    source::live::{Pins, PinsError, TableError},
     state::State,
     store::watch::Watcher,
 };
@@ -84,7 +84,15 @@ struct Daemon {
     hurry: bool,
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// How the daemon is told to end.
+enum End {
+    /// For good: nothing of ours is left on any interface.
+    Stop,
+    /// For the agent that comes next: what is pinned goes on.
+    HandOver,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, or until SIGUSR2 has it hand over to the next.
 ///
 /// # Errors
 /// What it can't run without is missing or went away.
@@ -95,7 +103,18 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         tracing::warn!("{warning}");
     }
     let socket = Socket::bind(&config.socket).await?;
-    let (mut observer, mut ears) = Observer::new(config, boot)?;
+    let pins = match Pins::take() {
+        Ok(pins) => Some(pins),
+        Err(error @ PinsError::InUse { .. }) => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!(
+                "whenever the agent restarts, leases have to be proven dead anew: {}",
+                in_full(&error)
+            );
+            None
+        }
+    };
+    let (mut observer, mut ears) = Observer::new(config, boot, pins)?;
     let mut watcher = Watcher::new(observer.stores.roots())?;
     observer.tell(Input::Remembered(
         state.load().into_iter().map(memory::remembered).collect(),
@@ -145,8 +164,10 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
              laboratories; never let it near leases that matter"
         );
     }
+    let watched_for = clock::now().since(lock(&daemon.observer.live).since());
     tracing::info!(
         ports = daemon.observer.wanted().len(),
+        watched_for_s = watched_for.as_secs(),
         "watching; the socket is {}",
         config.socket.display()
     );
@@ -159,16 +180,20 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         },
     ));
     let ended = daemon.attend(&mut ears, &mut watcher, asks).await;
-    daemon.observer.end();
+    match ended {
+        Ok(End::HandOver) => daemon.observer.hand_over(),
+        Ok(End::Stop) | Err(_) => daemon.observer.end(),
+    }
     daemon.keep_claims();
     // Who waits for an answer, or watches, is told that there is no more.
     drop(daemon);
     let _ = stop.send(());
     let _ = serving.await;
-    if ended.is_ok() {
-        tracing::info!("stopped; nothing of ours is left on any interface");
+    match ended? {
+        End::Stop => tracing::info!("stopped; nothing of ours is left on any interface"),
+        End::HandOver => tracing::info!("stopped; the next agent takes over what goes on"),
     }
-    ended
+    Ok(())
 }
 
 impl Daemon {
@@ -177,8 +202,9 @@ impl Daemon {
         ears: &mut Ears,
         watcher: &mut Watcher,
         mut asks: mpsc::Receiver<Query>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<End, DriverError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(DriverError::Signals)?;
+        let mut hand_over = signal(SignalKind::user_defined2()).map_err(DriverError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DriverError::Signals)?;
         let mut tick = interval(TICK);
         let mut seen = Vec::new();
@@ -193,8 +219,9 @@ impl Daemon {
                 // By way of the runtime, which looks for events meanwhile.
                 () = yield_now(), if !self.portions.is_empty() => self.portion(),
                 event = ears.links.next() => self.observer.link_event(event?),
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(End::Stop),
+                _ = interrupt.recv() => return Ok(End::Stop),
+                _ = hand_over.recv() => return Ok(End::HandOver),
                 Some(done) = self.tasks.join_next() => self.done(done),
                 changed = watcher.changed() => {
                     changed?;

@@ -18,7 +18,10 @@ use crate::{
     config::Config,
     engine::Settings,
     serve::BindError,
-    source::{links::LinksError, live::LoadError},
+    source::{
+        links::LinksError,
+        live::{LoadError, PinsError},
+    },
     state::StateError,
     store::watch::WatchError,
 };
@@ -35,6 +38,9 @@ pub enum DriverError {
     /// The eBPF program.
     #[error("can't observe")]
     Load(#[from] LoadError),
+    /// Another agent is at work.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// The host's links.
     #[error("can't follow the host's links")]
     Links(#[from] LinksError),

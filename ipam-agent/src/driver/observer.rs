@@ -26,7 +26,7 @@ use crate::{
     report::compose::Composer,
     source::{
         links::{LinkEvent, Links, NameFilter},
-        live::{AttachError, Events, Live, Options, Tables},
+        live::{AttachError, Counts, Events, Live, Options, Pins, Tables},
     },
     store::Notes,
 };
@@ -66,17 +66,28 @@ pub struct Ears {
 }
 
 impl Observer {
-    /// Loads the program and opens the links. Nothing is attached yet.
-    pub fn new(config: &Config, boot: String) -> Result<(Self, Ears), DriverError> {
+    /// Loads the program and opens the links. Nothing is attached yet, but what an agent before
+    /// us left in `pins` is at work.
+    pub fn new(
+        config: &Config,
+        boot: String,
+        pins: Option<Pins>,
+    ) -> Result<(Self, Ears), DriverError> {
         let filter = NameFilter::new(&config.interfaces.include, &config.interfaces.exclude)
             .map_err(|error| DriverError::Interfaces(error.to_string()))?;
-        let (live, events) = Live::load(Options {
+        let options = Options {
             data_plane: config.observe.data_plane,
             ..Options::default()
-        })?;
+        };
+        let (live, events) = Live::load(options, pins, clock::now)?;
         let tables = live.tables();
+        // What went on without us may have lost some too: the look at SIGHTINGS repairs that.
+        let counted_lost = tables.counters().map_or(0, |counts| lost(&counts));
+        let mut engine = Engine::new(settings(config, &boot));
+        let since = live.since();
+        engine.handle(Input::WatchedSince(since), clock::now());
         let observer = Self {
-            engine: Engine::new(settings(config, &boot)),
+            engine,
             live: Arc::new(Mutex::new(live)),
             tables,
             stores: Stores::new(&config.stores),
@@ -85,7 +96,7 @@ impl Observer {
             topology: Arc::default(),
             tried: BTreeMap::new(),
             missing: BTreeMap::new(),
-            counted_lost: 0,
+            counted_lost,
             notes: Notes::default(),
         };
         let links = Links::open(filter)?;
@@ -153,7 +164,7 @@ impl Observer {
         if let Err(error) = self.tables.leased_remove(remove) {
             tracing::warn!("{}", in_full(&error));
         }
-        match self.tables.leased_insert(&add) {
+        match self.tables.leased_insert(&add, clock::now()) {
             Ok(()) => self.tell(Input::Watching(add)),
             // Which of them are in there the next pass will see; until then none counts.
             Err(error) => tracing::warn!("{}", in_full(&error)),
@@ -169,15 +180,7 @@ impl Observer {
                 return false;
             }
         };
-        let lost = [
-            Counter::EventsLimited,
-            Counter::EventsLost,
-            Counter::SightingsOverShare,
-            Counter::SightingsFailed,
-        ];
-        let lost = lost.iter().fold(0u64, |sum, &counter| {
-            sum.saturating_add(counts.get(counter))
-        });
+        let lost = lost(&counts);
         let more = lost.saturating_sub(self.counted_lost);
         self.counted_lost = lost;
         if more > 0 {
@@ -227,11 +230,12 @@ impl Observer {
 
     /// Takes the program off every port: nothing of ours is left.
     pub fn end(&mut self) {
-        let mut live = lock(&self.live);
-        let ports: Vec<u32> = live.ports().map(|(ifindex, _)| ifindex).collect();
-        for ifindex in ports {
-            live.detach(ifindex);
-        }
+        lock(&self.live).end();
+    }
+
+    /// Leaves the program at work for the agent that comes next, if that is possible.
+    pub fn hand_over(&mut self) {
+        lock(&self.live).hand_over();
     }
 
     /// Does what a command says that needs nothing but the observer; gives back the others.
@@ -247,15 +251,7 @@ impl Observer {
 
     fn forget_gone_ports(&mut self) {
         let ports: BTreeSet<u32> = self.wanted().into_iter().collect();
-        let mut live = lock(&self.live);
-        let gone: Vec<u32> = live
-            .ports()
-            .map(|(ifindex, _)| ifindex)
-            .filter(|ifindex| !ports.contains(ifindex))
-            .collect();
-        for ifindex in gone {
-            live.detach(ifindex);
-        }
+        lock(&self.live).keep_only(&ports);
         self.tried.retain(|ifindex, _| ports.contains(ifindex));
         self.missing.retain(|ifindex, _| ports.contains(ifindex));
     }
@@ -302,10 +298,10 @@ impl Observer {
         self.tried.insert(ifindex, now);
         let attached = lock(&self.live).attach(ifindex, &name);
         match attached {
-            Ok(()) => {
+            Ok(since) => {
                 self.missing.remove(&ifindex);
                 tracing::debug!(interface = %name, "watched");
-                self.tell(Input::Attached { ifindex });
+                self.tell(Input::Attached { ifindex, since });
             }
             Err(AttachError::Vanished { .. }) => {
                 self.missing.remove(&ifindex);
@@ -328,4 +324,18 @@ impl Observer {
             self.attach(ifindex);
         }
     }
+}
+
+/// How many claims were not told of, or not even noted.
+fn lost(counts: &Counts) -> u64 {
+    [
+        Counter::EventsLimited,
+        Counter::EventsLost,
+        Counter::SightingsOverShare,
+        Counter::SightingsFailed,
+    ]
+    .iter()
+    .fold(0, |sum: u64, &counter| {
+        sum.saturating_add(counts.get(counter))
+    })
 }

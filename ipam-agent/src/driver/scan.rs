@@ -24,7 +24,7 @@ const STEP: Duration = Duration::from_millis(100);
 /// # Errors
 /// What it can't look without is missing.
 pub async fn scan(config: &Config, length: Duration) -> Result<Report, DriverError> {
-    let (mut observer, mut ears) = Observer::new(config, boot_id()?)?;
+    let (mut observer, mut ears) = Observer::new(config, boot_id()?, None)?;
     let readings = observer.stores.read();
     observer.stores_read(readings);
     obey(&mut observer);

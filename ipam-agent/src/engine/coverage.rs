@@ -30,13 +30,20 @@ struct Watch {
 #[derive(Clone, Debug, Default)]
 pub struct CoverageBook {
     started: Option<Timestamp>,
+    /// The links have been told.
+    linked: bool,
     ports: BTreeMap<u32, Watch>,
 }
 
 impl CoverageBook {
+    /// The host has been watched since then, whoever began it.
+    pub fn started(&mut self, since: Timestamp) {
+        self.started = Some(since);
+    }
+
     /// The links are these now. A port that is gone proves nothing and blocks nothing.
     pub fn links(&mut self, topology: &Topology, now: Timestamp) {
-        let first = self.started.is_none();
+        let first = !std::mem::replace(&mut self.linked, true);
         self.started.get_or_insert(now);
         self.ports
             .retain(|ifindex, _| topology.ports.contains_key(ifindex));
@@ -58,12 +65,12 @@ impl CoverageBook {
         }
     }
 
-    /// Our program is on the port since `now`.
-    pub fn attached(&mut self, ifindex: u32, now: Timestamp) {
+    /// Our program is on the port, and has seen every frame since then.
+    pub fn attached(&mut self, ifindex: u32, since: Timestamp) {
         if let Some(watch) = self.ports.get_mut(&ifindex)
             && watch.attached.is_none()
         {
-            watch.attached = Some(now);
+            watch.attached = Some(since);
             if watch.why.take().is_some() {
                 // It had been missing: no grace for the time without it.
                 watch.appeared = None;

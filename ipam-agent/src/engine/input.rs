@@ -43,10 +43,15 @@ pub enum Input {
     Lost(u64),
     /// The host's links.
     Links(Arc<Topology>),
-    /// Our program is on the port, since now.
+    /// The host has been watched since then, by this run of the agent or by one before it whose
+    /// program stayed at work. Comes before the links.
+    WatchedSince(Timestamp),
+    /// Our program is on the port.
     Attached {
         /// The port.
         ifindex: u32,
+        /// Since when it sees every frame.
+        since: Timestamp,
     },
     /// Our program isn't on the port, though it should be.
     Unattached {

@@ -183,7 +183,8 @@ impl Engine {
             Input::Snapshot(table) => self.snapshot(table, now),
             Input::Lost(count) => self.counts.lost = self.counts.lost.saturating_add(count),
             Input::Links(topology) => self.links(topology, now),
-            Input::Attached { ifindex } => self.coverage.attached(ifindex, now),
+            Input::WatchedSince(since) => self.coverage.started(since),
+            Input::Attached { ifindex, since } => self.coverage.attached(ifindex, since),
             Input::Unattached { ifindex, why } => self.coverage.blind(ifindex, &why),
             Input::Stores {
                 source,

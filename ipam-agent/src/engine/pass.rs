@@ -47,7 +47,8 @@ impl Engine {
             match stamps.get(&address) {
                 Some(stamps) => {
                     record.stamps = *stamps;
-                    record.watched_since.get_or_insert(now);
+                    let since = Some(Timestamp(stamps.since)).filter(|since| since.0 > 0);
+                    record.watched_since = since.or(record.watched_since).or(Some(now));
                 }
                 // It was not being watched for, whatever we thought.
                 None => {
@@ -57,10 +58,15 @@ impl Engine {
             }
             record.held = held.get(&address).copied();
         }
-        if !unwatched.is_empty() {
+        // An agent before us may have watched for addresses that nobody has a lease of now.
+        let unleased = stamps.into_keys();
+        let unleased: Vec<_> = unleased
+            .filter(|address| self.leases.of(address).is_empty())
+            .collect();
+        if !unwatched.is_empty() || !unleased.is_empty() {
             self.commands.push_back(Command::Watch {
                 add: unwatched,
-                remove: Vec::new(),
+                remove: unleased,
             });
         }
         self.count_passes(now);

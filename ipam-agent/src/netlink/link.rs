@@ -49,6 +49,8 @@ pub struct LinkRecord {
     pub filtering: Option<u16>,
     /// An XDP program takes its frames first.
     pub xdp: bool,
+    /// How often its carrier came and went.
+    pub carrier_changes: u32,
 }
 
 impl LinkRecord {
@@ -77,6 +79,7 @@ impl LinkRecord {
                     link.xdp = first(value, IFLA_XDP_ATTACHED).is_some_and(|mode| mode != [0])
                 }
                 libc::IFLA_LINKINFO => link.read_info(value),
+                libc::IFLA_CARRIER_CHANGES => link.carrier_changes = number(value).unwrap_or(0),
                 _ => {}
             }
         }

@@ -3,16 +3,10 @@
 use std::{fs, net::IpAddr};
 
 use anyhow::{Result, ensure};
-use aya::{
-    EbpfLoader,
-    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
-};
 use serde_json::json;
 use tests::{
     lab::{self, Lab},
     runtime::{Network, Pod, claim, in_lab},
-    skip,
-    testrun::OBJECT,
 };
 
 use super::*;
@@ -207,16 +201,9 @@ fn another_program_that_is_put_first_costs_coverage() {
         let daemon = start(lab, &config)?;
         planned(&daemon, &BTreeSet::from([lease]))?;
 
-        let mut object = EbpfLoader::new().load_file(OBJECT)?;
-        let program = object.program_mut("empty").context("the program")?;
-        let program: &mut SchedClassifier = program.try_into()?;
-        program.load()?;
-        let first = || TcAttachOptions::TcxOrder(LinkOrder::first());
-        let tcx = program.attach_with_options("veth1", TcAttachType::Ingress, first());
-        if tcx.is_err() {
-            skip::skip("this kernel has no TCX");
+        let Some(_intruder) = Intruder::before_all("veth1")? else {
             return Ok(());
-        }
+        };
         // Nobody tells of it: it is found when the kernel is asked, right before it counts.
         let (applied, _) = daemon.command("reclaim apply", &["--yes"])?;
         let applied: Value = serde_json::from_str(&applied)?;

@@ -7,6 +7,7 @@ use crate::{
     config::{Config, Cri},
     error::in_full,
     report::document::{Check, CheckStatus},
+    source::live::pins_place,
     state,
     store::source::Source,
 };
@@ -110,6 +111,22 @@ pub(super) fn state(config: &Config) -> Check {
         Err(error) => {
             let mend = "give a state_dir that survives: nothing is released until then";
             warn(NAME, in_full(&error), mend)
+        }
+    }
+}
+
+/// Whether what the kernel saw is there for the next agent.
+pub(super) fn continuity(_: &Config) -> Check {
+    const NAME: &str = "restart";
+    match pins_place() {
+        Ok(place) => ok(
+            NAME,
+            format!("goes on where it was, by {}", place.display()),
+        ),
+        Err(error) => {
+            let mend = "mount it: until then whatever is proven of a lease begins anew with \
+                        every start of the agent";
+            warn(NAME, error.to_string(), mend)
         }
     }
 }

@@ -155,7 +155,13 @@ impl Judge {
         if new {
             let topology = Arc::new(ports.topology.clone());
             self.engine.handle(Input::Links(topology), self.now);
-            self.engine.handle(Input::Attached { ifindex }, self.now);
+            self.engine.handle(
+                Input::Attached {
+                    ifindex,
+                    since: self.now,
+                },
+                self.now,
+            );
         }
         let seen = Seen {
             again: false,

@@ -193,6 +193,7 @@ fn link(message: LinkMessage) -> LinkRecord {
             LinkAttribute::Controller(index) => link.master = Some(index).filter(|i| *i != 0),
             LinkAttribute::Link(index) => link.link = Some(index).filter(|i| *i != 0),
             LinkAttribute::LinkNetNsId(id) => link.namespace = Some(id),
+            LinkAttribute::CarrierChanges(count) => link.carrier_changes = count,
             LinkAttribute::Xdp(attributes) => {
                 link.xdp = attributes.iter().any(|attribute| {
                     matches!(attribute, LinkXdp::Attached(mode) if *mode != XdpAttached::None)

@@ -1,18 +1,29 @@
 //! One port: putting our program there, asking whether it is there, taking it away.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use aya::{
+    pin::PinError,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
         tc::{SchedClassifierLink, TcAttachOptions, TcError},
     },
     sys::SyscallError,
 };
+use ipam_common::sighting::Watch;
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 
-use super::{AttachMode, TableError, clsact, pod};
+use super::{
+    AttachMode, TableError, clsact,
+    pod::{self, Tcx},
+};
 use crate::netlink::{LinkRecord, Netlink, NetlinkError, Request};
 
 /// How long the questions about one port may take.
@@ -80,6 +91,15 @@ pub enum AttachError {
         #[source]
         source: NetlinkError,
     },
+    /// The link can't be pinned.
+    #[error("can't pin the program's place on {interface} in the BPF file system")]
+    Pin {
+        /// The port.
+        interface: String,
+        /// Why.
+        #[source]
+        source: Box<PinError>,
+    },
     /// The port can't be given its share of the tables.
     #[error("can't make room for {interface} in the tables")]
     Table {
@@ -91,31 +111,71 @@ pub enum AttachError {
     },
 }
 
+/// A port, and what is known of our place on it.
+pub(super) struct Place<'a> {
+    pub(super) ifindex: u32,
+    pub(super) name: &'a str,
+    /// Where the link is to be pinned, or is pinned by an agent before us.
+    pub(super) pin: Option<PathBuf>,
+    /// What that agent noted.
+    pub(super) before: Option<Watch>,
+}
+
 /// Our program on a port.
 pub(super) enum Attachment {
-    /// The kernel detaches when the link is dropped, however that happens.
-    Tcx { _link: SchedClassifierLink },
+    /// The kernel detaches when the link is dropped, however that happens, and its pin is
+    /// gone.
+    Tcx { _link: FdLink, pin: Option<PathBuf> },
     /// A filter, which has to be removed; `qdisc`: and the qdisc with it.
     Clsact { qdisc: bool },
 }
 
+/// How things are where our program sees all frames of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// How often what is attached at TCX ingress has changed; 0 where the kernel has none.
+    pub(super) revision: u64,
+    /// How often the carrier came and went; of a veth always 0, because without carrier
+    /// there is nobody behind it.
+    pub(super) carrier_changes: u32,
+}
+
 impl Attachment {
-    /// Attach the program, whose id is `id`, before all others on the port.
+    /// Put the program, whose id is `id`, before all others on the port, in the place of an
+    /// earlier agent's if there is one; and whether that one had seen every frame until then.
     pub(super) fn make(
         program: &mut SchedClassifier,
         id: u32,
         mode: AttachMode,
-        ifindex: u32,
-        name: &str,
-    ) -> Result<Self, AttachError> {
+        place: &Place<'_>,
+    ) -> Result<(Self, bool), AttachError> {
+        let (ifindex, name) = (place.ifindex, place.name);
         if mode == AttachMode::Auto {
+            if let Some(taken) = take_over(program, id, place) {
+                return Ok(taken);
+            }
             match attach_tcx(program, id, ifindex, name) {
                 Err(AttachError::Program { source, .. }) if has_no_tcx(&source) => {}
-                result => return result.map(|link| Self::Tcx { _link: link }),
+                attached => return Ok((Self::pinned(attached?, place)?, false)),
             }
         }
+        let kept = was_first(place);
         let qdisc = attach_clsact(program, id, ifindex, name)?;
-        Ok(Self::Clsact { qdisc })
+        Ok((Self::Clsact { qdisc }, kept))
+    }
+
+    fn pinned(link: FdLink, place: &Place<'_>) -> Result<Self, AttachError> {
+        let (link, pin) = match &place.pin {
+            None => (link, None),
+            Some(path) => {
+                let pinned = link.pin(path).map_err(|source| AttachError::Pin {
+                    interface: place.name.to_owned(),
+                    source: Box::new(source),
+                })?;
+                (pinned.into(), place.pin.clone())
+            }
+        };
+        Ok(Self::Tcx { _link: link, pin })
     }
 
     pub(super) fn hook(&self) -> Hook {
@@ -128,31 +188,39 @@ impl Attachment {
     /// Take the program away. Nothing is to be done about a failure: either the port is
     /// gone, and our program with it, or the next agent or `uninstall` finds what is left.
     pub(super) fn undo(self, ifindex: u32) {
-        if let Self::Clsact { qdisc } = self
-            && let Ok(mut netlink) = Netlink::open(PATIENCE)
-        {
-            let _ = clsact::detach(&mut netlink, ifindex, qdisc);
+        match self {
+            Self::Tcx { pin: Some(pin), .. } => drop(fs::remove_file(pin)),
+            Self::Tcx { pin: None, .. } => {}
+            Self::Clsact { qdisc } => {
+                if let Ok(mut netlink) = Netlink::open(PATIENCE) {
+                    let _ = clsact::detach(&mut netlink, ifindex, qdisc);
+                }
+            }
         }
     }
 
-    /// Why the program doesn't see all frames of the port, if it doesn't.
-    pub(super) fn why_blind(&self, id: u32, ifindex: u32) -> Result<Option<String>, NetlinkError> {
+    /// How the program stands where it sees all frames of the port, else why it doesn't.
+    pub(super) fn standing(
+        &self,
+        id: u32,
+        ifindex: u32,
+    ) -> Result<Result<Standing, String>, NetlinkError> {
         let mut netlink = Netlink::open(PATIENCE)?;
-        let mut xdp = false;
+        let mut record = LinkRecord::default();
         let link = netlink.get(Request::link(ifindex), |message| {
-            xdp = LinkRecord::read(&message).is_some_and(|link| link.xdp);
+            record = LinkRecord::read(&message).unwrap_or_default();
         });
         match link {
             Err(error) if error.refusal() == Some(libc::ENODEV) => {
-                return Ok(Some("the interface is gone".to_owned()));
+                return Ok(Err("the interface is gone".to_owned()));
             }
             link => link?,
         }
-        if xdp {
-            return Ok(Some("an XDP program takes the frames first".to_owned()));
+        if record.xdp {
+            return Ok(Err("an XDP program takes the frames first".to_owned()));
         }
-        let tcx = tcx_programs(ifindex)?.into_iter();
-        let mut hooks: Vec<_> = tcx
+        let tcx = tcx(ifindex)?;
+        let mut hooks: Vec<_> = { tcx.programs.into_iter() }
             .map(|id| (Some(id), format!("program {id} at TCX")))
             .collect();
         if let Self::Clsact { .. } = self {
@@ -163,11 +231,79 @@ impl Attachment {
         }
         let ours = hooks.iter().position(|(program, _)| *program == Some(id));
         Ok(match (ours, hooks.first()) {
-            (Some(0), _) => None,
-            (Some(_), Some((_, first))) => Some(format!("{first} takes the frames first")),
-            _ => Some("our program is gone".to_owned()),
+            (Some(0), _) => Ok(Standing {
+                revision: tcx.revision,
+                carrier_changes: match record.is("veth") {
+                    true => 0,
+                    false => record.carrier_changes,
+                },
+            }),
+            (Some(_), Some((_, first))) => Err(format!("{first} takes the frames first")),
+            _ => Err("our program is gone".to_owned()),
         })
     }
+}
+
+/// Puts our program in the place of an earlier agent's, whose link is pinned: at no moment is
+/// there none. `None`: there is no such link, or it leads nowhere any more.
+fn take_over(
+    program: &mut SchedClassifier,
+    id: u32,
+    place: &Place<'_>,
+) -> Option<(Attachment, bool)> {
+    let pin = place.pin.as_ref().filter(|pin| pin.exists())?;
+    let taken = replace(program, id, place, pin);
+    if taken.is_none() {
+        // Of a port that is gone, or not first any more: it is attached anew.
+        let _ = fs::remove_file(pin);
+    }
+    taken
+}
+
+fn replace(
+    program: &mut SchedClassifier,
+    id: u32,
+    place: &Place<'_>,
+    pin: &Path,
+) -> Option<(Attachment, bool)> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
+    let before = pod::tcx(place.ifindex).ok()?;
+    let replaced = program.attach_to_link(SchedClassifierLink::try_from(link).ok()?);
+    let link = program.take_link(replaced.ok()?).ok()?;
+    let after = pod::tcx(place.ifindex).ok()?;
+    if after.programs.first() != Some(&id) {
+        return None;
+    }
+    let kept = place.before.is_some_and(|watch| {
+        before.programs.first() == Some(&watch.program)
+            && before.revision == watch.revision
+            && after.revision == before.revision + 1
+    });
+    let attachment = Attachment::Tcx {
+        _link: link.try_into().ok()?,
+        pin: Some(pin.to_owned()),
+    };
+    Some((attachment, kept))
+}
+
+/// Whether an earlier agent's filter sees the port's frames first, as it did when it was put
+/// there.
+fn was_first(place: &Place<'_>) -> bool {
+    let Some(watch) = place.before else {
+        return false;
+    };
+    let first = || {
+        let tcx = tcx(place.ifindex)?;
+        let mut netlink = Netlink::open(PATIENCE)?;
+        let filters = clsact::ingress(&mut netlink, place.ifindex)?;
+        let first = filters.first().and_then(|filter| filter.program);
+        Ok::<_, NetlinkError>(
+            tcx.programs.is_empty()
+                && tcx.revision == watch.revision
+                && first == Some(watch.program),
+        )
+    };
+    first().unwrap_or(false)
 }
 
 fn attach_tcx(
@@ -175,7 +311,7 @@ fn attach_tcx(
     id: u32,
     ifindex: u32,
     name: &str,
-) -> Result<SchedClassifierLink, AttachError> {
+) -> Result<FdLink, AttachError> {
     let vanished = || AttachError::Vanished {
         interface: name.to_owned(),
     };
@@ -204,12 +340,13 @@ fn attach_tcx(
         }
     }
     .map_err(refused)?;
-    if !pod::tcx_programs(ifindex).is_ok_and(|there| there.contains(&id)) {
+    if !pod::tcx(ifindex).is_ok_and(|there| there.programs.contains(&id)) {
         return Err(vanished());
     }
     // Of an agent that attached at clsact. It can't be in our way, which is before it.
     let _ = remove_leftovers(ifindex);
-    Ok(link)
+    // What was attached at TCX is such a link.
+    FdLink::try_from(link).map_err(|_| refused(ProgramError::UnexpectedProgramType))
 }
 
 /// Whether the qdisc is ours to remove.
@@ -271,11 +408,10 @@ fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-/// The programs at TCX ingress, in the order in which they run; none where the kernel has
-/// no TCX.
-fn tcx_programs(ifindex: u32) -> Result<Vec<u32>, NetlinkError> {
-    match pod::tcx_programs(ifindex) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
+/// What is at TCX ingress; nothing where the kernel has no TCX.
+fn tcx(ifindex: u32) -> Result<Tcx, NetlinkError> {
+    match pod::tcx(ifindex) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Tcx::default()),
         other => other.map_err(NetlinkError::Refused),
     }
 }

@@ -11,6 +11,8 @@ use aya::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
+use super::pins::Pins;
+
 /// The object that `cargo xtask ebpf` built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -70,8 +72,8 @@ pub enum LoadError {
     Events(#[source] io::Error),
 }
 
-/// Load maps and program. Needs no BTF of the kernel's.
-pub(super) fn load(data_plane: bool) -> Result<Ebpf, LoadError> {
+/// Load maps and program, with the maps that are pinned already. Needs no BTF of the kernel's.
+pub(super) fn load(data_plane: bool, pins: Option<&Pins>) -> Result<Ebpf, LoadError> {
     let old = |version| KernelVersion::current().is_ok_and(|current| current < version);
     if old(KernelVersion::new(5, 10, 0)) {
         return Err(LoadError::KernelTooOld);
@@ -87,11 +89,15 @@ pub(super) fn load(data_plane: bool) -> Result<Ebpf, LoadError> {
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     }
     let explain = |error: EbpfError| explain(error, counted);
-    let mut ebpf = EbpfLoader::new()
+    let stamps = u8::from(data_plane);
+    let mut loader = EbpfLoader::new();
+    loader
         .btf(None)
-        .override_global("DATA_PLANE", &u8::from(data_plane), true)
-        .load(OBJECT)
-        .map_err(explain)?;
+        .override_global("DATA_PLANE", &stamps, true);
+    for (name, path) in pins.iter().flat_map(|pins| pins.maps()) {
+        loader.map_pin_path(name, path);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(explain)?;
     program(&mut ebpf)?
         .load()
         .map_err(|error| explain(error.into()))?;

@@ -2,26 +2,36 @@
 //! the tables and events that it fills.
 //!
 //! It touches ingress hooks of the ports it is told to attach to, and removes from them
-//! nothing but what is its own. On a clean stop nothing of it is left.
+//! nothing but what is its own. On a clean stop nothing of it is left; where it is pinned, an
+//! agent that was killed or hands over leaves it at work for the next.
 
-use std::{collections::BTreeMap, error::Error, iter::successors, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fs,
+    iter::successors,
+    sync::Arc,
+};
 
 use aya::{Ebpf, maps::RingBuf, programs::ProgramError};
 
-use crate::engine::evidence::PortCheck;
+use crate::engine::{evidence::PortCheck, time::Timestamp};
 
 mod attach;
 mod clsact;
 mod events;
 mod housekeeping;
 mod load;
+mod pins;
 pub mod pod;
 mod tables;
 
-use attach::Attachment;
 pub use attach::{AttachError, Hook, remove_all_leftovers, remove_leftovers};
+use attach::{Attachment, Place};
 pub use events::Events;
+use ipam_common::sighting::Watch;
 pub use load::LoadError;
+pub use pins::{Pins, PinsError, pins_place, remove_pins};
 pub use tables::{Counts, TableError, Tables};
 
 /// How to attach.
@@ -43,36 +53,54 @@ pub struct Options {
     pub mode: AttachMode,
 }
 
+/// Of ifindex 0, which no port has, WATCHES holds since when the host is watched.
+const HOST: u32 = 0;
+
 /// The program, and the ports that it is attached to, in the network namespace of the
 /// thread that calls.
 pub struct Live {
     ebpf: Ebpf,
     program: u32,
-    mode: AttachMode,
+    options: Options,
+    clock: fn() -> Timestamp,
+    since: Timestamp,
     ports: BTreeMap<u32, Attachment>,
     tables: Arc<Tables>,
+    pins: Option<Pins>,
 }
 
 impl Live {
-    /// Load the program; needs a tokio runtime. It sees nothing until it is attached.
+    /// Load the program; needs a tokio runtime. It sees nothing until it is attached. With
+    /// `pins`, what an agent before us left there is taken over. `clock` is CLOCK_BOOTTIME.
     ///
     /// # Errors
     ///
     /// What is missing, and the mend.
-    pub fn load(options: Options) -> Result<(Self, Events), LoadError> {
-        let mut ebpf = load::load(options.data_plane)?;
+    pub fn load(
+        options: Options,
+        pins: Option<Pins>,
+        clock: fn() -> Timestamp,
+    ) -> Result<(Self, Events), LoadError> {
+        let mut ebpf = load::load(options.data_plane, pins.as_ref())?;
         let tables = Tables::take(&mut ebpf)?;
         let ring = RingBuf::try_from(tables::take(&mut ebpf, "EVENTS")?);
         let ring = ring.map_err(|_| LoadError::Layout { name: "EVENTS" })?;
         let events = Events::new(ring).map_err(LoadError::Events)?;
         let program = load::program(&mut ebpf)?.info();
         let program = program.map_err(|error| LoadError::Object(Box::new(error.into())))?;
+        let since = match tables.watch(HOST) {
+            Some(watch) => Timestamp(watch.since),
+            None => clock(),
+        };
         let live = Self {
             program: program.id(),
             ebpf,
-            mode: options.mode,
+            options,
+            clock,
+            since,
             ports: BTreeMap::new(),
             tables: Arc::new(tables),
+            pins,
         };
         Ok((live, events))
     }
@@ -80,6 +108,11 @@ impl Live {
     /// The tables, for whatever thread needs them.
     pub fn tables(&self) -> Arc<Tables> {
         Arc::clone(&self.tables)
+    }
+
+    /// Since when this host is watched, by us and those whose place we took.
+    pub fn since(&self) -> Timestamp {
+        self.since
     }
 
     /// The ports that we attached to, and where; whether the program is still there is
@@ -90,57 +123,105 @@ impl Live {
             .map(|(ifindex, attachment)| (*ifindex, attachment.hook()))
     }
 
-    /// Attach to a port, first of all programs there. What an agent that was killed left is
-    /// replaced. Where ours is there and first already, nothing is done; where it isn't any
-    /// more, it is attached anew. Takes well under a millisecond.
+    /// Attach to a port, first of all programs there, and since when it sees every frame.
+    /// What an agent that was killed left is replaced, without a gap where its maps are ours.
+    /// Where ours is there and first already, nothing is done; where it isn't any more, it is
+    /// attached anew.
     ///
     /// # Errors
     ///
     /// Why not. Nothing of ours is then on the port.
-    pub fn attach(&mut self, ifindex: u32, name: &str) -> Result<(), AttachError> {
-        if self.check(ifindex) == PortCheck::Attached {
-            return Ok(());
+    pub fn attach(&mut self, ifindex: u32, name: &str) -> Result<Timestamp, AttachError> {
+        if self.check(ifindex) == PortCheck::Attached
+            && let Some(watch) = self.tables.watch(ifindex)
+        {
+            return Ok(Timestamp(watch.since));
         }
         self.release(ifindex);
-        // First, so that the very first frame finds room.
-        let room = self.tables.open_port(ifindex);
-        let attached = match room {
-            Ok(()) => self.make(ifindex, name),
-            Err(source) => Err(AttachError::Table {
-                interface: name.to_owned(),
-                source,
-            }),
-        };
-        match attached {
-            Ok(attachment) => {
-                self.ports.insert(ifindex, attachment);
-                Ok(())
-            }
-            Err(error) => {
-                self.detach(ifindex);
-                Err(error)
-            }
+        let made = self.make(ifindex, name);
+        if made.is_err() {
+            self.detach(ifindex);
         }
+        made
     }
 
-    fn make(&mut self, ifindex: u32, name: &str) -> Result<Attachment, AttachError> {
+    fn make(&mut self, ifindex: u32, name: &str) -> Result<Timestamp, AttachError> {
+        let table = |source| AttachError::Table {
+            interface: name.to_owned(),
+            source,
+        };
+        // First, so that the very first frame finds room.
+        self.tables.open_port(ifindex).map_err(table)?;
+        let before = self.tables.watch(ifindex);
         let program = load::program(&mut self.ebpf).map_err(|_| AttachError::Program {
             interface: name.to_owned(),
             source: Box::new(ProgramError::NotLoaded),
         })?;
-        Attachment::make(program, self.program, self.mode, ifindex, name)
+        let place = Place {
+            ifindex,
+            name,
+            pin: self.pins.as_ref().map(|pins| pins.link(ifindex)),
+            before,
+        };
+        let (attachment, kept) =
+            Attachment::make(program, self.program, self.options.mode, &place)?;
+        // If it can't be said, the next check finds something changed, and begins anew.
+        let standing = attachment.standing(self.program, ifindex);
+        let standing = standing.ok().and_then(Result::ok).unwrap_or_default();
+        self.ports.insert(ifindex, attachment);
+        let mut watch = Watch {
+            since: (self.clock)().0,
+            revision: standing.revision,
+            program: self.program,
+            carrier_changes: standing.carrier_changes,
+            data_plane: self.options.data_plane.into(),
+            reserved: 0,
+        };
+        if let Some(before) = before
+            && kept
+            && before.carrier_changes == watch.carrier_changes
+            && before.data_plane == watch.data_plane
+        {
+            watch.since = before.since;
+        }
+        self.tables.note_watch(ifindex, watch).map_err(table)?;
+        let host = Watch {
+            since: self.since.0,
+            ..Watch::default()
+        };
+        self.tables.note_watch(HOST, host).map_err(table)?;
+        Ok(Timestamp(watch.since))
     }
 
-    /// Ask the kernel whether our program is on the port, and sees its frames first.
+    /// Ask the kernel whether our program is on the port, sees its frames first, and has done
+    /// so since it was attached.
     pub fn check(&self, ifindex: u32) -> PortCheck {
-        let Some(attachment) = self.ports.get(&ifindex) else {
+        let (Some(attachment), Some(watch)) =
+            (self.ports.get(&ifindex), self.tables.watch(ifindex))
+        else {
             return PortCheck::Blind("not attached".to_owned());
         };
-        match attachment.why_blind(self.program, ifindex) {
-            Ok(None) => PortCheck::Attached,
-            Ok(Some(why)) => PortCheck::Blind(why),
-            Err(error) => PortCheck::Blind(explain(&error)),
+        let standing = match attachment.standing(self.program, ifindex) {
+            Ok(Ok(standing)) => standing,
+            Ok(Err(why)) => return PortCheck::Blind(why),
+            Err(error) => return PortCheck::Blind(explain(&error)),
+        };
+        if standing.revision != watch.revision {
+            let why = "what takes the frames at TCX was changed meanwhile";
+            return PortCheck::Blind(why.to_owned());
         }
+        if standing.carrier_changes != watch.carrier_changes {
+            // The one who looks at carriers is told by the links; this is for who comes after us.
+            let again = Watch {
+                since: (self.clock)().0,
+                carrier_changes: standing.carrier_changes,
+                ..watch
+            };
+            if let Err(error) = self.tables.note_watch(ifindex, again) {
+                return PortCheck::Blind(explain(&error));
+            }
+        }
+        PortCheck::Attached
     }
 
     /// Take our program off a port, or forget a port that is gone. Its entries in
@@ -149,6 +230,46 @@ impl Live {
         self.release(ifindex);
         // An entry that can't be removed does no harm but to take its place.
         let _ = self.tables.close_port(ifindex);
+    }
+
+    /// Take our program off all ports but these, also of what an agent before us left.
+    pub fn keep_only(&mut self, wanted: &BTreeSet<u32>) {
+        let noted = self.tables.watched().unwrap_or_default();
+        for ifindex in noted
+            .into_iter()
+            .chain(self.ports.keys().copied())
+            .collect::<BTreeSet<_>>()
+        {
+            if ifindex == HOST || wanted.contains(&ifindex) {
+                continue;
+            }
+            if !self.ports.contains_key(&ifindex) {
+                let _ = remove_leftovers(ifindex);
+                let _ = self
+                    .pins
+                    .as_ref()
+                    .map(|pins| fs::remove_file(pins.link(ifindex)));
+            }
+            self.detach(ifindex);
+        }
+    }
+
+    /// Take our program off all ports, and unpin everything: nothing of ours is left.
+    pub fn end(&mut self) {
+        self.keep_only(&BTreeSet::new());
+        if let Some(pins) = self.pins.take() {
+            // What is left `uninstall` removes.
+            let _ = pins.remove();
+        }
+    }
+
+    /// Leave everything that is pinned at work, for the agent that comes next. Without pins
+    /// it is taken away.
+    pub fn hand_over(&mut self) {
+        if self.pins.is_none() {
+            return self.end();
+        }
+        self.ports.clear();
     }
 
     fn release(&mut self, ifindex: u32) {

@@ -39,6 +39,8 @@ pod! {
     Speaker;
     /// Value of PORTS.
     PortBudget;
+    /// Value of WATCHES.
+    Watch;
 }
 
 /// The event in the bytes of a ring buffer's entry; `None` if they are of another size.
@@ -92,14 +94,22 @@ struct Query {
 
 const _: () = assert!(size_of::<Query>() == 64);
 
-/// The ids of the programs at a port's TCX ingress, in the order in which they run. aya
-/// gives them only together with descriptors of all of them, which need CAP_SYS_ADMIN;
-/// this needs CAP_NET_ADMIN.
+/// What is attached at a port's TCX ingress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tcx {
+    /// The ids of the programs, in the order in which they run.
+    pub programs: Vec<u32>,
+    /// How often that has changed.
+    pub revision: u64,
+}
+
+/// What is attached at a port's TCX ingress. aya gives the programs only together with
+/// descriptors of all of them, which need CAP_SYS_ADMIN; this needs CAP_NET_ADMIN.
 ///
 /// # Errors
 ///
 /// EINVAL: the kernel has no TCX. ENODEV: there is no such port.
-pub fn tcx_programs(ifindex: u32) -> io::Result<Vec<u32>> {
+pub fn tcx(ifindex: u32) -> io::Result<Tcx> {
     let mut ids = [0; PROGRAMS];
     let mut query = Query {
         target_ifindex: ifindex,
@@ -121,5 +131,8 @@ pub fn tcx_programs(ifindex: u32) -> io::Result<Vec<u32>> {
     if done < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(ids.into_iter().take(query.count as usize).collect())
+    Ok(Tcx {
+        programs: ids.into_iter().take(query.count as usize).collect(),
+        revision: query.revision,
+    })
 }

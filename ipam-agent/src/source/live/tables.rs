@@ -16,11 +16,12 @@ use aya::{
 use ipam_common::{
     Address,
     frame::Refusal,
-    sighting::{Counter, PortBudget, SightingKey, Stamps, Tally},
+    sighting::{Counter, PortBudget, SightingKey, Stamps, Tally, Watch},
 };
 use thiserror::Error;
 
 use super::{LoadError, housekeeping::Housekeeping, pod};
+use crate::engine::time::Timestamp;
 
 /// `BPF_NOEXIST` and `BPF_EXIST`, the flags of an update.
 const NEW: u64 = 1;
@@ -55,6 +56,7 @@ pub struct Tables {
     leased: Table<[u8; 16], pod::Stamps>,
     sightings: Table<pod::SightingKey, pod::Tally>,
     ports: Table<u32, pod::PortBudget>,
+    watches: Table<u32, pod::Watch>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -72,6 +74,7 @@ impl Tables {
             leased: table(ebpf, "LEASED")?,
             sightings: table(ebpf, "SIGHTINGS")?,
             ports: table(ebpf, "PORTS")?,
+            watches: table(ebpf, "WATCHES")?,
             counters: PerCpuArray::try_from(take(ebpf, "COUNTERS")?)
                 .ok()
                 .filter(|counters| counters.len() == Counter::LEN)
@@ -79,16 +82,19 @@ impl Tables {
         })
     }
 
-    /// Watch for signs of life of these addresses from now on. Those that are watched
-    /// already keep their stamps.
+    /// Watch for signs of life of these addresses, from `now` on. Those that are watched
+    /// already keep their stamps, and since when they are.
     ///
     /// # Errors
     ///
     /// The first of what went wrong; the other addresses are watched all the same, and
     /// [`Tables::stamps`] says which.
-    pub fn leased_insert(&self, addresses: &[Address]) -> Result<(), TableError> {
+    pub fn leased_insert(&self, addresses: &[Address], now: Timestamp) -> Result<(), TableError> {
         let mut leased = lock(&self.leased);
-        let fresh = pod::Stamps(Stamps::default());
+        let fresh = pod::Stamps(Stamps {
+            since: now.0,
+            ..Stamps::default()
+        });
         all(addresses.iter().map(|address| {
             unless(leased.insert(address.mapped(), fresh, NEW), libc::EEXIST)
                 .map_err(|source| error("LEASED", "written", source))
@@ -193,8 +199,30 @@ impl Tables {
 
     /// Let it put in no more.
     pub(super) fn close_port(&self, ifindex: u32) -> Result<(), TableError> {
+        unless(lock(&self.watches).remove(&ifindex), libc::ENOENT)
+            .map_err(|source| error("WATCHES", "written", source))?;
         unless(lock(&self.ports).remove(&ifindex), libc::ENOENT)
             .map_err(|source| error("PORTS", "written", source))
+    }
+
+    /// How the program came to be on a port, if it is noted.
+    pub(super) fn watch(&self, ifindex: u32) -> Option<Watch> {
+        let watch = lock(&self.watches).get(&ifindex, 0);
+        watch.ok().map(|watch| watch.0)
+    }
+
+    /// The ports of which that is noted.
+    pub(super) fn watched(&self) -> Result<BTreeSet<u32>, TableError> {
+        let watches = lock(&self.watches);
+        let indexes = watches.keys().collect::<Result<_, _>>();
+        indexes.map_err(|source| error("WATCHES", "read", source))
+    }
+
+    /// Note it.
+    pub(super) fn note_watch(&self, ifindex: u32, watch: Watch) -> Result<(), TableError> {
+        lock(&self.watches)
+            .insert(ifindex, pod::Watch(watch), 0)
+            .map_err(|source| error("WATCHES", "written", source))
     }
 
     fn port_indexes(&self) -> Result<BTreeSet<u32>, TableError> {

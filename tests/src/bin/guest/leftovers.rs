@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tests::{
     daemon::Daemon,
     lab::{Lab, run},
@@ -38,13 +38,14 @@ pub fn stop(lab: &mut Lab) -> Result<()> {
 }
 
 /// After SIGKILL the filters stay. The next start puts its own in their place, listens
-/// through them, and its stop leaves nothing.
+/// through them, has missed nothing, and its stop leaves nothing.
 pub fn kill(lab: &mut Lab) -> Result<()> {
     let _uplink = Uplink::new(lab, "bond0")?;
     let machine = machine(lab, "plain", "vethplain", MAC)?;
     let ports = ["bond0", "vethplain"];
     let daemon = start(lab)?;
     wait_until_watched(&daemon, &ports)?;
+    let before = watched_since(&daemon)?;
     daemon.kill()?;
     let left = [programs(ports[0])?, programs(ports[1])?].concat();
     ensure!(left.len() == 2, "a kill left {left:?}");
@@ -58,6 +59,11 @@ pub fn kill(lab: &mut Lab) -> Result<()> {
             "on {port} are {on_it:?}, left were {left:?}"
         );
     }
+    let after = watched_since(&daemon)?;
+    ensure!(
+        (after - before).abs().total(jiff::Unit::Second)? < 0.01,
+        "watched since {before}, and after the kill since {after}"
+    );
     let frame = announcement(MAC, ADDRESS, &[])?;
     machine.send("eth0", &[frame])?;
     wait_for_claims(
@@ -66,6 +72,16 @@ pub fn kill(lab: &mut Lab) -> Result<()> {
         |claims| matches!(claims, [claim] if claim.claim.frames == 1),
     )?;
     stop_clean(lab, daemon, &ports)
+}
+
+/// Since when the bridge is watched.
+fn watched_since(daemon: &Daemon) -> Result<jiff::Timestamp> {
+    let segments = daemon.query("segments", &[])?;
+    let since = segments["segments"]
+        .as_array()
+        .and_then(|segments| segments.iter().find_map(|of| of["watched_since"].as_str()))
+        .with_context(|| format!("nothing is watched: {segments}"))?;
+    Ok(since.parse()?)
 }
 
 /// Stops the agent and looks for what it may have left.
