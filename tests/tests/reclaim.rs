@@ -5,6 +5,8 @@
 mod blockers;
 #[path = "reclaim/continuity.rs"]
 mod continuity;
+#[path = "reclaim/floods.rs"]
+mod floods;
 #[path = "reclaim/incident.rs"]
 mod incident;
 #[path = "reclaim/store.rs"]

@@ -184,8 +184,10 @@ impl Engine {
             Input::Lost(count) => self.counts.lost = self.counts.lost.saturating_add(count),
             Input::Links(topology) => self.links(topology, now),
             Input::WatchedSince(since) => self.coverage.started(since),
-            Input::Attached { ifindex, since } => self.coverage.attached(ifindex, since),
-            Input::Unattached { ifindex, why } => self.coverage.blind(ifindex, &why),
+            Input::Attached { ifindex, since } => {
+                self.coverage.attached(ifindex, since, &self.topology);
+            }
+            Input::Unattached { ifindex, why } => self.coverage.blind(ifindex, &why, now),
             Input::Stores {
                 source,
                 views,

@@ -19,8 +19,8 @@ impl Engine {
     pub(super) fn evidence(&mut self, evidence: PassEvidence, now: Timestamp) {
         for (ifindex, check) in &evidence.ports {
             match check {
-                PortCheck::Attached => self.coverage.attached(*ifindex, now),
-                PortCheck::Blind(why) => self.coverage.blind(*ifindex, why),
+                PortCheck::Attached => self.coverage.attached(*ifindex, now, &self.topology),
+                PortCheck::Blind(why) => self.coverage.blind(*ifindex, why, now),
             }
         }
         let stamps: BTreeMap<_, _> = evidence.stamps.into_iter().collect();

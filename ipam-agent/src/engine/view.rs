@@ -262,7 +262,8 @@ impl Engine {
 
     /// Since when a segment has been watched whole or, in words, why it isn't.
     pub fn covered_since(&self, segment: &Segment, now: Timestamp) -> Result<Timestamp, String> {
-        self.coverage.since(&self.topology, segment, now)
+        let watched = self.coverage.since(&self.topology, segment, now)?;
+        Ok(watched.since)
     }
 
     /// What the last pass was told.

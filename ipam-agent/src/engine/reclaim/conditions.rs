@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Planner, of};
+use super::{Planner, of, words};
 use crate::engine::{
+    coverage::{Gap, Watched},
     lease::Mode,
     leasebook::{Origin, Record, Store},
     plan::{Asker, Blocker, Coverage, Reason},
@@ -117,15 +118,17 @@ impl Planner<'_> {
                 blockers.push(Blocker::new(Reason::Coverage, why));
                 None
             }
-            Ok(since) => {
+            Ok(Watched { since, after }) => {
+                let after = after.filter(|_| since > watched);
                 let since = since.max(watched);
                 let coverage = Coverage::of(since, window, self.now);
                 if coverage.is_none() {
                     blockers.push(Blocker {
                         reason: Reason::Coverage,
                         detail: format!(
-                            "{segment} watched for {}",
-                            of(self.now.since(since), window)
+                            "{segment} watched for {}{}",
+                            of(self.now.since(since), window),
+                            after.as_ref().map(before).unwrap_or_default(),
                         ),
                         until: Some(since + window),
                     });
@@ -159,4 +162,14 @@ impl Planner<'_> {
         }
         unchanged
     }
+}
+
+/// What was before the watch.
+fn before(gap: &Gap) -> String {
+    format!(
+        ", after {} in which life on {} could have been missed: {}",
+        words(gap.length),
+        gap.port,
+        gap.why
+    )
 }
