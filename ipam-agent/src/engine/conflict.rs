@@ -1,6 +1,6 @@
 //! Verdicts: what is wrong with an address, how badly, and why, in words.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ipam_common::{Address, Mac};
 
@@ -498,27 +498,28 @@ impl EventKind {
     }
 }
 
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Event {
+    /// In one sentence, with each MAC as `name` has it.
+    pub fn sentence(&self, name: &dyn Fn(Mac) -> String) -> String {
         let address = self.address;
-        match (self.kind, self.macs.as_slice()) {
+        let names: Vec<String> = self.macs.iter().map(|&mac| name(mac)).collect();
+        match (self.kind, names.as_slice()) {
             (EventKind::AddressMoved, [from, to]) => {
-                write!(f, "{address} moved from {from} to {to}")
+                format!("{address} moved from {from} to {to}")
             }
             (EventKind::ProbeCollision, [asker, other]) if self.both_asked => {
-                write!(f, "{asker} and {other} both probed for {address}")
+                format!("{asker} and {other} both probed for {address}")
             }
             (EventKind::ProbeCollision, [asker, owner]) => {
-                write!(f, "{asker} probed for {address}, which {owner} has")
+                format!("{asker} probed for {address}, which {owner} has")
             }
-            (EventKind::SenderMismatch, [sender, source]) => write!(
-                f,
-                "{address} was asserted for {sender} in a frame from {source}"
-            ),
+            (EventKind::SenderMismatch, [sender, source]) => {
+                format!("{address} was asserted for {sender} in a frame from {source}")
+            }
             (EventKind::ReleasedButAlive, [mac]) => {
-                write!(f, "{address} was released and is in use by {mac}")
+                format!("{address} was released and is in use by {mac}")
             }
-            (kind, macs) => write!(f, "{}: {address} {macs:?}", kind.name()),
+            (kind, names) => format!("{}: {address} {}", kind.name(), names.join(", ")),
         }
     }
 }

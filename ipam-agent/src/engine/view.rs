@@ -140,15 +140,7 @@ impl Engine {
     ) -> String {
         let entry = self.entry(segment, address);
         let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
-        let name = |mac: Mac| {
-            if self.topology.own_macs.contains(&mac) {
-                return format!("{mac} (this host)");
-            }
-            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
-            let made = vendor(mac).map_or_else(String::new, |vendor| format!(" ({vendor})"));
-            let on = port.map_or_else(String::new, |port| format!(" on {}", port.name));
-            format!("{mac}{made}{on}")
-        };
+        let name = |mac: Mac| self.name(claim_of(mac), mac, vendor);
         let sentence = conflict.verdict.sentence(address, &name);
         match &conflict.verdict {
             Verdict::Duplicate(contested) => {
@@ -160,6 +152,32 @@ impl Engine {
             }
             _ => sentence,
         }
+    }
+
+    /// An event in one sentence, each MAC with its vendor and where it was heard.
+    pub fn event_sentence(
+        &self,
+        event: &Event,
+        vendor: &dyn Fn(Mac) -> Option<&'static str>,
+    ) -> String {
+        let entry = self.entry(&event.segment, event.address);
+        let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
+        event.sentence(&|mac| self.name(claim_of(mac), mac, vendor))
+    }
+
+    fn name(
+        &self,
+        claim: Option<&Claim>,
+        mac: Mac,
+        vendor: &dyn Fn(Mac) -> Option<&'static str>,
+    ) -> String {
+        if self.topology.own_macs.contains(&mac) {
+            return format!("{mac} (this host)");
+        }
+        let port = claim.and_then(|claim| self.topology.ports.get(&claim.ifindex));
+        let made = vendor(mac).map_or_else(String::new, |vendor| format!(" ({vendor})"));
+        let on = port.map_or_else(String::new, |port| format!(" on {}", port.name));
+        format!("{mac}{made}{on}")
     }
 
     /// To whom an address is leased, and who of its claimants that is. This host's own claim

@@ -27,7 +27,8 @@ impl Daemon {
                 }
             }
             Notice::Happened(event) => {
-                tracing::info!(kind = event.kind.name(), "{event}");
+                let sentence = self.observer.engine.event_sentence(event, &vendor);
+                tracing::info!(kind = event.kind.name(), "{sentence}");
             }
         }
     }

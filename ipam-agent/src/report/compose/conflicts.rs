@@ -108,7 +108,7 @@ impl Composer<'_> {
                 segment: segment_name(&event.segment),
                 at: self.clock.at(event.at),
                 macs: event.macs.iter().map(|&mac| mac.into()).collect(),
-                reason: event.to_string(),
+                reason: self.engine.event_sentence(event, &vendor),
             })
             .collect();
         events.sort_by_key(|event| event.at);
