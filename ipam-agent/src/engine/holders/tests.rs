@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use proptest::{collection::vec, prelude::*};
 
@@ -9,7 +9,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const GATE: Duration = Duration::from_secs(900);
 
 fn address(last: u8) -> Address {
-    Address::from_ip(Ipv4Addr::new(10, 0, 0, last).into()).expect("a host's address")
+    Address::from_ip(IpAddr::from([10, 0, 0, last])).expect("a host's address")
 }
 
 fn id(n: u8) -> Arc<str> {

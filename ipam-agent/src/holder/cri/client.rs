@@ -51,29 +51,51 @@ const KUBEVIRT: (&str, &str) = ("kubevirt.io", "virt-launcher");
 
 /// All that the runtime at this socket has to say.
 pub(super) async fn ask(socket: &Path, patience: Duration) -> Result<Runtime, CriError> {
-    let client = Client {
-        socket: socket.to_owned(),
-    };
-    match timeout(patience, client.ask()).await {
+    let answer = timeout(patience, async {
+        Client::connect(socket).await?.everything().await
+    });
+    match answer.await {
         Ok(answer) => answer,
         Err(_) => Err(CriError::Slow {
-            socket: client.socket.clone(),
+            socket: socket.to_owned(),
             patience,
         }),
     }
 }
 
-struct Client {
+/// A connection to one runtime. It waits for as long as the runtime takes.
+pub struct Client {
     socket: PathBuf,
+    grpc: Grpc<Connection>,
 }
 
 impl Client {
-    async fn ask(&self) -> Result<Runtime, CriError> {
-        let connection = self.connect().await?;
-        let grpc = Grpc::with_origin(connection, Uri::from_static("http://localhost"));
-        let version: VersionResponse = self.call(&grpc, "Version", VersionRequest {}).await?;
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens, or the socket can't be used.
+    pub async fn connect(socket: &Path) -> Result<Self, CriError> {
+        let stream = UnixStream::connect(socket).await;
+        let stream = stream.map_err(|source| unconnected(socket, source))?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|source| CriError::Connection {
+                socket: socket.to_owned(),
+                source,
+            })?;
+        // Its end is told by the calls that it breaks.
+        tokio::spawn(connection);
+        let origin = Uri::from_static("http://localhost");
+        Ok(Self {
+            socket: socket.to_owned(),
+            grpc: Grpc::with_origin(Connection(sender), origin),
+        })
+    }
+
+    async fn everything(&self) -> Result<Runtime, CriError> {
+        let version: VersionResponse = self.call("Version", VersionRequest {}).await?;
         let list: ListPodSandboxResponse = self
-            .call(&grpc, "ListPodSandbox", ListPodSandboxRequest {})
+            .call("ListPodSandbox", ListPodSandboxRequest {})
             .await?;
         if list.excess > 0 {
             let what =
@@ -81,7 +103,7 @@ impl Client {
             return Err(self.unbelievable(what));
         }
         let sandboxes = stream::iter(list.items)
-            .map(|listed| self.sandbox(&grpc, listed))
+            .map(|listed| self.sandbox(listed))
             .buffer_unordered(AT_A_TIME)
             .try_collect()
             .await?;
@@ -94,33 +116,15 @@ impl Client {
         })
     }
 
-    async fn connect(&self) -> Result<Connection, CriError> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|source| self.unconnected(source))?;
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(|source| CriError::Connection {
-                socket: self.socket.clone(),
-                source,
-            })?;
-        // Its end is told by the calls that it breaks.
-        tokio::spawn(connection);
-        Ok(Connection(sender))
-    }
-
     /// One sandbox in full.
-    async fn sandbox(
-        &self,
-        grpc: &Grpc<Connection>,
-        listed: PodSandbox,
-    ) -> Result<Sandbox, CriError> {
+    async fn sandbox(&self, listed: PodSandbox) -> Result<Sandbox, CriError> {
         let ready = listed.state != NOT_READY;
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: listed.id.clone(),
             // What became of its namespace is told of no other way.
             verbose: !ready,
         };
-        let answer = match self.send(grpc, "PodSandboxStatus", request).await {
+        let answer = match self.send("PodSandboxStatus", request).await {
             Ok(answer) => answer,
             // It went meanwhile; that it was there a moment ago still counts.
             Err(status) if status.code() == Code::NotFound => PodSandboxStatusResponse::default(),
@@ -161,21 +165,20 @@ impl Client {
         })
     }
 
-    async fn call<Q, A>(
-        &self,
-        grpc: &Grpc<Connection>,
-        call: &'static str,
-        request: Q,
-    ) -> Result<A, CriError>
+    /// Makes one call of `runtime.v1.RuntimeService`.
+    ///
+    /// # Errors
+    /// The runtime has no such service, or fails the call, or its answer is none.
+    pub async fn call<Q, A>(&self, call: &'static str, request: Q) -> Result<A, CriError>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let answer = self.send(grpc, call, request).await;
+        let answer = self.send(call, request).await;
         answer.map_err(|status| self.failed(call, &status))
     }
 
-    async fn send<Q, A>(&self, grpc: &Grpc<Connection>, call: &str, request: Q) -> Result<A, Status>
+    async fn send<Q, A>(&self, call: &str, request: Q) -> Result<A, Status>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
@@ -184,7 +187,7 @@ impl Client {
             "ListPodSandbox" => LIST_LIMIT,
             _ => ANSWER_LIMIT,
         };
-        let mut grpc = grpc.clone().max_decoding_message_size(limit);
+        let mut grpc = self.grpc.clone().max_decoding_message_size(limit);
         let path = format!("/runtime.v1.RuntimeService/{call}");
         let path =
             PathAndQuery::try_from(path).map_err(|error| Status::from_error(error.into()))?;
@@ -195,16 +198,6 @@ impl Client {
             .unary(tonic::Request::new(request), path, codec)
             .await?;
         Ok(answer.into_inner())
-    }
-
-    fn unconnected(&self, source: io::Error) -> CriError {
-        let socket = self.socket.clone();
-        match source.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory => {
-                CriError::Absent { socket, source }
-            }
-            _ => CriError::Connect { socket, source },
-        }
     }
 
     fn failed(&self, call: &'static str, status: &Status) -> CriError {
@@ -223,6 +216,16 @@ impl Client {
             socket: self.socket.clone(),
             what,
         }
+    }
+}
+
+fn unconnected(socket: &Path, source: io::Error) -> CriError {
+    let socket = socket.to_owned();
+    match source.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory => {
+            CriError::Absent { socket, source }
+        }
+        _ => CriError::Connect { socket, source },
     }
 }
 

@@ -22,7 +22,10 @@ use std::{
 use futures_util::future::join_all;
 use thiserror::Error;
 
-pub use self::own::{own, sandbox_of};
+pub use self::{
+    client::Client,
+    own::{own, sandbox_of},
+};
 use crate::{
     config::Cri,
     engine::holders::{RuntimeReport, Sandbox, SocketAnswer},
