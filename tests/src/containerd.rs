@@ -202,6 +202,12 @@ impl Node {
         })
     }
 
+    /// Where containerd keeps a sandbox's files.
+    pub fn files(&self, id: &str) -> PathBuf {
+        let sandboxes = "containerd/io.containerd.grpc.v1.cri/sandboxes";
+        self.dir.join(sandboxes).join(id)
+    }
+
     /// The `mountinfo` of a sandbox's process.
     pub fn mounts(&self, id: &str) -> Result<String> {
         let pid = self.pause(id)?;
@@ -361,6 +367,8 @@ snapshotter = "native"
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // Who waits for containerd stops along with it, and would keep it from being gone.
+        drop(self.containerd.take());
         // The kernel takes down what the first process leaves behind; its namespaces are
         // gone when the last of them is.
         if let Ok(first) = child_of(self.init.pid()) {

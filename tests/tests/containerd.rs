@@ -355,6 +355,67 @@ fn two_sources_that_contradict_each_other_release_nothing() {
 }
 
 #[test]
+fn in_a_pod_the_agent_looks_for_itself() {
+    in_lab(|lab| {
+        let net = network()?;
+        let node = Node::boot(lab)?;
+        let own = node.run_pod("agent", &[])?;
+        let other = node.run_pod("other", &[])?;
+        let lease = lease_of(&net, &other)?;
+        let leaked = leak(&net, 200)?;
+        let dir = lab.disk().join("daemon");
+        let config = config(lab, RUNTIME_ALONE);
+        let daemon = Daemon::start_as_pod(&node.files(&own), &dir, &config)?;
+        gone(&net, leaked)?;
+        // A runtime that doesn't know the agent isn't the one that runs this host's pods.
+        node.stop_pod(&own)?;
+        node.remove_pod(&own)?;
+        let leaked = leak(&net, 201)?;
+        let words = format!("the agent's own sandbox {} isn't listed", &own[..12]);
+        kept(&daemon, leaked, "source-down", &words)?;
+        kept(&daemon, lease, "source-down", &words)?;
+        ensure!(leases(&net)?.contains(&leaked));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_runtime_that_hangs_at_the_last_moment_keeps_the_lease() {
+    in_lab(|lab| {
+        let net = network()?;
+        let node = Node::boot(lab)?;
+        node.run_pod("one", &[])?;
+        let leaked = leak(&net, 200)?;
+        let observe = config(lab, RUNTIME_ALONE).replace("continuous", "observe");
+        let daemon = Daemon::start(&lab.disk().join("daemon"), &observe)?;
+        daemon.wait_for("the plan", PATIENCE, "reclaim plan", |plan| {
+            (plan["releases"][0]["address"] == json!(leaked)).then_some(())
+        })?;
+        // Whoever has the store's lock makes the agent wait between its word and its deed.
+        let lock = fs::File::open(net.leases().join("lock"))?;
+        lock.lock()?;
+        let (applied, status) = std::thread::scope(|scope| {
+            let apply = scope.spawn(|| daemon.command("reclaim apply", &["--yes"]));
+            let journal = lab.disk().join("state/journal.jsonl");
+            wait_for("the intent", || {
+                let written = fs::read_to_string(&journal).unwrap_or_default();
+                Ok(written.contains("\"intent\"").then_some(()))
+            })?;
+            node.signal(Signal::SIGSTOP)?;
+            lock.unlock()?;
+            apply.join().expect("a thread")
+        })?;
+        let applied: Value = serde_json::from_str(&applied)?;
+        let outcome = &applied["outcomes"][0];
+        ensure!(outcome["result"] == "kept", "{status:?} {applied:#}");
+        ensure!(outcome["blocker"]["reason"] == "source-down", "{applied:#}");
+        ensure!(leases(&net)?.contains(&leaked));
+        node.signal(Signal::SIGCONT)?;
+        Ok(())
+    });
+}
+
+#[test]
 fn doctor_tells_what_the_runtime_answers() {
     in_lab(|lab| {
         network()?;
