@@ -116,6 +116,19 @@ impl Daemon {
         Self::spawn_program(program(capabilities)?, dir, config, log_in(dir)?)?.answering()
     }
 
+    /// The same as a pod whose sandbox has its files in `sandbox`.
+    pub fn start_as_pod(sandbox: &Path, dir: &Path, config: &str) -> Result<Self> {
+        let mut program = Command::new("unshare");
+        // What kubelet and the runtime do for every container.
+        program
+            .args(["--mount", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+            .arg(sandbox.join("resolv.conf"))
+            .arg(binary()?)
+            .env("KUBERNETES_SERVICE_HOST", "10.43.0.1");
+        Self::spawn_program(program, dir, config, log_in(dir)?)?.answering()
+    }
+
     fn answering(self) -> Result<Self> {
         let mut daemon = self;
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod capture;
 pub mod compare;
+pub mod containerd;
 pub mod daemon;
 pub mod demo;
 pub mod frames;

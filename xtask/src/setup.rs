@@ -19,7 +19,14 @@ use crate::{
 };
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 3] = ["arpwatch", "containernetworking-plugins", "iproute2"];
+const LABORATORY: [&str; 6] = [
+    "arpwatch",
+    "busybox-static",
+    "containerd",
+    "containernetworking-plugins",
+    "iproute2",
+    "runc",
+];
 /// What the comparison runs beside arpwatch; starts no daemon when it is installed.
 const COMPARISON: [&str; 1] = ["tshark"];
 /// What boots other kernels.

@@ -18,7 +18,8 @@ use tokio::{
 
 use self::requests::{Asked, Waiting};
 use super::{
-    DriverError, boot_id, clock, gather,
+    DriverError, boot_id, clock,
+    gather::{self, Gathered},
     observer::{Ears, Observer},
     release::{Releaser, lock},
     stores::Readings,
@@ -50,10 +51,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// What came back from outside the loop.
 enum Done {
     Read(Readings),
-    Gathered(
-        Vec<SourceReport>,
-        Result<Vec<(Address, Stamps)>, TableError>,
-    ),
+    Gathered(Gathered, Result<Vec<(Address, Stamps)>, TableError>),
     Behind(SourceReport),
     Asked(Input),
     Swept(Result<Portions, TableError>),
@@ -127,7 +125,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         observer.stores.clone(),
         Arc::clone(&observer.live),
         Arc::clone(&observer.tables),
-        config.holders.netns,
+        config.holders.clone(),
     );
     let mut daemon = Daemon {
         watchers: Watchers::new(&observer.host, clock::wall_time),
@@ -314,7 +312,7 @@ impl Daemon {
                     self.ask_sources();
                 }
             }
-            Done::Gathered(sources, stamps) => self.pass(sources, stamps),
+            Done::Gathered(gathered, stamps) => self.pass(gathered, stamps),
             Done::Behind(report) => self.observer.tell(Input::Held(report)),
             Done::Asked(answers) => self.observer.tell(answers),
             Done::Swept(Ok(portions)) => {

@@ -12,16 +12,18 @@ use ipam_common::Address;
 
 use super::{clock, stores::Stores};
 use crate::{
+    config::Holders,
     engine::{
         Engine,
         evidence::PortCheck,
+        holders::SandboxBook,
         lease::StoreName,
         plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
         time::Timestamp,
     },
     error::in_full,
     executor,
-    holder::namespaces,
+    holder::{cri, namespaces},
     journal::{Journal, JournalError},
     source::live::{Live, Tables},
 };
@@ -41,7 +43,7 @@ pub struct Releaser {
     stores: Stores,
     live: Arc<Mutex<Live>>,
     tables: Arc<Tables>,
-    netns: bool,
+    holders: Holders,
 }
 
 impl Releaser {
@@ -53,7 +55,7 @@ impl Releaser {
         stores: Stores,
         live: Arc<Mutex<Live>>,
         tables: Arc<Tables>,
-        netns: bool,
+        holders: Holders,
     ) -> Self {
         let mut journal = Journal::open(state_dir, boot);
         if let Ok(open) = &mut journal {
@@ -75,7 +77,7 @@ impl Releaser {
             stores,
             live,
             tables,
-            netns,
+            holders,
         }
     }
 
@@ -111,8 +113,14 @@ impl Releaser {
         ports
     }
 
-    /// Carries the plan out. Blocks on files, locks and netlink.
-    pub fn execute(&self, plan: &ReclaimPlan, ports: &Ports) -> Vec<Outcome> {
+    /// Carries the plan out, which was made with these sandboxes known. Blocks on files,
+    /// locks, netlink and container runtimes.
+    pub fn execute(
+        &self,
+        plan: &ReclaimPlan,
+        ports: &Ports,
+        sandboxes: SandboxBook,
+    ) -> Vec<Outcome> {
         let mut journal = lock(&self.journal);
         let journal = match journal.as_mut() {
             Ok(journal) => journal,
@@ -129,6 +137,8 @@ impl Releaser {
             releaser: self,
             ports,
             blind: None,
+            sandboxes,
+            runtimes_asked: None,
             held: None,
         };
         executor::execute(
@@ -146,6 +156,8 @@ struct LastLook<'a> {
     releaser: &'a Releaser,
     ports: &'a Ports,
     blind: Option<(Timestamp, BTreeMap<u32, String>)>,
+    sandboxes: SandboxBook,
+    runtimes_asked: Option<Timestamp>,
     held: Option<(Timestamp, Vec<Address>)>,
 }
 
@@ -154,7 +166,29 @@ impl LastLook<'_> {
         let now = clock::now();
         self.is_watched(release, now)?;
         self.is_silent(release, now)?;
+        self.has_no_sandbox(release, now)?;
         self.is_unheld(release, now)
+    }
+
+    /// Container runtimes are asked while the store is locked: whoever wants an address of it
+    /// waits, so a runtime that is slow keeps the lease, and isn't asked for the next at once.
+    fn has_no_sandbox(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
+        if is_stale(self.runtimes_asked, now) {
+            let Some(report) = cri::report(&self.releaser.holders.cri, cri::LAST_PATIENCE) else {
+                return Ok(());
+            };
+            let now = clock::now();
+            self.sandboxes.hear(report, now);
+            self.runtimes_asked = Some(now);
+        }
+        if let Some(why) = self.sandboxes.problem() {
+            return Err(Blocker::new(Reason::SourceDown, format!("cri: {why}")));
+        }
+        let window = release.proof().coverage().window();
+        let now = clock::now();
+        let doubt = self.sandboxes.doubt(window, now);
+        let holder = self.sandboxes.holder(release.lease(), now);
+        holder.or(doubt).map_or(Ok(()), Err)
     }
 
     fn is_watched(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
@@ -163,7 +197,7 @@ impl LastLook<'_> {
         let Some(ports) = self.ports.get(&key) else {
             return Err(Blocker::new(Reason::Changed, "its segment is gone"));
         };
-        if is_stale(self.blind.as_ref(), now) {
+        if is_stale(self.blind.as_ref().map(|(at, _)| *at), now) {
             self.blind = Some((now, BTreeMap::new()));
             let live = lock(&self.releaser.live);
             let wanted: BTreeSet<u32> = self
@@ -205,10 +239,10 @@ impl LastLook<'_> {
     }
 
     fn is_unheld(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
-        if !self.releaser.netns {
+        if !self.releaser.holders.netns {
             return Ok(());
         }
-        if is_stale(self.held.as_ref(), now) {
+        if is_stale(self.held.as_ref().map(|(at, _)| *at), now) {
             let held = namespaces::addresses_behind_veths()
                 .map_err(|error| Blocker::new(Reason::SourceDown, in_full(&error)))?;
             let held = held.iter().map(|held| held.address).collect();
@@ -226,8 +260,8 @@ impl LastLook<'_> {
 }
 
 /// Whether what was asked has to be asked again.
-fn is_stale<T>(answer: Option<&(Timestamp, T)>, now: Timestamp) -> bool {
-    answer.is_none_or(|(at, _)| now.since(*at) >= FRESH)
+fn is_stale(answered: Option<Timestamp>, now: Timestamp) -> bool {
+    answered.is_none_or(|at| now.since(at) >= FRESH)
 }
 
 /// A lock that a panicked thread held is as good as any: what it guards is told anew.

@@ -53,10 +53,14 @@ impl Holder {
     /// Its name for people: the pod, else the container, shortened. Untrusted text.
     pub fn name(&self) -> Option<Arc<str>> {
         let container = self.container_id.as_deref();
-        let container =
-            container.map(|id| format!("container {}", id.get(..SHORT_ID).unwrap_or(id)).into());
+        let container = container.map(|id| format!("container {}", short(id)).into());
         self.pod.clone().or(container)
     }
+}
+
+/// The part of a container's id that tells it from others.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..SHORT_ID).unwrap_or(id)
 }
 
 /// What identifies one grant of one address for good: if any of it changes, it is another.

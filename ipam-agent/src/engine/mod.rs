@@ -10,6 +10,7 @@ pub mod conflict;
 pub mod coverage;
 pub mod evidence;
 mod hear;
+pub mod holders;
 pub mod input;
 mod judge;
 mod kinship;

@@ -7,7 +7,8 @@ use ipam_common::Address;
 
 use super::{
     Engine,
-    evidence::{Held, PassEvidence, PortCheck, SourceReport},
+    evidence::{Held, PassEvidence, PortCheck, Source, SourceReport},
+    holders::RuntimeReport,
     input::Command,
     plan::{Asker, Outcome, OutcomeResult},
     reclaim::slot,
@@ -28,10 +29,16 @@ impl Engine {
         self.pass.at = Some(now);
         self.pass.sources.clear();
         self.pass.down.clear();
+        if let Some(report) = evidence.runtimes {
+            self.runtimes(report, now);
+        }
         for report in evidence.sources {
             match report.answer {
                 Ok(addresses) => {
-                    self.pass.sources.push(report.source);
+                    match self.contradicted(&addresses) {
+                        None => self.pass.sources.push(report.source),
+                        Some(why) => self.pass.down.push((report.source, why)),
+                    }
                     held.extend(addresses.iter().map(|held| (held.address, held.ifindex)));
                     self.look_behind(&addresses, now);
                 }
@@ -75,6 +82,20 @@ impl Engine {
             self.executing = true;
             self.commands.push_back(Command::Execute(plan));
         }
+    }
+
+    fn runtimes(&mut self, report: RuntimeReport, now: Timestamp) {
+        self.pass.sandboxes.hear(report, now);
+        match self.pass.sandboxes.problem() {
+            None => self.pass.sources.push(Source::Cri),
+            Some(why) => self.pass.down.push((Source::Cri, why)),
+        }
+    }
+
+    /// How the runtimes contradict who says that these addresses are held, and no others.
+    fn contradicted(&self, held: &[Held]) -> Option<String> {
+        let shown = held.iter().map(|held| held.address).collect();
+        self.pass.sandboxes.unshown(&shown)
     }
 
     /// Count, for each lease and asker, how many passes in a row found nothing against it.

@@ -7,11 +7,8 @@ use tokio::time::Instant;
 
 use super::{Daemon, Done};
 use crate::{
-    driver::gather,
-    engine::{
-        evidence::{PassEvidence, SourceReport},
-        input::Input,
-    },
+    driver::gather::{self, Gathered},
+    engine::{evidence::PassEvidence, input::Input},
     error::in_full,
     source::live::TableError,
 };
@@ -45,16 +42,16 @@ impl Daemon {
         let tables = Arc::clone(&self.observer.tables);
         let holders = self.holders.clone();
         self.tasks.spawn_blocking(move || {
-            let reports = gather::holders(&holders);
+            let gathered = gather::holders(&holders);
             // Last, so that no sign of life is younger than the answer to it.
-            Done::Gathered(reports, tables.stamps())
+            Done::Gathered(gathered, tables.stamps())
         });
     }
 
     /// Everything of a pass has been answered.
     pub(super) fn pass(
         &mut self,
-        sources: Vec<SourceReport>,
+        gathered: Gathered,
         stamps: Result<Vec<(Address, Stamps)>, TableError>,
     ) {
         self.gathering = false;
@@ -68,7 +65,8 @@ impl Daemon {
         self.observer.tell(Input::Evidence(PassEvidence {
             ports: ports.clone(),
             stamps,
-            sources,
+            sources: gathered.sources,
+            runtimes: gathered.runtimes,
         }));
         self.observer.mend(&ports);
         self.obey();

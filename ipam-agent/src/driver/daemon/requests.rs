@@ -130,9 +130,10 @@ impl Daemon {
         }
         self.executing = Some(waiting);
         let ports = Releaser::ports(&self.observer.engine, &plan, clock::now());
+        let sandboxes = self.observer.engine.last_pass().sandboxes.clone();
         let releaser = self.releaser.clone();
         self.tasks.spawn_blocking(move || {
-            let outcomes = releaser.execute(&plan, &ports);
+            let outcomes = releaser.execute(&plan, &ports, sandboxes);
             Done::Executed(plan, outcomes)
         });
     }

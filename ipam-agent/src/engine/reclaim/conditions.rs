@@ -58,7 +58,7 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn holders(&self, record: &Record, blockers: &mut Vec<Blocker>) {
+    pub(super) fn holders(&self, record: &Record, asker: Asker, blockers: &mut Vec<Blocker>) {
         if let Some(port) = record.held {
             let name = port.and_then(|ifindex| self.topology.ports.get(&ifindex));
             let place = name.map_or_else(
@@ -68,6 +68,7 @@ impl Planner<'_> {
             let detail = format!("the address is configured {place}");
             blockers.push(Blocker::new(Reason::Holder, detail));
         }
+        blockers.extend(self.pass.sandboxes.holder(&record.lease, self.now));
         if self.pass.at.is_none() {
             let detail = "no source of holders was asked yet";
             blockers.push(Blocker::new(Reason::SourceDown, detail));
@@ -79,6 +80,11 @@ impl Planner<'_> {
             let detail = format!("{}: {why}", source.name());
             blockers.push(Blocker::new(Reason::SourceDown, detail));
         }
+        let gate = match asker {
+            Asker::Daemon => self.settings.gate,
+            Asker::Person => self.settings.asked_gate,
+        };
+        blockers.extend(self.pass.sandboxes.doubt(gate, self.now));
     }
 
     pub(super) fn silence(&self, record: &Record, window: Duration, blockers: &mut Vec<Blocker>) {

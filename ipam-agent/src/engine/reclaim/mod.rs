@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::{
     coverage::CoverageBook,
     evidence::Source,
+    holders::SandboxBook,
     leasebook::{LeaseBook, Origin, Record},
     plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
     scope::{Scope, Scopes},
@@ -69,6 +70,8 @@ pub struct PassFacts {
     pub sources: Vec<Source>,
     /// Those that did not, and why.
     pub down: Vec<(Source, String)>,
+    /// What container runtimes said, in this run.
+    pub sandboxes: SandboxBook,
     /// Why the agent's state is not to be relied on.
     pub state: Option<String>,
 }
@@ -241,7 +244,7 @@ impl Planner<'_> {
         let window = self.window(record, asker);
         let store = self.leases.stores().get(&record.lease.store);
         self.leave(record, store, asker, &mut blockers);
-        self.holders(record, &mut blockers);
+        self.holders(record, asker, &mut blockers);
         self.silence(record, window, &mut blockers);
         let coverage = self.coverage(record, window, &mut blockers);
         let unchanged_for = self.age(record, window, &mut blockers);
@@ -297,12 +300,12 @@ fn keep(record: &Record, blockers: Vec<Blocker>) -> Kept {
 }
 
 /// `7 min of 15 min`.
-fn of(have: Duration, need: Duration) -> String {
+pub(super) fn of(have: Duration, need: Duration) -> String {
     format!("{} of {}", words(have), words(need))
 }
 
 /// A duration as people say it, rounded down.
-fn words(duration: Duration) -> String {
+pub(super) fn words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 if !duration.is_zero() => format!("{} ms", duration.as_millis()),

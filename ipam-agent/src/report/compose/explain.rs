@@ -6,7 +6,7 @@ use ipam_common::Address;
 
 use super::{Composer, segment_name, sort_conflicts, story};
 use crate::{
-    engine::{leasebook::Record, time::Timestamp},
+    engine::{evidence::Source, leasebook::Record, time::Timestamp},
     report::document::{
         ConflictRecord, ConflictState, Explain, Held, HolderAnswer, LeaseRecord, Life, SegmentClaim,
     },
@@ -64,14 +64,27 @@ impl Composer<'_> {
 
     fn holders(&self, records: &[&Record]) -> Vec<HolderAnswer> {
         let pass = self.engine.last_pass();
-        let held = records.iter().find_map(|record| record.held);
-        let answered = pass.sources.iter().map(|source| HolderAnswer {
-            source: source.name().to_owned(),
-            answer: if held.is_some() { Held::Yes } else { Held::No },
-            detail: held.flatten().and_then(|ifindex| {
-                let port = self.engine.topology().ports.get(&ifindex)?;
-                Some(format!("configured behind {}", port.name))
-            }),
+        let configured = records.iter().find_map(|record| record.held);
+        let port = configured.flatten().and_then(|ifindex| {
+            let port = self.engine.topology().ports.get(&ifindex)?;
+            Some(format!("configured behind {}", port.name))
+        });
+        let sandbox = records
+            .iter()
+            .find_map(|record| pass.sandboxes.holder(&record.lease, self.now));
+        let answered = pass.sources.iter().map(|source| {
+            let (held, detail) = match source {
+                Source::Namespaces => (configured.is_some(), port.clone()),
+                Source::Cri => {
+                    let detail = sandbox.as_ref().map(|blocker| blocker.detail.clone());
+                    (detail.is_some(), detail)
+                }
+            };
+            HolderAnswer {
+                source: source.name().to_owned(),
+                answer: if held { Held::Yes } else { Held::No },
+                detail,
+            }
         });
         let down = pass.down.iter().map(|(source, why)| HolderAnswer {
             source: source.name().to_owned(),

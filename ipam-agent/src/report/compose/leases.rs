@@ -2,7 +2,7 @@
 
 use ipam_common::Address;
 
-use super::{Composer, holder_name, segment_name};
+use super::{Composer, segment_name};
 use crate::{
     engine::{
         leasebook::Record,
@@ -82,7 +82,7 @@ impl Composer<'_> {
         LeaseName {
             store: record.lease.store.to_string(),
             address: record.lease.address.ip(),
-            holder: holder_name(&record.lease.holder),
+            holder: self.holder_name(&record.lease.holder),
             state,
         }
     }

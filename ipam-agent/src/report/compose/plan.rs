@@ -1,6 +1,6 @@
 //! What would be released, and why the rest stays.
 
-use super::{Composer, holder_name};
+use super::Composer;
 use crate::{
     engine::plan::{Asker, Blocker, Release},
     report::document::{BlockerRecord, KeptLease, Plan, PlannedRelease, ProofRecord},
@@ -49,7 +49,7 @@ impl Composer<'_> {
         PlannedRelease {
             store: lease.store.to_string(),
             address: lease.address.ip(),
-            holder: holder_name(&lease.holder),
+            holder: self.holder_name(&lease.holder),
             damage: lease.damage,
             reason: release.sentence(),
             evidence: ProofRecord {

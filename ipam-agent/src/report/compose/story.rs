@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp as WallTime};
 
-use super::{Composer, holder_name};
+use super::Composer;
 use crate::{
     engine::{
         leasebook::{Origin, Record},
@@ -66,7 +66,7 @@ impl Composer<'_> {
 
     fn lease_seen(&self, record: &Record) -> StoryRecord {
         let store = &record.lease.store;
-        let holder = holder_name(&record.lease.holder);
+        let holder = self.holder_name(&record.lease.holder);
         let what = match record.origin {
             Origin::ThisBoot => format!("{store} leased it to {holder}"),
             Origin::EarlierBoot(_) => format!(
