@@ -6,6 +6,7 @@ mod memory;
 mod passes;
 mod publish;
 mod requests;
+mod undo;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,7 +17,10 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use self::requests::{Asked, Waiting};
+use self::{
+    requests::{Asked, Waiting},
+    undo::PuttingBack,
+};
 use super::{
     DriverError, boot_id, clock, gather,
     observer::{Ears, Observer},
@@ -58,6 +62,8 @@ enum Done {
     Asked(Input),
     Swept(Result<Portions, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
+    PutBack(Box<PuttingBack>),
+    Noted(Result<(), String>),
 }
 
 struct Daemon {
@@ -97,9 +103,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     let socket = Socket::bind(&config.socket).await?;
     let (mut observer, mut ears) = Observer::new(config, boot)?;
     let mut watcher = Watcher::new(observer.stores.roots())?;
-    observer.tell(Input::Remembered(
-        state.load().into_iter().map(memory::remembered).collect(),
-    ));
+    observer.tell(Input::Remembered(memory::remembered(state.load())));
     let readings = observer.stores.read();
     observer.stores_read(readings);
     let releaser = Releaser::new(
@@ -131,6 +135,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         swept: Instant::now(),
         hurry: false,
     };
+    daemon.watch_released();
     // LEASED is filled before the first port is watched.
     daemon.obey();
     daemon.observer.begin(&mut ears).await?;
@@ -261,6 +266,8 @@ impl Daemon {
                 }
                 Some(Command::Publish(notice)) => self.publish(&notice),
                 Some(Command::Execute(plan)) => self.execute(plan, None),
+                Some(Command::PutBack { id, reason }) => self.put_back(id, reason),
+                Some(Command::Taken { id, holder }) => self.taken(id, holder),
                 Some(Command::Remember { leases, forget }) => self.remember(&leases, &forget),
             }
         }
@@ -300,6 +307,9 @@ impl Daemon {
                 tracing::warn!("{}", in_full(&error));
             }
             Done::Executed(plan, outcomes) => self.executed(&plan, outcomes),
+            Done::PutBack(done) => self.was_put_back(*done),
+            Done::Noted(Ok(())) => {}
+            Done::Noted(Err(error)) => tracing::warn!("{error}"),
         }
     }
 }

@@ -471,6 +471,8 @@ pub struct Event {
     pub macs: Vec<Mac>,
     /// Of a collision: whether the second asked too.
     pub both_asked: bool,
+    /// Of a released address: what became of its lease, in words.
+    pub outcome: Option<Arc<str>>,
 }
 
 /// Kinds of [`Event`].
@@ -496,6 +498,15 @@ impl EventKind {
             Self::ReleasedButAlive => "released-but-alive",
         }
     }
+
+    /// How bad it is.
+    pub const fn severity(self) -> Severity {
+        match self {
+            // The agent itself gave away what somebody uses.
+            Self::ReleasedButAlive => Severity::Critical,
+            Self::AddressMoved | Self::ProbeCollision | Self::SenderMismatch => Severity::Info,
+        }
+    }
 }
 
 impl fmt::Display for Event {
@@ -515,8 +526,13 @@ impl fmt::Display for Event {
                 f,
                 "{address} was asserted for {sender} in a frame from {source}"
             ),
-            (EventKind::ReleasedButAlive, [mac]) => {
-                write!(f, "{address} was released and is in use by {mac}")
+            (EventKind::ReleasedButAlive, macs) => {
+                write!(f, "{address} was released and is in use")?;
+                if let [mac, ..] = macs {
+                    write!(f, " by {mac}")?;
+                }
+                let outcome = self.outcome.as_deref();
+                outcome.map_or(Ok(()), |outcome| write!(f, ": {outcome}"))
             }
             (kind, macs) => write!(f, "{}: {address} {macs:?}", kind.name()),
         }

@@ -57,6 +57,7 @@ impl Engine {
             }
             record.held = held.get(&address).copied();
         }
+        unwatched.extend(self.look_at_quarantined(&stamps, &held, now));
         if !unwatched.is_empty() {
             self.commands.push_back(Command::Watch {
                 add: unwatched,
@@ -112,14 +113,22 @@ impl Engine {
 
     pub(super) fn outcomes(&mut self, outcomes: Vec<Outcome>) {
         self.executing = false;
+        let mut kept = BTreeSet::new();
         for outcome in outcomes {
-            if outcome.result == OutcomeResult::Released {
-                continue;
+            let is_released = outcome.result == OutcomeResult::Released;
+            let id = outcome.id.as_deref().filter(|_| is_released);
+            self.release_ended(&outcome.store, outcome.address, id);
+            if !is_released {
+                kept.insert((outcome.address, outcome.store));
             }
-            for record in self.leases.iter_mut() {
-                if record.lease.address == outcome.address && record.lease.store == outcome.store {
-                    record.passes = [0; 2];
-                }
+        }
+        if kept.is_empty() {
+            return;
+        }
+        for record in self.leases.iter_mut() {
+            let lease = &record.lease;
+            if kept.contains(&(lease.address, lease.store.clone())) {
+                record.passes = [0; 2];
             }
         }
     }

@@ -14,6 +14,7 @@ use super::{
     evidence::Source,
     leasebook::{LeaseBook, Origin, Record},
     plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
+    quarantine::Quarantine,
     scope::{Scope, Scopes},
     segment::{Segment, Topology},
     table::Table,
@@ -87,6 +88,8 @@ pub struct Planner<'a> {
     pub table: &'a Table,
     /// What was watched.
     pub coverage: &'a CoverageBook,
+    /// What was released.
+    pub quarantine: &'a Quarantine,
     /// The last pass.
     pub pass: &'a PassFacts,
     /// Now.
