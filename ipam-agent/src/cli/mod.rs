@@ -154,6 +154,9 @@ pub enum CliError {
         /// Why.
         source: std::io::Error,
     },
+    /// A lease could not be put back; why was told.
+    #[error("{0} was not put back")]
+    NotPutBack(String),
     /// The daemon or the scan could not go on.
     #[error(transparent)]
     Driver(#[from] DriverError),

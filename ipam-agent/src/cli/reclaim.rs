@@ -1,8 +1,9 @@
-//! `ipam-agent reclaim plan|apply|history`
+//! `ipam-agent reclaim plan|apply|undo|history`
 
 mod apply;
 mod history;
 mod plan;
+mod undo;
 
 use clap::Subcommand;
 
@@ -15,6 +16,8 @@ pub enum ReclaimCommand {
     Plan(plan::PlanArgs),
     /// Release what is proven stale; asks first
     Apply(apply::ApplyArgs),
+    /// Put a released lease back, if nobody took its address meanwhile
+    Undo(undo::UndoArgs),
     /// What was released, the newest first
     History(history::HistoryArgs),
 }
@@ -24,6 +27,7 @@ impl ReclaimCommand {
         match self {
             Self::Plan(args) => args.run(io).await,
             Self::Apply(args) => args.run(io).await,
+            Self::Undo(args) => args.run(io).await,
             Self::History(args) => args.run(io),
         }
     }

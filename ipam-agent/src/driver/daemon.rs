@@ -6,6 +6,7 @@ mod memory;
 mod passes;
 mod publish;
 mod requests;
+mod undo;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,7 +17,10 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use self::requests::{Asked, Waiting};
+use self::{
+    requests::{Asked, Waiting},
+    undo::PuttingBack,
+};
 use super::{
     DriverError, boot_id, clock,
     gather::{self, Gathered},
@@ -56,6 +60,8 @@ enum Done {
     Asked(Input),
     Swept(Result<Portions, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
+    PutBack(Box<PuttingBack>),
+    Noted(Result<(), String>),
 }
 
 struct Daemon {
@@ -114,9 +120,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     };
     let (mut observer, mut ears) = Observer::new(config, boot, pins)?;
     let mut watcher = Watcher::new(observer.stores.roots())?;
-    observer.tell(Input::Remembered(
-        state.load().into_iter().map(memory::remembered).collect(),
-    ));
+    observer.tell(Input::Remembered(memory::remembered(state.load())));
     let readings = observer.stores.read();
     observer.stores_read(readings);
     let releaser = Releaser::new(
@@ -148,6 +152,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         swept: Instant::now(),
         hurry: false,
     };
+    daemon.watch_released();
     // LEASED is filled before the first port is watched.
     daemon.obey();
     daemon.observer.begin(&mut ears).await?;
@@ -286,6 +291,8 @@ impl Daemon {
                 }
                 Some(Command::Publish(notice)) => self.publish(&notice),
                 Some(Command::Execute(plan)) => self.execute(plan, None),
+                Some(Command::PutBack { id, reason }) => self.put_back(id, reason),
+                Some(Command::Taken { id, holder }) => self.taken(id, holder),
                 Some(Command::Remember { leases, forget }) => self.remember(&leases, &forget),
             }
         }
@@ -325,6 +332,9 @@ impl Daemon {
                 tracing::warn!("{}", in_full(&error));
             }
             Done::Executed(plan, outcomes) => self.executed(&plan, outcomes),
+            Done::PutBack(done) => self.was_put_back(*done),
+            Done::Noted(Ok(())) => {}
+            Done::Noted(Err(error)) => tracing::warn!("{error}"),
         }
     }
 }

@@ -17,14 +17,16 @@ use crate::{
         Engine,
         evidence::PortCheck,
         holders::SandboxBook,
-        lease::StoreName,
+        input::Input,
+        lease::{Holder, StoreName},
         plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
+        quarantine::{MAX_QUARANTINED, Released},
         time::Timestamp,
     },
     error::in_full,
-    executor,
+    executor::{self, UndoError},
     holder::{cri, namespaces},
-    journal::{Journal, JournalError},
+    journal::{Entry, HolderRecord, Journal, JournalError, Taken, Undo},
     source::live::{Live, Tables},
 };
 
@@ -60,7 +62,7 @@ impl Releaser {
         let mut journal = Journal::open(state_dir, boot);
         if let Ok(open) = &mut journal {
             let readings = stores.read();
-            match executor::settle(open, &readings.views(), &clock::wall_time) {
+            match executor::settle(open, &readings.views(), &clock::when) {
                 Ok(0) => {}
                 Ok(settled) => {
                     tracing::warn!(
@@ -113,11 +115,12 @@ impl Releaser {
         ports
     }
 
-    /// Carries the plan out, which was made with these sandboxes known. Blocks on files,
-    /// locks, netlink and container runtimes.
+    /// Carries the plan out, which was made with these sandboxes known; `by` is the person
+    /// who asked. Blocks on files, locks, netlink and container runtimes.
     pub fn execute(
         &self,
         plan: &ReclaimPlan,
+        by: Option<&str>,
         ports: &Ports,
         sandboxes: SandboxBook,
     ) -> Vec<Outcome> {
@@ -126,6 +129,7 @@ impl Releaser {
             Ok(journal) => journal,
             Err(error) => {
                 let failed = |release: &Release| Outcome {
+                    id: None,
                     store: release.lease().store.clone(),
                     address: release.lease().address,
                     result: OutcomeResult::Failed(in_full(error)),
@@ -143,12 +147,73 @@ impl Releaser {
         };
         executor::execute(
             plan,
+            by,
             self.stores.sources(),
             journal,
-            &clock::wall_time,
+            &clock::when,
             &mut |release| look.at(release),
         )
     }
+
+    /// Puts a released lease back. Blocks on files and locks.
+    pub fn put_back(&self, id: &str, undo: Undo) -> Result<Entry, PutBackError> {
+        let mut journal = lock(&self.journal);
+        match journal.as_mut() {
+            Ok(journal) => {
+                let stores = self.stores.sources();
+                let done = executor::put_back(id, undo, stores, journal, &clock::when);
+                Ok(done?)
+            }
+            Err(error) => Err(PutBackError::NoJournal(in_full(error))),
+        }
+    }
+
+    /// Writes down that released addresses have new leases. Blocks on files.
+    pub fn taken(&self, id: &str, holder: &Holder) -> Result<(), JournalError> {
+        let taken = Taken {
+            holder: HolderRecord::from(holder),
+        };
+        match lock(&self.journal).as_mut() {
+            Ok(journal) => journal.append_taken(clock::when(), id, taken),
+            // That was told, and holds up every release.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What earlier runs released in this boot.
+    pub fn released_before(&self) -> Result<Input, JournalError> {
+        let (mut quarantined, mut restored) = (Vec::new(), Vec::new());
+        if let Ok(journal) = lock(&self.journal).as_ref() {
+            for entry in journal.of_this_boot(MAX_QUARANTINED)? {
+                let list = match (entry.is_put_back(), entry.is_released()) {
+                    (true, _) => &mut restored,
+                    (_, true) if entry.taken.is_none() => &mut quarantined,
+                    _ => continue,
+                };
+                list.extend(entry.intent.lease().map(|lease| Released {
+                    id: entry.id.as_str().into(),
+                    lease,
+                    // Before the last look at its stamps: what came between was a veto.
+                    at: Timestamp(entry.when.uptime),
+                }));
+            }
+        }
+        Ok(Input::Released {
+            quarantined,
+            restored,
+        })
+    }
+}
+
+/// A lease was not put back.
+#[derive(Debug, thiserror::Error)]
+pub enum PutBackError {
+    /// By the executor.
+    #[error(transparent)]
+    Undo(#[from] UndoError),
+    /// There is no journal to write it down in.
+    #[error("nothing can be put back: {0}")]
+    NoJournal(String),
 }
 
 /// What is asked again under the store's lock, and when it was asked last.

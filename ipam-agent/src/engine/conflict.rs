@@ -471,6 +471,8 @@ pub struct Event {
     pub macs: Vec<Mac>,
     /// Of a collision: whether the second asked too.
     pub both_asked: bool,
+    /// Of a released address: what became of its lease, in words.
+    pub outcome: Option<Arc<str>>,
 }
 
 /// Kinds of [`Event`].
@@ -496,6 +498,15 @@ impl EventKind {
             Self::ReleasedButAlive => "released-but-alive",
         }
     }
+
+    /// How bad it is.
+    pub const fn severity(self) -> Severity {
+        match self {
+            // The agent itself gave away what somebody uses.
+            Self::ReleasedButAlive => Severity::Critical,
+            Self::AddressMoved | Self::ProbeCollision | Self::SenderMismatch => Severity::Info,
+        }
+    }
 }
 
 impl Event {
@@ -516,8 +527,17 @@ impl Event {
             (EventKind::SenderMismatch, [sender, source]) => {
                 format!("{address} was asserted for {sender} in a frame from {source}")
             }
-            (EventKind::ReleasedButAlive, [mac]) => {
-                format!("{address} was released and is in use by {mac}")
+            (EventKind::ReleasedButAlive, names) => {
+                let by = names.first().map(|name| format!(" by {name}"));
+                let outcome = self
+                    .outcome
+                    .as_deref()
+                    .map(|outcome| format!(": {outcome}"));
+                format!(
+                    "{address} was released and is in use{}{}",
+                    by.unwrap_or_default(),
+                    outcome.unwrap_or_default()
+                )
             }
             (kind, names) => format!("{}: {address} {}", kind.name(), names.join(", ")),
         }

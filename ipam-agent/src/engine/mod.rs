@@ -19,6 +19,7 @@ pub mod leasebook;
 pub mod owner;
 mod pass;
 pub mod plan;
+pub mod quarantine;
 pub mod reclaim;
 mod runs;
 mod scope;
@@ -49,6 +50,7 @@ use self::{
     kinship::Kinships,
     leasebook::LeaseBook,
     owner::Owners,
+    quarantine::Quarantine,
     reclaim::{PassFacts, ReclaimSettings},
     scope::Scopes,
     segment::Topology,
@@ -132,6 +134,7 @@ pub struct Engine {
     stations: Stations,
     twice: LeasedTwice,
     attempts: Attempts,
+    quarantine: Quarantine,
     /// Frames whose Ethernet source wasn't the sender, and when they were told of.
     mismatches: BTreeMap<(Place, Mac, Mac), Timestamp>,
     timers: BTreeSet<(Timestamp, Timer)>,
@@ -165,6 +168,7 @@ impl Engine {
             stations: Stations::default(),
             twice: LeasedTwice::default(),
             attempts: Attempts::default(),
+            quarantine: Quarantine::default(),
             mismatches: BTreeMap::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
@@ -212,7 +216,13 @@ impl Engine {
                 address,
                 answered,
             } => self.answers(&segment, address, &answered, now),
+            Input::Releasing(leases) => self.releasing(leases, now),
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
+            Input::Released {
+                quarantined,
+                restored,
+            } => self.released_before(quarantined, restored, now),
+            Input::PutBack { id, result } => self.put_back(&id, result, now),
             Input::State(state) => self.pass.state = state.err(),
             Input::Remembered(remembered) => self.leases.remember(remembered),
         }
@@ -247,6 +257,7 @@ impl Engine {
             self.stations.forget(now, CLAIM_MEMORY);
             self.attempts.forget(now);
             self.twice.forget(now, self.settings.windows.memory);
+            self.forget_quarantined(now);
             self.mismatches
                 .retain(|_, at| now.since(*at) < MISMATCH_MEMORY);
         }
@@ -354,8 +365,13 @@ impl Engine {
         }
     }
 
-    fn leases_changed(&mut self, changes: leasebook::Changes, now: Timestamp) {
+    fn leases_changed(&mut self, mut changes: leasebook::Changes, now: Timestamp) {
         self.scopes = Scopes::new(self.leases.stores(), &self.topology);
+        let quarantine = &self.quarantine;
+        changes
+            .removed
+            .retain(|address| !quarantine.watches(address));
+        self.end_quarantines(changes.touched.iter().copied());
         if !changes.added.is_empty() || !changes.removed.is_empty() {
             self.commands.push_back(Command::Watch {
                 add: changes.added,

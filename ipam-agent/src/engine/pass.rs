@@ -65,10 +65,12 @@ impl Engine {
             }
             record.held = held.get(&address).copied();
         }
+        unwatched.extend(self.look_at_quarantined(&stamps, &held, now));
         // An agent before us may have watched for addresses that nobody has a lease of now.
         let unleased = stamps.into_keys();
         let unleased: Vec<_> = unleased
             .filter(|address| self.leases.of(address).is_empty())
+            .filter(|address| !self.quarantine.watches(address))
             .collect();
         if !unwatched.is_empty() || !unleased.is_empty() {
             self.commands.push_back(Command::Watch {
@@ -139,14 +141,22 @@ impl Engine {
 
     pub(super) fn outcomes(&mut self, outcomes: Vec<Outcome>) {
         self.executing = false;
+        let mut kept = BTreeSet::new();
         for outcome in outcomes {
-            if outcome.result == OutcomeResult::Released {
-                continue;
+            let is_released = outcome.result == OutcomeResult::Released;
+            let id = outcome.id.as_deref().filter(|_| is_released);
+            self.release_ended(&outcome.store, outcome.address, id);
+            if !is_released {
+                kept.insert((outcome.address, outcome.store));
             }
-            for record in self.leases.iter_mut() {
-                if record.lease.address == outcome.address && record.lease.store == outcome.store {
-                    record.passes = [0; 2];
-                }
+        }
+        if kept.is_empty() {
+            return;
+        }
+        for record in self.leases.iter_mut() {
+            let lease = &record.lease;
+            if kept.contains(&(lease.address, lease.store.clone())) {
+                record.passes = [0; 2];
             }
         }
     }

@@ -267,6 +267,8 @@ pub struct ReclaimPlan {
 /// What became of one planned release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// The journal's id of it; `None`: it isn't in the journal.
+    pub id: Option<String>,
     /// The store.
     pub store: StoreName,
     /// The address.

@@ -11,9 +11,11 @@ use super::{
     Counts, Engine,
     conflict::{Conflict, Event, Kind, Verdict},
     judge::Judge,
+    lease::Lease,
     leasebook::{LeaseBook, Record},
     plan::{Asker, ReclaimPlan},
     reclaim::{LeaseState, PassFacts, Planner},
+    scope::Scope,
     segment::{Segment, Topology},
     station::Track,
     table::{Claim, Entry},
@@ -50,6 +52,7 @@ impl Engine {
             topology: &self.topology,
             table: &self.table,
             coverage: &self.coverage,
+            quarantine: &self.quarantine,
             pass: &self.pass,
             now,
         }
@@ -271,6 +274,14 @@ impl Engine {
         let of = self.leases.of(&address).iter();
         of.filter(|record| self.scopes.of(&record.lease).covers(segment))
             .collect()
+    }
+
+    /// The wire of a lease, if one is known.
+    pub fn segment_of(&self, lease: &Lease) -> Option<&Segment> {
+        match self.scopes.of(lease) {
+            Scope::Segment(segment) => Some(segment),
+            Scope::Nowhere(_) | Scope::Anywhere | Scope::Unknown => None,
+        }
     }
 
     /// The links.

@@ -4,11 +4,11 @@ use schemars::{Schema, schema_for};
 
 use super::document::{
     AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, Plan, Report,
-    Segments, WatchLine,
+    Segments, UndoRequest, Undone, WatchLine,
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 12] {
+pub fn all() -> [(&'static str, Schema); 14] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
@@ -18,6 +18,8 @@ pub fn all() -> [(&'static str, Schema); 12] {
         ("plan-v1.json", schema_for!(Plan)),
         ("apply-request-v1.json", schema_for!(ApplyRequest)),
         ("applied-v1.json", schema_for!(Applied)),
+        ("undo-request-v1.json", schema_for!(UndoRequest)),
+        ("undone-v1.json", schema_for!(Undone)),
         ("history-v1.json", schema_for!(History)),
         ("doctor-v1.json", schema_for!(Doctor)),
         ("watch-v1.json", schema_for!(WatchLine)),

@@ -20,7 +20,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::router::APPLY_PATIENCE;
-use crate::report::document::{Applied, ApplyRequest, WatchLine};
+use crate::report::document::{Applied, ApplyRequest, UndoRequest, Undone, WatchLine};
 
 /// How long an answer may take: longer than the daemon gives itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -137,6 +137,18 @@ impl Client {
         let json = serde_json::to_vec(request).map_err(|error| self.protocol(error))?;
         let patience = APPLY_PATIENCE + PATIENCE;
         let path = "/api/v1/reclaim/apply";
+        self.exchange(patience, Method::POST, path, Body::from(json))
+            .await
+    }
+
+    /// Puts a released lease back.
+    ///
+    /// # Errors
+    /// As [`Client::get`]. After [`ClientError::Slow`] the daemon may still be at it.
+    pub async fn undo(&self, request: &UndoRequest) -> Result<Undone, ClientError> {
+        let json = serde_json::to_vec(request).map_err(|error| self.protocol(error))?;
+        let patience = APPLY_PATIENCE + PATIENCE;
+        let path = "/api/v1/reclaim/undo";
         self.exchange(patience, Method::POST, path, Body::from(json))
             .await
     }

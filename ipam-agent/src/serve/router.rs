@@ -24,7 +24,7 @@ use super::{
     query::{Query, Reply},
     watch::WATCHERS,
 };
-use crate::report::document::ApplyRequest;
+use crate::report::document::{ApplyRequest, UndoRequest};
 
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,6 +56,7 @@ pub fn reading(queries: Queries) -> Router {
 pub fn changing(queries: Queries) -> Router {
     Router::new()
         .route("/api/v1/reclaim/apply", post(apply))
+        .route("/api/v1/reclaim/undo", post(undo))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .method_not_allowed_fallback(async || ApiError::Method)
         .with_state(queries)
@@ -114,6 +115,16 @@ async fn apply(State(queries): State<Queries>, request: Request) -> Answer {
         .await
         .map_err(|_| ApiError::SlowBody)??;
     let query = |reply| Query::Apply(request, reply);
+    ask(&queries, APPLY_PATIENCE, query).await
+}
+
+async fn undo(
+    State(queries): State<Queries>,
+    body: Result<Json<UndoRequest>, JsonRejection>,
+) -> Answer {
+    let Json(request) = body?;
+    let query = |reply| Query::Undo(request, reply);
+    // A plan that is being carried out comes first.
     ask(&queries, APPLY_PATIENCE, query).await
 }
 

@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+    FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
     spec::{ExemptSpec, LeaseSpec, OwnerSpec, PoolSpec, common_place},
     watch::Root,
 };
@@ -135,15 +135,31 @@ impl LeaseStore for LeaseFile {
         *store == self.store
     }
 
+    fn owner(&self, _: &Lease) -> Option<FileOwner> {
+        None
+    }
+
     fn release(&self, release: &Release, _: &mut Recheck<'_>) -> Result<(), ReleaseError> {
-        Err(ReleaseError::ReadOnly {
-            store: release.lease().store.clone(),
-            reason: "a lease file is only read".to_owned(),
-        })
+        Err(only_read(&release.lease().store))
+    }
+
+    fn flush(&self, _: &StoreName) -> Result<(), ReleaseError> {
+        Ok(())
+    }
+
+    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+        Err(only_read(&former.store))
     }
 
     fn watched(&self) -> Vec<Root> {
         vec![Root::File(self.path.clone())]
+    }
+}
+
+fn only_read(store: &StoreName) -> ReleaseError {
+    ReleaseError::ReadOnly {
+        store: store.clone(),
+        reason: "a lease file is only read".to_owned(),
     }
 }
 

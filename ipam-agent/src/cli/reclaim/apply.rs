@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     cli::{
         CliError, Io, Status,
-        shared::{ConfigArgs, OutputArgs},
+        shared::{ConfigArgs, OutputArgs, person},
     },
     report::{
         Format,
@@ -57,6 +57,7 @@ impl ApplyArgs {
         });
         let request = ApplyRequest {
             confirmed: confirmed.collect(),
+            by: person(),
         };
         let applied = client.apply(&request).await.map_err(CliError::judging)?;
         io.show(&applied, format)?;

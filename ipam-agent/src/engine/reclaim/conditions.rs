@@ -40,6 +40,14 @@ impl Planner<'_> {
         if let Some(why) = &self.pass.state {
             block(Reason::StateNotPersistent, why.clone());
         }
+        if asker == Asker::Daemon
+            && let Some(id) = self.quarantine.restored(&record.lease)
+        {
+            let why = format!(
+                "it was released as {id} and put back: unasked it is not released again in this boot"
+            );
+            block(Reason::Kept, why);
+        }
         if asker == Asker::Daemon {
             match (store.mode, &record.origin) {
                 (Mode::Observe, _) => block(Reason::Mode, "the store's mode is observe".into()),

@@ -15,6 +15,7 @@ use super::{
     holders::SandboxBook,
     leasebook::{LeaseBook, Origin, Record},
     plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
+    quarantine::Quarantine,
     scope::{Scope, Scopes},
     segment::{Segment, Topology},
     table::Table,
@@ -90,6 +91,8 @@ pub struct Planner<'a> {
     pub table: &'a Table,
     /// What was watched.
     pub coverage: &'a CoverageBook,
+    /// What was released.
+    pub quarantine: &'a Quarantine,
     /// The last pass.
     pub pass: &'a PassFacts,
     /// Now.

@@ -6,7 +6,7 @@ use ipam_common::Address;
 
 use super::{Composer, segment_name, sort_conflicts, story};
 use crate::{
-    engine::{evidence::Source, leasebook::Record, time::Timestamp},
+    engine::{evidence::Source, leasebook::Record, quarantine::Quarantined, time::Timestamp},
     report::document::{
         ConflictRecord, ConflictState, Explain, Held, HolderAnswer, LeaseRecord, Life, SegmentClaim,
     },
@@ -18,6 +18,7 @@ impl Composer<'_> {
         let planner = self.engine.planner(self.now);
         let address = known.ip();
         let records: Vec<&Record> = self.engine.leases().of(&known).iter().collect();
+        let quarantined: Vec<&Quarantined> = self.engine.quarantine().of(known).collect();
         let mut claims = Vec::new();
         for (segment, at, entry) in self.engine.entries() {
             if at == known {
@@ -37,9 +38,15 @@ impl Composer<'_> {
         let leases: Vec<LeaseRecord> = records
             .iter()
             .map(|record| self.lease(&planner, record))
+            .chain(
+                quarantined
+                    .iter()
+                    .map(|entry| self.quarantined_lease(entry)),
+            )
             .collect();
         let events = self.events(|event| event.address == known);
         let stamps = records.first().map(|record| record.stamps);
+        let stamps = stamps.or(quarantined.first().map(|entry| entry.stamps));
         let stamp = |at: u64| (at > 0).then(|| self.clock.at(Timestamp(at)));
         Explain {
             schema: Default::default(),
@@ -111,6 +118,10 @@ fn verdict_of(
         ([], Some(claim)) => format!(
             "{address} is used by {}; no store that is read leased it",
             story::name(&claim.claim)
+        ),
+        ([lease, ..], _) if lease.quarantine.is_some() => format!(
+            "{address} was leased to {} by {}: {}",
+            lease.lease.holder, lease.lease.store, lease.reason
         ),
         ([lease, ..], _) => format!(
             "{address} is leased to {} by {} and {}: {}",

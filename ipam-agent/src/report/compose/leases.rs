@@ -7,11 +7,14 @@ use crate::{
     engine::{
         leasebook::Record,
         plan::{Blocker, Reason},
+        quarantine::Quarantined,
         reclaim::{self, Planner},
         segment::Segment,
+        time::Timestamp,
     },
     report::document::{
         AddressRecord, Addresses, LeaseCounts, LeaseName, LeaseRecord, LeaseState, Leases,
+        QuarantineRecord,
     },
 };
 
@@ -24,6 +27,7 @@ impl Composer<'_> {
             .leases()
             .iter()
             .map(|record| self.lease(&planner, record))
+            .chain(self.quarantined())
             .collect();
         leases.sort_by(|a, b| {
             (&a.lease.store, a.lease.address).cmp(&(&b.lease.store, b.lease.address))
@@ -75,6 +79,40 @@ impl Composer<'_> {
             since: Some(self.clock.at(record.since)),
             last_heard: planner.last_life(record).map(|at| self.clock.at(at)),
             blockers: blockers.iter().map(|b| self.blocker(b)).collect(),
+            quarantine: None,
+        }
+    }
+
+    fn quarantined(&self) -> impl Iterator<Item = LeaseRecord> {
+        let entries = self.engine.quarantine().iter();
+        entries.map(|entry| self.quarantined_lease(entry))
+    }
+
+    /// A lease that was given back.
+    pub(super) fn quarantined_lease(&self, entry: &Quarantined) -> LeaseRecord {
+        let (lease, id) = (&entry.lease, entry.id());
+        let heard = entry.stamps.last();
+        LeaseRecord {
+            lease: LeaseName {
+                store: lease.store.to_string(),
+                address: lease.address.ip(),
+                holder: self.holder_name(&lease.holder),
+                state: LeaseState::Quarantined,
+            },
+            segment: self.engine.segment_of(lease).map(segment_name),
+            damage: lease.damage,
+            reason: format!(
+                "given back, and watched in case somebody uses it after all; \
+                 `reclaim undo {id}` puts the lease back"
+            ),
+            since: None,
+            last_heard: (heard > 0).then(|| self.clock.at(Timestamp(heard))),
+            blockers: Vec::new(),
+            quarantine: Some(QuarantineRecord {
+                id: id.to_owned(),
+                released_at: self.clock.at(entry.at),
+                until: self.clock.at(entry.until()),
+            }),
         }
     }
 
@@ -98,8 +136,10 @@ impl Composer<'_> {
     pub(super) fn lease_counts(&self) -> LeaseCounts {
         let planner = self.engine.planner(self.now);
         let records = self.engine.leases().iter();
+        let quarantined = self.engine.quarantine().iter();
         records
             .map(|record| lease_state(planner.state(record)))
+            .chain(quarantined.map(|_| LeaseState::Quarantined))
             .collect()
     }
 }

@@ -18,7 +18,10 @@ use super::document::{
 };
 use crate::engine::{Engine, lease::Holder, segment::Segment, time::Timestamp};
 
-pub use self::{conflicts::sort_conflicts, history::history_entry};
+pub use self::{
+    conflicts::sort_conflicts,
+    history::{history_entry, holder_of},
+};
 
 /// When the engine's clock began, in wall time, nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use super::{
     leases::{damage_name, was},
 };
 use crate::{
-    engine::plan::{Asker, Reason},
+    engine::plan::Reason,
     report::{
-        document::{Applied, History, KeptLease, Plan, ReleaseResult},
+        document::{Applied, KeptLease, Plan, ReleaseResult, UndoOutcome, Undone},
         page::{Align::Left, Cell, Page, Style, Table, count, span},
     },
 };
@@ -187,7 +187,7 @@ fn meaning(reason: Reason) -> &'static str {
     }
 }
 
-fn result_style(result: ReleaseResult) -> Style {
+pub(super) fn result_style(result: ReleaseResult) -> Style {
     match result {
         ReleaseResult::Released => Style::Good,
         ReleaseResult::Kept => Style::Plain,
@@ -258,74 +258,43 @@ impl Document for Applied {
     }
 }
 
-impl Document for History {
+impl Document for Undone {
     fn generated_at(&self) -> Timestamp {
         self.generated_at
     }
 
     fn table(&self, page: &mut Page) {
-        if self.entries.is_empty() {
-            page.text(
-                0,
-                Style::Plain,
-                "The journal is empty: nothing was ever released.",
-            );
-        } else {
-            let mut table = Table::new([
-                ("WHEN", Left),
-                ("ADDRESS", Left),
-                ("RESULT", Left),
-                ("WAS OF", Left),
-                ("ID", Left),
-                ("WHY", Left),
-            ]);
-            for entry in &self.entries {
-                let why = entry.detail.as_ref().unwrap_or(&entry.reason);
-                table.row([
-                    page.ago(entry.at).into(),
-                    entry.address.to_string().into(),
-                    Cell::new(result_style(entry.result), entry.result.name()),
-                    was(&entry.holder, entry.damage).into(),
-                    entry.id.as_str().into(),
-                    why.as_str().into(),
-                ]);
-            }
-            page.table(0, table);
-        }
-        if self.damaged_lines > 0 {
-            page.blank();
-            let lines = usize::try_from(self.damaged_lines).unwrap_or(usize::MAX);
-            let text = format!("{} of the journal can't be read.", count(lines, "line"));
-            page.text(0, Style::Warning, &text);
-        }
+        let (style, text) = match (self.result, self.address) {
+            (UndoOutcome::PutBack, Some(address)) => (
+                Style::Good,
+                format!(
+                    "{address} is leased to {} by {} again.",
+                    Maybe(self.holder.as_ref()),
+                    Maybe(self.store.as_ref())
+                ),
+            ),
+            (UndoOutcome::PutBack, None) => (Style::Good, "Put back.".to_owned()),
+            (UndoOutcome::Refused, _) => (Style::Warning, self.why()),
+            (UndoOutcome::Failed, _) => (Style::Bad, self.why()),
+        };
+        page.text(0, style, &text);
     }
 
     fn csv(&self, csv: &mut Csv) {
+        csv.row([&"id", &"result", &"store", &"address", &"holder", &"detail"]);
         csv.row([
-            &"id", &"at", &"boot_id", &"asker", &"store", &"address", &"holder", &"damage",
-            &"result", &"detail", &"reason",
+            &self.id,
+            &self.result,
+            &Maybe(self.store.as_ref()),
+            &Maybe(self.address),
+            &Maybe(self.holder.as_ref()),
+            &Maybe(self.detail.as_ref()),
         ]);
-        for entry in &self.entries {
-            csv.row([
-                &entry.id,
-                &entry.at,
-                &entry.boot_id,
-                &asker_name(entry.asker),
-                &entry.store,
-                &entry.address,
-                &entry.holder,
-                &Maybe(entry.damage.map(damage_name)),
-                &entry.result,
-                &Maybe(entry.detail.as_ref()),
-                &entry.reason,
-            ]);
-        }
     }
 }
 
-fn asker_name(asker: Asker) -> &'static str {
-    match asker {
-        Asker::Daemon => "daemon",
-        Asker::Person => "person",
+impl Undone {
+    fn why(&self) -> String {
+        format!("Nothing was put back: {}.", Maybe(self.detail.as_ref()))
     }
 }

@@ -1,9 +1,11 @@
 //! The leases of CNI's host-local plugin: `<directory>/<network>/<address>`.
 //!
-//! May read the directory and CNI's own files, and unlink one lease at a time under
-//! host-local's lock. Never touches `lock`, `last_reserved_ip.*` or a directory.
+//! May read the directory and CNI's own files, and unlink or put back one lease at a time
+//! under host-local's lock. Never touches `lock`, `last_reserved_ip.*` or a directory.
 
 mod directory;
+mod lock;
+mod put_back;
 mod read;
 mod record;
 mod release;
@@ -11,10 +13,10 @@ mod release;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{ffi::CString, fs, io, path::PathBuf, sync::Arc};
 
 use super::{
-    LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+    FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
     notes::{Note, Notes},
     spec::common_place,
     watch::Root,
@@ -64,6 +66,13 @@ impl HostLocal {
     fn network<'a>(&self, store: &'a StoreName) -> Option<&'a str> {
         let network = store.0.strip_prefix(&self.prefix)?;
         is_network_name(network).then_some(network)
+    }
+
+    /// The directory of a store.
+    fn path(&self, store: &StoreName) -> Result<PathBuf, ReleaseError> {
+        let network = self.network(store);
+        let network = network.ok_or_else(|| ReleaseError::Unknown(store.clone()))?;
+        Ok(self.directory.join(network))
     }
 
     /// The names of the networks that have a directory.
@@ -117,7 +126,7 @@ impl HostLocal {
         Ok(Some(StoreView {
             store,
             mode: self.mode,
-            writable: release::unwritable(file_system).map_or(Ok(()), Err),
+            writable: lock::unwritable(file_system).map_or(Ok(()), Err),
             place,
             pools,
             leases,
@@ -188,12 +197,22 @@ impl LeaseStore for HostLocal {
         self.network(store).is_some()
     }
 
+    fn owner(&self, lease: &Lease) -> Option<FileOwner> {
+        let directory = Directory::open(self.path(&lease.store).ok()?).ok()?;
+        let name = CString::new(lease.address.to_string()).ok()?;
+        directory.owner(&name).ok()
+    }
+
     fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError> {
-        let store = &release.lease().store;
-        let network = self
-            .network(store)
-            .ok_or_else(|| ReleaseError::Unknown(store.clone()))?;
-        release::release(self.directory.join(network), release, recheck)
+        release::release(&self.path(&release.lease().store)?, release, recheck)
+    }
+
+    fn flush(&self, store: &StoreName) -> Result<(), ReleaseError> {
+        lock::flush(self.path(store)?)
+    }
+
+    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+        put_back::put_back(&self.path(&former.store)?, former)
     }
 
     fn watched(&self) -> Vec<Root> {
