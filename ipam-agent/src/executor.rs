@@ -124,7 +124,7 @@ fn found(intent: &Intent, view: &StoreView) -> Effect {
             EffectResult::Released,
             "found at the next start: the lease is gone",
         )
-    } else if there.any(|lease| Some(&lease.generation) == judged.as_ref()) {
+    } else if there.any(|lease| Some(lease.generation()) == judged) {
         (
             EffectResult::Failed,
             "found at the next start: the lease is still there",

@@ -47,11 +47,11 @@ impl Engine {
             match stamps.get(&address) {
                 Some(stamps) => {
                     record.stamps = *stamps;
-                    record.watched_since.get_or_insert(now);
+                    record.watch_since(now);
                 }
                 // It was not being watched for, whatever we thought.
                 None => {
-                    record.watched_since = None;
+                    record.unwatch();
                     unwatched.push(address);
                 }
             }

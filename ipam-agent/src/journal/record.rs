@@ -164,8 +164,8 @@ impl Intent {
             asker,
             store: lease.store.0.to_string(),
             address: lease.address.ip(),
-            holder: HolderRecord::from(&lease.holder),
-            generation: Grant::from(&lease.generation),
+            holder: HolderRecord::from(&lease.holder()),
+            generation: Grant::from(&lease.generation()),
             damage: lease.damage,
             reason: reason(release),
             evidence: Evidence::from(release.proof()),
@@ -176,7 +176,8 @@ impl Intent {
 /// Why a lease is released, for a person.
 fn reason(release: &Release) -> String {
     let (lease, proof) = (release.lease(), release.proof());
-    let whose = match (&lease.holder.pod, &lease.holder.container_id) {
+    let holder = lease.holder();
+    let whose = match (&holder.pod, &holder.container_id) {
         (Some(pod), _) => format!("{}, leased to {pod},", lease.address),
         (None, Some(id)) => format!(
             "{}, leased to container {},",

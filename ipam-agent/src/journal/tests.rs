@@ -17,20 +17,22 @@ fn at() -> jiff::Timestamp {
 }
 
 fn release(last: u8, content: &[u8]) -> Release {
-    Release::for_test(Lease {
-        store: StoreName("host-local:net".into()),
-        address: Address::v4([10, 0, 0, last]).expect("claimable"),
-        holder: Holder {
-            pod: Some("ns/name".into()),
-            ..Holder::default()
-        },
-        generation: Generation {
-            inode: 7,
-            modified: 5,
-            content: content.into(),
-        },
-        damage: content.is_empty().then_some(Damage::Empty),
-    })
+    let holder = Holder {
+        pod: Some("ns/name".into()),
+        ..Holder::default()
+    };
+    let generation = Generation {
+        inode: 7,
+        modified: 5,
+        content: content.into(),
+    };
+    Release::for_test(Lease::new(
+        StoreName("host-local:net".into()),
+        Address::v4([10, 0, 0, last]).expect("claimable"),
+        &holder,
+        &generation,
+        content.is_empty().then_some(Damage::Empty),
+    ))
 }
 
 fn released() -> Effect {
@@ -105,7 +107,7 @@ fn an_intent_without_an_effect_is_found_at_the_next_start() {
     for (id, release) in [(&ids[1], &releases[1]), (&ids[2], &releases[2])] {
         assert_eq!(
             unfinished[id].generation.generation().as_ref(),
-            Some(&release.lease().generation)
+            Some(&release.lease().generation())
         );
     }
     let next = intend(&mut journal, &release(4, b"d"));

@@ -82,7 +82,7 @@ impl Composer<'_> {
         LeaseName {
             store: record.lease.store.to_string(),
             address: record.lease.address.ip(),
-            holder: holder_name(&record.lease.holder),
+            holder: holder_name(&record.lease.holder()),
             state,
         }
     }

@@ -49,7 +49,7 @@ impl Composer<'_> {
         PlannedRelease {
             store: lease.store.to_string(),
             address: lease.address.ip(),
-            holder: holder_name(&lease.holder),
+            holder: holder_name(&lease.holder()),
             damage: lease.damage,
             reason: release.sentence(),
             evidence: ProofRecord {
