@@ -183,7 +183,7 @@ fn found(entry: &Entry, view: &StoreView) -> Effect {
             EffectResult::Released,
             "found at the next start: the lease is gone",
         )
-    } else if there.any(|lease| Some(&lease.generation) == judged.as_ref()) {
+    } else if there.any(|lease| Some(lease.generation()) == judged) {
         (
             EffectResult::Failed,
             "found at the next start: the lease is still there",
@@ -210,7 +210,7 @@ fn found_back(entry: &Entry, view: &StoreView) -> Undone {
             UndoResult::Failed,
             "found at the next start: the lease is not there",
         )
-    } else if there.any(|lease| Some(&lease.generation.content) == former.as_ref()) {
+    } else if there.any(|lease| Some(&lease.generation().content) == former.as_ref()) {
         (
             UndoResult::PutBack,
             "found at the next start: the lease is there",

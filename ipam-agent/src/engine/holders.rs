@@ -213,9 +213,9 @@ impl SandboxBook {
 
     /// The sandbox that holds a lease, by its id or by any address, and what that means.
     pub fn holder(&self, lease: &Lease, now: Timestamp) -> Option<Blocker> {
-        let by_id = lease.holder.container_id.iter();
+        let by_id = lease.holder().container_id;
         let by_address = self.by_address.get(&lease.address).into_iter().flatten();
-        by_id
+        { by_id.iter() }
             .chain(by_address)
             .filter_map(|id| self.known.get(id)?.holds(now))
             // What time alone doesn't lift says most.

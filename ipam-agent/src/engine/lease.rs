@@ -1,10 +1,14 @@
 //! Leases as the engine knows them, whatever store they come from.
 
+mod packed;
+
 use std::{fmt, sync::Arc};
 
 use ipam_common::{Address, Mac};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use self::packed::Packed;
 
 /// A lease store's name in reports: its kind and its network, `host-local:k8s-pod-network`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,19 +20,103 @@ impl fmt::Display for StoreName {
     }
 }
 
-/// That `store` gave `address` to `holder`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// That `store` gave `address` to a holder. Small, for there may be a million.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Lease {
     /// Who gave it.
     pub store: StoreName,
     /// What was given.
     pub address: Address,
-    /// To whom, as far as the store and the libcni caches know.
-    pub holder: Holder,
-    /// Which grant this is: compare-and-swap is on this.
-    pub generation: Generation,
     /// What is wrong with the store's record of it, if anything.
     pub damage: Option<Damage>,
+    mac: Option<Mac>,
+    inode: u64,
+    modified: i64,
+    texts: Packed,
+}
+
+impl Lease {
+    /// That `store` gave `address` to `holder`, in that grant.
+    pub fn new(
+        store: StoreName,
+        address: Address,
+        holder: &Holder,
+        generation: &Generation,
+        damage: Option<Damage>,
+    ) -> Self {
+        Self {
+            store,
+            address,
+            damage,
+            mac: holder.mac,
+            inode: generation.inode,
+            modified: generation.modified,
+            texts: Packed::new(holder, &generation.content),
+        }
+    }
+
+    /// To whom, as far as the store and the libcni caches know.
+    pub fn holder(&self) -> Holder {
+        let parts = self.texts.parts();
+        Holder {
+            container_id: parts.container_id(),
+            interface: parts.interface.map(Arc::from),
+            pod: parts.pod.map(Arc::from),
+            mac: self.mac,
+            host_interface: parts.host_interface.map(Arc::from),
+        }
+    }
+
+    /// The holder's MAC.
+    pub fn mac(&self) -> Option<Mac> {
+        self.mac
+    }
+
+    /// The host interface behind which the holder is: `veth1a2b`.
+    pub fn host_interface(&self) -> Option<&str> {
+        self.texts.parts().host_interface
+    }
+
+    /// The holder's name for people, as [`Holder::name`].
+    pub fn holder_name(&self) -> Option<Arc<str>> {
+        self.texts.parts().name()
+    }
+
+    /// The file's inode number.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Whether this is the same grant by the same store, whatever else is known of its
+    /// holder by now.
+    pub fn is_same_grant(&self, other: &Self) -> bool {
+        self.store == other.store
+            && self.inode == other.inode
+            && self.modified == other.modified
+            && (self.texts == other.texts
+                || self.texts.parts().content() == other.texts.parts().content())
+    }
+
+    /// Which grant this is: compare-and-swap is on this.
+    pub fn generation(&self) -> Generation {
+        Generation {
+            inode: self.inode,
+            modified: self.modified,
+            content: self.texts.parts().content(),
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("store", &self.store)
+            .field("address", &self.address)
+            .field("holder", &self.holder())
+            .field("generation", &self.generation())
+            .field("damage", &self.damage)
+            .finish()
+    }
 }
 
 /// To whom an address was given.

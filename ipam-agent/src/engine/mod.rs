@@ -24,6 +24,7 @@ pub mod reclaim;
 mod runs;
 mod scope;
 pub mod segment;
+mod shelf;
 mod station;
 pub mod table;
 mod tell;
@@ -39,6 +40,7 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::HashMap;
 use ipam_common::{Address, Mac, sighting::Tags};
 
 use self::{
@@ -126,7 +128,7 @@ pub struct Engine {
     table: Table,
     /// Which segment a port's frames of these tags, and of a link-local address or not,
     /// belong to, as far as asked since the links changed.
-    wires: BTreeMap<(u32, Tags, bool), SegmentId>,
+    wires: HashMap<(u32, Tags, bool), SegmentId>,
     leases: LeaseBook,
     scopes: Scopes,
     coverage: CoverageBook,
@@ -158,7 +160,7 @@ impl Engine {
             kinships: Kinships::default(),
             topology: Arc::default(),
             table: Table::default(),
-            wires: BTreeMap::new(),
+            wires: HashMap::new(),
             scopes: Scopes::default(),
             coverage: CoverageBook::default(),
             pass: PassFacts {
@@ -385,7 +387,7 @@ impl Engine {
             });
         }
         if changes.pools {
-            let all: Vec<Place> = self.table.iter().map(|(&place, _)| place).collect();
+            let all: Vec<Place> = self.table.sorted().map(|(place, _)| place).collect();
             for place in all {
                 self.judge(place, None, None, now);
             }

@@ -54,12 +54,15 @@ impl Engine {
             match stamps.get(&address) {
                 Some(stamps) => {
                     record.stamps = *stamps;
-                    let since = Some(Timestamp(stamps.since)).filter(|since| since.0 > 0);
-                    record.watched_since = since.or(record.watched_since).or(Some(now));
+                    let since = match stamps.since {
+                        0 => record.watched_since().unwrap_or(now),
+                        since => Timestamp(since),
+                    };
+                    record.watch_since(since);
                 }
                 // It was not being watched for, whatever we thought.
                 None => {
-                    record.watched_since = None;
+                    record.unwatch();
                     unwatched.push(address);
                 }
             }

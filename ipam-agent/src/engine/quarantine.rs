@@ -130,7 +130,7 @@ impl Quarantine {
     pub fn restored(&self, lease: &Lease) -> Option<&str> {
         let key = (lease.address, lease.store.clone());
         let (id, content) = self.restored.get(&key)?;
-        (*content == lease.generation.content).then_some(id)
+        (*content == lease.generation().content).then_some(id)
     }
 
     /// Whether the kernel is to watch for the address, though nobody leased it.
@@ -177,8 +177,8 @@ impl Engine {
         now: Timestamp,
     ) {
         for Released { id, lease, .. } in restored {
+            let content = lease.generation().content;
             let key = (lease.address, lease.store);
-            let content = lease.generation.content;
             self.quarantine.restored.insert(key, (id, content));
         }
         released.retain(|known| now < known.at + QUARANTINE);
@@ -254,7 +254,7 @@ impl Engine {
             }
             PutBack::Done => {
                 entry.ended = true;
-                let content = entry.lease.generation.content.clone();
+                let content = entry.lease.generation().content;
                 self.quarantine
                     .restored
                     .insert(key.clone(), (id.into(), content));
@@ -404,13 +404,13 @@ impl Engine {
                 let scope = self.scopes.of(&entry.lease);
                 let new = self.leases.of(&address).iter().find(|record| {
                     let lease = &record.lease;
-                    lease.generation != entry.lease.generation
+                    lease.generation() != entry.lease.generation()
                         && (lease.store == entry.lease.store || self.scopes.of(lease) == scope)
                 });
                 if let Some(new) = new
                     && let Some(id) = &entry.id
                 {
-                    let holder = new.lease.holder.clone();
+                    let holder = new.lease.holder();
                     let tell = (!entry.ended).then(|| Command::Taken {
                         id: Arc::clone(id),
                         holder,

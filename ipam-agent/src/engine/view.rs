@@ -18,7 +18,7 @@ use super::{
     scope::Scope,
     segment::{Segment, Topology},
     station::Track,
-    table::{Claim, Entry},
+    table::{Claim, Contest, Entry, Place},
     time::Timestamp,
 };
 
@@ -61,11 +61,14 @@ impl Engine {
     /// Every conflict that is open or ended less than an hour ago: of addresses, of stations,
     /// of leases; each by segment and address.
     pub fn conflicts(&self) -> impl Iterator<Item = Case<'_>> {
-        let contests = self.entries().filter_map(|(segment, address, entry)| {
-            let contest = entry.contest.as_ref()?;
+        let mut contested: Vec<(Place, &Entry, &Contest)> = { self.table.iter() }
+            .filter_map(|(place, entry)| Some((place, entry, entry.contest.as_deref()?)))
+            .collect();
+        contested.sort_unstable_by_key(|&(place, _, _)| place);
+        let contests = contested.into_iter().filter_map(|(place, entry, contest)| {
             Some(Case {
-                segment,
-                address,
+                segment: self.table.segment(place.0),
+                address: place.1,
                 claims: &entry.claims,
                 changes: contest.runs.changes(),
                 conflict: contest.conflict.as_ref()?,
@@ -193,7 +196,7 @@ impl Engine {
             scopes: &self.scopes,
             windows: self.settings.windows,
         };
-        let holder = &record.lease.holder;
+        let holder = record.lease.holder();
         let is_holder =
             { claims.iter().flatten() }.find(|claim| judge.is_holder(record, claim) == Some(true));
         let is_stranger = |claim: &Claim| judge.is_holder(record, claim) == Some(false);
@@ -220,7 +223,7 @@ impl Engine {
     /// Every address, by segment.
     pub fn entries(&self) -> impl Iterator<Item = (&Segment, Address, &Entry)> {
         self.table
-            .iter()
+            .sorted()
             .map(|(place, entry)| (self.table.segment(place.0), place.1, entry))
     }
 
@@ -242,7 +245,7 @@ impl Engine {
                 let tally = Tally {
                     first_seen: claim.first_seen.0,
                     last_seen: claim.last_seen.0,
-                    last_strong: claim.last_strong.map_or(0, |at| at.0),
+                    last_strong: claim.last_strong().map_or(0, |at| at.0),
                     frames: claim.frames,
                     kinds: claim.kinds,
                     ..Tally::default()

@@ -118,10 +118,9 @@ fn every_release_is_carried_out_and_written_down_whatever_becomes_of_the_others(
     let host = Host::new();
     let mut journal = open(&host.state());
     let mut leases = host.leases();
-    leases.push(Lease {
-        store: crate::engine::lease::StoreName("kea:x".into()),
-        ..leases[0].clone()
-    });
+    let mut elsewhere = leases[0].clone();
+    elsewhere.store = crate::engine::lease::StoreName("kea:x".into());
+    leases.push(elsewhere);
     // One is granted anew after it was judged, one is heard of at the last moment.
     fs::write(
         host.base.path().join("networks/a/10.1.0.2"),

@@ -92,9 +92,9 @@ pub fn put_back(
 fn former(entry: &Entry) -> Option<Former> {
     let lease = entry.intent.lease()?;
     Some(Former {
+        content: lease.generation().content,
         store: lease.store,
         address: lease.address,
-        content: lease.generation.content,
         file: entry.intent.generation.file,
     })
 }

@@ -233,8 +233,8 @@ impl Intent {
             by: by.map(str::to_owned),
             store: lease.store.0.to_string(),
             address: lease.address.ip(),
-            holder: HolderRecord::from(&lease.holder),
-            generation: Grant::new(&lease.generation, file),
+            holder: HolderRecord::from(&lease.holder()),
+            generation: Grant::new(&lease.generation(), file),
             damage: lease.damage,
             reason: reason(release),
             evidence: Evidence::from(release.proof()),
@@ -246,26 +246,28 @@ impl Intent {
     /// The lease as it was; `None` if the line doesn't say.
     pub fn lease(&self) -> Option<Lease> {
         let text = |text: &Option<String>| text.as_deref().map(Arc::from);
-        Some(Lease {
-            store: StoreName(self.store.as_str().into()),
-            address: Address::from_ip(self.address)?,
-            holder: Holder {
-                container_id: text(&self.holder.container_id),
-                interface: text(&self.holder.interface),
-                pod: text(&self.holder.pod),
-                mac: self.holder.mac.as_ref().and_then(|mac| mac.parse().ok()),
-                host_interface: None,
-            },
-            generation: self.generation.generation()?,
-            damage: self.damage,
-        })
+        let holder = Holder {
+            container_id: text(&self.holder.container_id),
+            interface: text(&self.holder.interface),
+            pod: text(&self.holder.pod),
+            mac: self.holder.mac.as_ref().and_then(|mac| mac.parse().ok()),
+            host_interface: None,
+        };
+        Some(Lease::new(
+            StoreName(self.store.as_str().into()),
+            Address::from_ip(self.address)?,
+            &holder,
+            &self.generation.generation()?,
+            self.damage,
+        ))
     }
 }
 
 /// Why a lease is released, for a person.
 fn reason(release: &Release) -> String {
     let (lease, proof) = (release.lease(), release.proof());
-    let whose = match (&lease.holder.pod, &lease.holder.container_id) {
+    let holder = lease.holder();
+    let whose = match (&holder.pod, &holder.container_id) {
         (Some(pod), _) => format!("{}, leased to {pod},", lease.address),
         (None, Some(id)) => format!(
             "{}, leased to container {},",

@@ -33,20 +33,22 @@ fn owned<'a>(
 }
 
 fn release(last: u8, content: &[u8]) -> Release {
-    Release::for_test(Lease {
-        store: StoreName("host-local:net".into()),
-        address: Address::v4([10, 0, 0, last]).expect("claimable"),
-        holder: Holder {
-            pod: Some("ns/name".into()),
-            ..Holder::default()
-        },
-        generation: Generation {
-            inode: 7,
-            modified: 5,
-            content: content.into(),
-        },
-        damage: content.is_empty().then_some(Damage::Empty),
-    })
+    let holder = Holder {
+        pod: Some("ns/name".into()),
+        ..Holder::default()
+    };
+    let generation = Generation {
+        inode: 7,
+        modified: 5,
+        content: content.into(),
+    };
+    Release::for_test(Lease::new(
+        StoreName("host-local:net".into()),
+        Address::v4([10, 0, 0, last]).expect("claimable"),
+        &holder,
+        &generation,
+        content.is_empty().then_some(Damage::Empty),
+    ))
 }
 
 fn released() -> Effect {

@@ -256,23 +256,19 @@ fn lease(store: &StoreName, spec: LeaseSpec) -> Lease {
     } else {
         parts.map(Option::unwrap_or_default).join("\n")
     };
-    Lease {
-        store: store.clone(),
-        address: spec.address,
-        holder: Holder {
-            container_id: None,
-            interface: None,
-            pod: spec.holder,
-            mac: spec.mac,
-            host_interface: spec.interface,
-        },
-        generation: Generation {
-            inode: 0,
-            modified: 0,
-            content: content.into_bytes().into(),
-        },
-        damage: None,
-    }
+    let holder = Holder {
+        container_id: None,
+        interface: None,
+        pod: spec.holder,
+        mac: spec.mac,
+        host_interface: spec.interface,
+    };
+    let generation = Generation {
+        inode: 0,
+        modified: 0,
+        content: content.into_bytes().into(),
+    };
+    Lease::new(store.clone(), spec.address, &holder, &generation, None)
 }
 
 #[cfg(test)]

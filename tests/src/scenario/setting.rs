@@ -245,18 +245,15 @@ pub fn settings() -> Settings {
 
 fn grant(view: &mut StoreView, address: Address, holder: &str, grants: i64) -> Result<()> {
     view.leases.retain(|lease| lease.address != address);
-    view.leases.push(Lease {
-        store: view.store.clone(),
-        address,
-        holder: Holder {
-            mac: Some(words::mac(holder)?),
-            ..Holder::default()
-        },
-        generation: Generation {
-            modified: grants,
-            ..Generation::default()
-        },
-        damage: None,
-    });
+    let holder = Holder {
+        mac: Some(words::mac(holder)?),
+        ..Holder::default()
+    };
+    let generation = Generation {
+        modified: grants,
+        ..Generation::default()
+    };
+    let lease = Lease::new(view.store.clone(), address, &holder, &generation, None);
+    view.leases.push(lease);
     Ok(())
 }

@@ -39,16 +39,17 @@ fn stopped(n: u8, namespace_gone: bool) -> Sandbox {
 }
 
 fn lease(last: u8, container: Option<u8>) -> Lease {
-    Lease {
-        store: StoreName("host-local:pods".into()),
-        address: address(last),
-        holder: Holder {
-            container_id: container.map(id),
-            ..Holder::default()
-        },
-        generation: Generation::default(),
-        damage: None,
-    }
+    let holder = Holder {
+        container_id: container.map(id),
+        ..Holder::default()
+    };
+    Lease::new(
+        StoreName("host-local:pods".into()),
+        address(last),
+        &holder,
+        &Generation::default(),
+        None,
+    )
 }
 
 fn report(answers: Vec<SocketAnswer>) -> RuntimeReport {

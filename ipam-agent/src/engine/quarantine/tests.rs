@@ -30,20 +30,16 @@ fn store() -> StoreName {
 }
 
 fn lease(last: u8, grant: i64) -> Lease {
-    Lease {
-        store: store(),
-        address: address(last),
-        holder: Holder {
-            container_id: Some(format!("pod{grant}").into()),
-            ..Holder::default()
-        },
-        generation: Generation {
-            inode: 7,
-            modified: grant,
-            content: Box::from(*b"pod\r\neth0"),
-        },
-        damage: None,
-    }
+    let holder = Holder {
+        container_id: Some(format!("pod{grant}").into()),
+        ..Holder::default()
+    };
+    let generation = Generation {
+        inode: 7,
+        modified: grant,
+        content: Box::from(*b"pod\r\neth0"),
+    };
+    Lease::new(store(), address(last), &holder, &generation, None)
 }
 
 struct World {

@@ -122,7 +122,7 @@ impl Planner<'_> {
                 return None;
             }
         };
-        let Some(watched) = record.watched_since else {
+        let Some(watched) = record.watched_since() else {
             let why = "the kernel isn't watching for the address yet";
             blockers.push(Blocker::new(Reason::Coverage, why));
             return None;

@@ -227,7 +227,7 @@ impl Planner<'_> {
 
     fn prove(&self, record: &Record, asker: Asker) -> Result<StaleProof, Vec<Blocker>> {
         let mut proof = self.evidence(record, asker)?;
-        proof.passes = record.passes[slot(asker)];
+        proof.passes = record.passes[slot(asker)].into();
         if proof.passes < 2 {
             return Err(vec![Blocker {
                 reason: Reason::SecondPass,

@@ -96,7 +96,7 @@ impl Composer<'_> {
             lease: LeaseName {
                 store: lease.store.to_string(),
                 address: lease.address.ip(),
-                holder: self.holder_name(&lease.holder),
+                holder: self.holder_name(&lease.holder()),
                 state: LeaseState::Quarantined,
             },
             segment: self.engine.segment_of(lease).map(segment_name),
@@ -120,7 +120,7 @@ impl Composer<'_> {
         LeaseName {
             store: record.lease.store.to_string(),
             address: record.lease.address.ip(),
-            holder: self.holder_name(&record.lease.holder),
+            holder: self.holder_name(&record.lease.holder()),
             state,
         }
     }

@@ -49,7 +49,7 @@ impl Composer<'_> {
         PlannedRelease {
             store: lease.store.to_string(),
             address: lease.address.ip(),
-            holder: self.holder_name(&lease.holder),
+            holder: self.holder_name(&lease.holder()),
             damage: lease.damage,
             reason: release.sentence(),
             evidence: ProofRecord {

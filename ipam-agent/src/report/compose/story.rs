@@ -67,7 +67,7 @@ impl Composer<'_> {
 
     fn lease_seen(&self, record: &Record) -> StoryRecord {
         let store = &record.lease.store;
-        let holder = self.holder_name(&record.lease.holder);
+        let holder = self.holder_name(&record.lease.holder());
         let what = match record.origin {
             Origin::ThisBoot => format!("{store} leased it to {holder}"),
             Origin::EarlierBoot(_) => format!(

@@ -142,16 +142,11 @@ impl World {
     fn leased(&mut self, holder: Option<Holder>) {
         self.grants += 1;
         let store = StoreName("host-local:net".into());
-        let lease = |holder| Lease {
-            store: store.clone(),
-            address: address(),
-            holder,
-            generation: Generation {
-                modified: self.grants,
-                ..Generation::default()
-            },
-            damage: None,
+        let generation = Generation {
+            modified: self.grants,
+            ..Generation::default()
         };
+        let lease = |holder| Lease::new(store.clone(), address(), &holder, &generation, None);
         let view = StoreView {
             store: store.clone(),
             mode: Mode::Observe,

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     cni::{self, Cni},
     engine::{
-        lease::{Lease, Mode, Place, Pool, StoreName, StoreView},
+        lease::{Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
         plan::Release,
     },
 };
@@ -114,10 +114,8 @@ impl HostLocal {
             Err(error) => return Err(failed(error)),
         };
         let file_system = directory.network_file_system().map_err(failed)?;
-        let mut leases = read::leases(&directory, &store, notes).map_err(failed)?;
-        for lease in &mut leases {
-            cni.complete(network, lease.address, &mut lease.holder);
-        }
+        let complete = |address, holder: &mut Holder| cni.complete(network, address, holder);
+        let leases = read::leases(&directory, &store, notes, complete).map_err(failed)?;
         let pools = self.pools_of(network, cni, &leases);
         let place = common_place(&pools).unwrap_or_else(|| {
             cni.network(network)

@@ -73,6 +73,7 @@ fn compare(directory: &Directory, name: &CStr, lease: &Lease) -> Result<(), Rele
         what,
     };
     let path = || directory.path().join(shown(name));
+    let judged = lease.generation();
     match directory
         .entry(name)
         .map_err(|source| failed("read", &path())(source))?
@@ -82,12 +83,10 @@ fn compare(directory: &Directory, name: &CStr, lease: &Lease) -> Result<(), Rele
         Some(Entry::File(found)) if found.content.len() > LIMIT => {
             Err(changed("it is larger than host-local writes a lease"))
         }
-        Some(Entry::File(found)) if found.content != lease.generation.content => {
+        Some(Entry::File(found)) if found.content != judged.content => {
             Err(changed("it was granted to another"))
         }
-        Some(Entry::File(found)) if found != lease.generation => {
-            Err(changed("it was granted anew"))
-        }
+        Some(Entry::File(found)) if found != judged => Err(changed("it was granted anew")),
         Some(Entry::File(_)) => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ fn former(lease: &Lease, file: Option<FileOwner>) -> Former {
     Former {
         store: lease.store.clone(),
         address: lease.address,
-        content: lease.generation.content.clone(),
+        content: lease.generation().content,
         file,
     }
 }
