@@ -441,10 +441,13 @@ fn no_more_are_watched_than_there_is_room_for() {
         let address = Address::from_ip(ip.into()).expect("claimable");
         let entry = Quarantined {
             id: Some("x".into()),
-            lease: Lease {
+            lease: Lease::new(
+                store(),
                 address,
-                ..lease(1, 1)
-            },
+                &Holder::default(),
+                &Generation::default(),
+                None,
+            ),
             at: START + SECOND * number,
             stamps: Stamps::default(),
             alive: None,
