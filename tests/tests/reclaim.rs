@@ -1,8 +1,12 @@
 //! Leases of the real host-local, power cuts, and the real daemon that gives leaked
 //! addresses back: exactly those, and never a live one.
 
+#[path = "reclaim/after.rs"]
+mod after;
 #[path = "reclaim/blockers.rs"]
 mod blockers;
+#[path = "reclaim/faults.rs"]
+mod faults;
 #[path = "reclaim/incident.rs"]
 mod incident;
 #[path = "reclaim/store.rs"]

@@ -45,6 +45,7 @@ const LOOKS: &[Look] = &[
     agent::stores,
     agent::container_runtime,
     agent::state,
+    agent::pause,
     agent::floors,
     agent::daemon,
 ];

@@ -3,12 +3,12 @@
 use schemars::{Schema, schema_for};
 
 use super::document::{
-    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, Plan, Report,
-    Segments, UndoRequest, Undone, WatchLine,
+    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, PauseRequest,
+    Pausing, Plan, Report, Segments, UndoRequest, Undone, WatchLine,
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 14] {
+pub fn all() -> [(&'static str, Schema); 16] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
@@ -20,6 +20,8 @@ pub fn all() -> [(&'static str, Schema); 14] {
         ("applied-v1.json", schema_for!(Applied)),
         ("undo-request-v1.json", schema_for!(UndoRequest)),
         ("undone-v1.json", schema_for!(Undone)),
+        ("pause-request-v1.json", schema_for!(PauseRequest)),
+        ("pausing-v1.json", schema_for!(Pausing)),
         ("history-v1.json", schema_for!(History)),
         ("doctor-v1.json", schema_for!(Doctor)),
         ("watch-v1.json", schema_for!(WatchLine)),

@@ -72,6 +72,8 @@ pub struct PassFacts {
     pub down: Vec<(Source, String)>,
     /// Why the agent's state is not to be relied on.
     pub state: Option<String>,
+    /// That a person paused unattended releases, in words.
+    pub paused: Option<String>,
 }
 
 /// Everything that the planner looks at.
