@@ -101,6 +101,8 @@ pub struct LeaseBook {
     records: BTreeMap<Address, Vec<Record>>,
     /// What earlier runs recorded, until the lease is read.
     remembered: BTreeMap<(StoreName, Address), Remembered>,
+    /// The earlier boots of that, the oldest first.
+    boots: Vec<Arc<str>>,
     round: u32,
 }
 
@@ -113,8 +115,13 @@ impl LeaseBook {
         }
     }
 
-    /// What earlier runs recorded.
+    /// What earlier runs recorded, the oldest first.
     pub fn remember(&mut self, remembered: Vec<Remembered>) {
+        for known in &remembered {
+            if known.boot != self.boot && !self.boots.contains(&known.boot) {
+                self.boots.push(Arc::clone(&known.boot));
+            }
+        }
         self.remembered = remembered
             .into_iter()
             .map(|known| ((known.store.clone(), known.address), known))
@@ -315,6 +322,13 @@ impl LeaseBook {
             }
             !read || there
         });
+    }
+
+    /// The place of an earlier boot among those that are remembered, the oldest first.
+    pub fn boot_order(&self, boot: &str) -> usize {
+        let mut boots = self.boots.iter();
+        let place = boots.position(|known| **known == *boot);
+        place.unwrap_or(self.boots.len())
     }
 
     /// The stores, by name.

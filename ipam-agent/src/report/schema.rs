@@ -1,4 +1,4 @@
-//! JSON Schema of every document, for `docs/schema/`.
+//! JSON Schema of every document, and of a line of the journal, for `docs/schema/`.
 
 use schemars::{Schema, schema_for};
 
@@ -8,7 +8,7 @@ use super::document::{
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 16] {
+pub fn all() -> [(&'static str, Schema); 17] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
@@ -23,6 +23,7 @@ pub fn all() -> [(&'static str, Schema); 16] {
         ("pause-request-v1.json", schema_for!(PauseRequest)),
         ("pausing-v1.json", schema_for!(Pausing)),
         ("history-v1.json", schema_for!(History)),
+        ("journal-v1.json", schema_for!(crate::journal::Record)),
         ("doctor-v1.json", schema_for!(Doctor)),
         ("watch-v1.json", schema_for!(WatchLine)),
         ("check-v1.json", schema_for!(AddressCheck)),

@@ -117,10 +117,12 @@ impl Planner<'_> {
                 Err(blockers) => kept.push(keep(record, blockers)),
             }
         }
-        // Leases of an earlier boot first; damaged ones, whose evidence is emptiest, last.
-        releases.sort_by_key(|release| {
+        // The oldest boot first, and last what is of no known one; of each, damaged leases,
+        // whose evidence is emptiest, last.
+        releases.sort_by_cached_key(|release| {
+            let boot = release.proof().earlier_boot();
             (
-                release.proof().earlier_boot().is_none(),
+                boot.map_or(usize::MAX, |boot| self.leases.boot_order(boot)),
                 release.lease().damage.is_some(),
             )
         });
@@ -316,3 +318,6 @@ fn words(duration: Duration) -> String {
         _ => format!("{} h", seconds / 3600),
     }
 }
+
+#[cfg(test)]
+mod tests;
