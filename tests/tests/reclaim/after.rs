@@ -1,7 +1,12 @@
 //! After a release: its address is watched, put back when it is in use after all or when a
 //! person says so, and nothing of that is forgotten; and releases can be paused.
 
-use std::{fs, net::IpAddr, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, ensure};
 use tests::{
@@ -218,6 +223,84 @@ fn paused_nothing_is_released_unasked_and_what_is_asked_for_is() {
             daemon.query("reclaim plan", &[])?;
         }
         ensure!(on_disk(&net)? == stale, "{:?}", on_disk(&net)?);
+        Ok(())
+    });
+}
+
+#[test]
+fn on_a_read_only_disk_nothing_is_released_or_put_back_and_a_pause_is_kept_in_mind() {
+    in_lab(|lab| {
+        let Released {
+            daemon, addresses, ..
+        } = released_two(lab)?;
+        let ids = quarantined(&daemon.query("leases", &[])?);
+        let stale = Path::new("/var/lib/cni/networks/pods/10.9.0.77");
+        fs::write(stale, "0123456789abcdef\r\neth0")?;
+        planned(&daemon, &BTreeSet::from(["10.9.0.77".parse()?]))?;
+        daemon.stop()?;
+        let state = state(lab).display().to_string();
+        mount(&["--bind", &state, &state])?;
+        mount(&["-o", "remount,ro,bind", &state])?;
+        let daemon = start(lab, &config(lab, "continuous", ""))?;
+        daemon.wait_for("the blocker", PATIENCE, "reclaim plan", |plan| {
+            let reasons = reasons(plan, "kept");
+            let only = reasons.get(&"10.9.0.77".parse::<IpAddr>().ok()?)?;
+            (*only == BTreeSet::from(["state-not-persistent".to_owned()])).then_some(())
+        })?;
+        let (applied, status) = daemon.command("reclaim apply", &["--yes"])?;
+        ensure!(status == Some(3) && stale.exists(), "{applied}");
+        let (undone, status) = daemon.command("reclaim undo", &[&ids[&addresses[0]]])?;
+        ensure!(status == Some(2) && undone.contains("journal"), "{undone}");
+        let (paused, status) = daemon.command("reclaim pause", &[])?;
+        ensure!(
+            status == Some(2) && paused.contains("a restart would end it"),
+            "{paused}"
+        );
+        let plan = daemon.query("reclaim plan", &[])?;
+        ensure!(plan["paused"].is_object(), "{plan:#}");
+        Ok(())
+    });
+}
+
+fn mount(args: &[&str]) -> Result<()> {
+    let status = std::process::Command::new("mount").args(args).status()?;
+    ensure!(status.success(), "mount {args:?}: {status}");
+    Ok(())
+}
+
+#[test]
+fn a_journal_that_was_damaged_in_its_middle_keeps_what_is_around_it() {
+    in_lab(|lab| {
+        let Released { daemon, files, .. } = released_two(lab)?;
+        daemon.stop()?;
+        let journal = state(lab).join("journal.jsonl");
+        let text = fs::read(&journal)?;
+        let mut lines = text.split_inclusive(|byte| *byte == b'\n');
+        let (first, second) = (
+            lines.next().context("an intent")?,
+            lines.next().context("another")?,
+        );
+        let rest: Vec<u8> = lines.flatten().copied().collect();
+        // The second release's intent is half there, and then a megabyte of nothing.
+        let mut damaged = [first, &second[..second.len() / 2]].concat();
+        damaged.extend(vec![0; 1 << 20]);
+        damaged.push(b'\n');
+        damaged.extend(rest);
+        fs::write(&journal, damaged)?;
+        let daemon = start(lab, &config(lab, "continuous", ""))?;
+        let history = history(&daemon, lab)?;
+        ensure!(history["damaged_lines"] == 1, "{history:#}");
+        let entries: Vec<&Value> = list(&history, "entries").collect();
+        ensure!(
+            entries.len() == 1 && entries[0]["result"] == "released",
+            "{history:#}"
+        );
+        // What is known can be undone, what isn't is refused.
+        let (undone, status) = daemon.command("reclaim undo", &["2"])?;
+        ensure!(status == Some(2), "{undone}");
+        let (undone, status) = daemon.command("reclaim undo", &["1"])?;
+        ensure!(status == Some(0), "{undone}");
+        ensure!(files.iter().filter(|(file, _)| file.exists()).count() == 1);
         Ok(())
     });
 }
