@@ -24,12 +24,12 @@ pub struct Daemon {
 
 /// The agent's binary, beside this program's.
 pub fn binary() -> Result<PathBuf> {
+    beside("ipam-agent")
+}
+
+fn beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let beside = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("ipam-agent"));
+    let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join(name));
     beside
         .into_iter()
         .find(|path| path.is_file())
@@ -109,6 +109,14 @@ impl Daemon {
     /// until it answers.
     pub fn start(dir: &Path, config: &str) -> Result<Self> {
         Self::spawn(dir, config)?.answering()
+    }
+
+    /// The same, and it dies as by a power cut at this point of a release or an undo
+    /// (`tests/src/bin/faulty.rs`), of which debug builds alone know.
+    pub fn start_dying_at(point: &str, dir: &Path, config: &str) -> Result<Self> {
+        let mut program = Command::new(beside("faulty")?);
+        program.env("IPAM_AGENT_DIES_AT", point);
+        Self::spawn_program(program, dir, config, log_in(dir)?)?.answering()
     }
 
     /// The same without these capabilities, as setpriv(1) names them.

@@ -1,10 +1,14 @@
 //! Leases of the real host-local, power cuts, and the real daemon that gives leaked
 //! addresses back: exactly those, and never a live one.
 
+#[path = "reclaim/after.rs"]
+mod after;
 #[path = "reclaim/blockers.rs"]
 mod blockers;
 #[path = "reclaim/continuity.rs"]
 mod continuity;
+#[path = "reclaim/faults.rs"]
+mod faults;
 #[path = "reclaim/floods.rs"]
 mod floods;
 #[path = "reclaim/incident.rs"]

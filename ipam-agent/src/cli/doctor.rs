@@ -47,6 +47,7 @@ const LOOKS: &[Look] = &[
     agent::container_runtime,
     agent::state,
     agent::continuity,
+    agent::pause,
     agent::floors,
     agent::daemon,
 ];

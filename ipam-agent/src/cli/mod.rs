@@ -28,10 +28,11 @@ pub use self::io::Io;
 use crate::{
     config::ConfigError,
     driver::{DriverError, ReplayError},
+    error::in_full,
     journal::JournalError,
     netlink::NetlinkError,
     prober::ProbeError,
-    report::RenderError,
+    report::{RenderError, clean},
     serve::ClientError,
     source::live::PinsError,
 };
@@ -154,6 +155,9 @@ pub enum CliError {
         /// Why.
         source: std::io::Error,
     },
+    /// What was asked for is done in part, or not at all.
+    #[error("{0}")]
+    Pause(String),
     /// A lease could not be put back; why was told.
     #[error("{0} was not put back")]
     NotPutBack(String),
@@ -199,6 +203,20 @@ impl CliError {
             false => Self::Client(error),
         }
     }
+}
+
+/// What the program does: runs the command that its arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    Io::with_stdio(|io| match cli.run(io) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            let text = format!("ipam-agent: {}\n", clean(&in_full(&error)));
+            // If stderr is gone too, the exit status has to say it.
+            let _ = io.tell(&text);
+            error.exit_code()
+        }
+    })
 }
 
 impl Cli {

@@ -1,7 +1,8 @@
-//! `ipam-agent reclaim plan|apply|undo|history`
+//! `ipam-agent reclaim plan|apply|pause|resume|undo|history`
 
 mod apply;
 mod history;
+mod pause;
 mod plan;
 mod undo;
 
@@ -16,6 +17,10 @@ pub enum ReclaimCommand {
     Plan(plan::PlanArgs),
     /// Release what is proven stale; asks first
     Apply(apply::ApplyArgs),
+    /// Stop unattended releases
+    Pause(pause::PauseArgs),
+    /// Let unattended releases go on
+    Resume(pause::ResumeArgs),
     /// Put a released lease back, if nobody took its address meanwhile
     Undo(undo::UndoArgs),
     /// What was released, the newest first
@@ -27,6 +32,8 @@ impl ReclaimCommand {
         match self {
             Self::Plan(args) => args.run(io).await,
             Self::Apply(args) => args.run(io).await,
+            Self::Pause(args) => args.run(io).await,
+            Self::Resume(args) => args.run(io).await,
             Self::Undo(args) => args.run(io).await,
             Self::History(args) => args.run(io),
         }

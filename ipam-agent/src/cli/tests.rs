@@ -114,6 +114,7 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
                 host,
                 complete,
                 blind,
+                paused: None,
                 releases: match complete {
                     true => [5, 6].map(release).into(),
                     false => Vec::new(),
@@ -147,6 +148,25 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
                 outcomes: outcomes.collect(),
             });
             return Some(request);
+        }
+        Query::Pause(PauseRequest { by }, reply) => {
+            let at = Some(generated_at);
+            let _ = reply.send(Pausing {
+                schema: PausingSchema::V1,
+                generated_at,
+                host,
+                paused: Some(PausedRecord { at, by }),
+                problem: None,
+            });
+        }
+        Query::Resume(reply) => {
+            let _ = reply.send(Pausing {
+                schema: PausingSchema::V1,
+                generated_at,
+                host,
+                paused: None,
+                problem: (!complete).then(|| "read-only file system".to_owned()),
+            });
         }
         Query::Undo(request, reply) => {
             let result = match request.id.as_str() {
@@ -390,6 +410,21 @@ fn what_was_undone_and_what_was_refused_end_differently() {
     assert!(matches!(failed.result, Err(CliError::NotPutBack(id)) if id == "3"));
     let undone: Undone = serde_json::from_str(&failed.out).expect("JSON all the same");
     assert_eq!(undone.detail.as_deref(), Some("a reason"));
+}
+
+#[test]
+fn a_pause_is_told_and_so_is_what_goes_wrong_with_it() {
+    let daemon = Daemon::start(true);
+    let paused = daemon.run("reclaim pause --output json", None);
+    assert_eq!(paused.result.expect("paused"), Status::Nothing);
+    let pausing: Pausing = serde_json::from_str(&paused.out).expect("JSON");
+    let by = pausing.paused.expect("paused").by;
+    assert!(by.is_some_and(|by| !by.is_empty()), "somebody runs this");
+    let resumed = daemon.run("reclaim resume", None);
+    assert_eq!(resumed.result.expect("resumed"), Status::Nothing);
+    assert_eq!(resumed.out, "Unattended releases go on.\n");
+    let failed = Daemon::start(false).run("reclaim resume", None);
+    assert!(matches!(failed.result, Err(CliError::Pause(why)) if why.contains("read-only")));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod confirm;
 mod memory;
 mod passes;
+mod pause;
 mod publish;
 mod requests;
 mod undo;
@@ -40,7 +41,7 @@ use crate::{
     prober::Prober,
     serve::{Query, Socket, Watchers, query, router},
     source::live::{Pins, PinsError, TableError},
-    state::State,
+    state::{Paused, State},
     store::watch::Watcher,
 };
 use ipam_common::{Address, sighting::Stamps};
@@ -70,6 +71,7 @@ struct Daemon {
     state_dir: std::path::PathBuf,
     holders: crate::config::Holders,
     releaser: Releaser,
+    paused: Option<Paused>,
     watchers: Watchers,
     prober: Prober,
     tasks: JoinSet<Done>,
@@ -138,6 +140,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         state_dir: config.state_dir.clone(),
         holders: config.holders.clone(),
         releaser,
+        paused: None,
         prober: Prober::default(),
         tasks: JoinSet::new(),
         asked: Vec::new(),
@@ -152,6 +155,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         swept: Instant::now(),
         hurry: false,
     };
+    daemon.pause_as_before();
     daemon.watch_released();
     // LEASED is filled before the first port is watched.
     daemon.obey();

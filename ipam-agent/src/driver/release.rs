@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use crate::{
         holders::SandboxBook,
         input::Input,
         lease::{Holder, StoreName},
-        plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
+        plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
         quarantine::{MAX_QUARANTINED, Released},
         time::Timestamp,
     },
@@ -46,6 +49,7 @@ pub struct Releaser {
     live: Arc<Mutex<Live>>,
     tables: Arc<Tables>,
     holders: Holders,
+    paused: Arc<AtomicBool>,
 }
 
 impl Releaser {
@@ -80,6 +84,7 @@ impl Releaser {
             live,
             tables,
             holders,
+            paused: Arc::default(),
         }
     }
 
@@ -92,6 +97,11 @@ impl Releaser {
             Err(TryLockError::WouldBlock) => return None,
         };
         journal.as_ref().err().map(|error| in_full(error))
+    }
+
+    /// Whether to release nothing unasked, from this moment on.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Which ports the last look has to ask for, for each planned release.
@@ -151,7 +161,13 @@ impl Releaser {
             self.stores.sources(),
             journal,
             &clock::when,
-            &mut |release| look.at(release),
+            &mut |release| {
+                if plan.asker == Asker::Daemon && self.paused.load(Ordering::Relaxed) {
+                    let why = "a person has just paused unattended releases";
+                    return Err(Blocker::new(Reason::Mode, why));
+                }
+                look.at(release)
+            },
         )
     }
 

@@ -114,6 +114,8 @@ pub enum Input {
         /// How it ended.
         result: PutBack,
     },
+    /// Whether a person paused unattended releases, in words.
+    Paused(Option<String>),
     /// Whether the agent's state is writable and survives a reboot; if not, why.
     State(Result<(), String>),
     /// What earlier runs of the agent recorded, in this boot and before, the oldest first.

@@ -130,6 +130,8 @@ pub struct LeaseBook {
     records: Shelf<Leases>,
     /// What earlier runs recorded, until the lease is read.
     remembered: BTreeMap<(StoreName, Address), Remembered>,
+    /// The earlier boots of that, the oldest first.
+    boots: Vec<Arc<str>>,
     round: u32,
 }
 
@@ -142,8 +144,13 @@ impl LeaseBook {
         }
     }
 
-    /// What earlier runs recorded.
+    /// What earlier runs recorded, the oldest first.
     pub fn remember(&mut self, remembered: Vec<Remembered>) {
+        for known in &remembered {
+            if known.boot != self.boot && !self.boots.contains(&known.boot) {
+                self.boots.push(Arc::clone(&known.boot));
+            }
+        }
         self.remembered = remembered
             .into_iter()
             .map(|known| ((known.store.clone(), known.address), known))
@@ -356,6 +363,13 @@ impl LeaseBook {
             !read || there
         });
         self.remembered = remembered;
+    }
+
+    /// The place of an earlier boot among those that are remembered, the oldest first.
+    pub fn boot_order(&self, boot: &str) -> usize {
+        let mut boots = self.boots.iter();
+        let place = boots.position(|known| **known == *boot);
+        place.unwrap_or(self.boots.len())
     }
 
     /// The stores, by name.

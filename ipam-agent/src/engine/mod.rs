@@ -225,6 +225,7 @@ impl Engine {
                 restored,
             } => self.released_before(quarantined, restored, now),
             Input::PutBack { id, result } => self.put_back(&id, result, now),
+            Input::Paused(paused) => self.pass.paused = paused,
             Input::State(state) => self.pass.state = state.err(),
             Input::Remembered(remembered) => self.leases.remember(remembered),
         }

@@ -341,11 +341,25 @@ impl Engine {
                 mac: None,
                 kind,
             };
-            if Timestamp(assertion) > entry.at {
+            let scope = self.scopes.of(&entry.lease);
+            // LEASED knows no segments: where the address is another's on another wire, only
+            // what is heard on its own counts.
+            let elsewhere = self.table.places_of(key.0).any(|place| {
+                let heard = self.table.get(&place).and_then(|known| known.last_seen());
+                heard > Some(entry.at) && !scope.covers(self.table.segment(place.0))
+            });
+            let behind = |port: Option<u32>| match (port, scope) {
+                (Some(port), Scope::Segment(segment)) => {
+                    let mut ports = self.topology.ports_of(segment);
+                    ports.any(|(ifindex, _)| ifindex == port)
+                }
+                _ => true,
+            };
+            if Timestamp(assertion) > entry.at && !elsewhere {
                 alive.push((key.clone(), sign(Timestamp(assertion), SignKind::Assertion)));
-            } else if Timestamp(packet) > entry.at {
+            } else if Timestamp(packet) > entry.at && !elsewhere {
                 alive.push((key.clone(), sign(Timestamp(packet), SignKind::Packet)));
-            } else if held.contains_key(&key.0) {
+            } else if held.get(&key.0).is_some_and(|&port| behind(port)) {
                 alive.push((key.clone(), sign(now, SignKind::Held)));
             } else if let Some(known) = entry.alive {
                 // What could not be put back is tried again.

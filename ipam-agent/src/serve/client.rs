@@ -16,11 +16,11 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::router::APPLY_PATIENCE;
-use crate::report::document::{Applied, ApplyRequest, UndoRequest, Undone, WatchLine};
+use crate::report::document::{Applied, ApplyRequest, WatchLine};
 
 /// How long an answer may take: longer than the daemon gives itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -129,28 +129,28 @@ impl Client {
         })
     }
 
-    /// Releases what a person confirmed.
+    /// Has something done that may take long: the document at `path`, such as
+    /// `/api/v1/reclaim/undo`.
     ///
     /// # Errors
     /// As [`Client::get`]. After [`ClientError::Slow`] the daemon may still be at it.
-    pub async fn apply(&self, request: &ApplyRequest) -> Result<Applied, ClientError> {
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let json = serde_json::to_vec(request).map_err(|error| self.protocol(error))?;
         let patience = APPLY_PATIENCE + PATIENCE;
-        let path = "/api/v1/reclaim/apply";
         self.exchange(patience, Method::POST, path, Body::from(json))
             .await
     }
 
-    /// Puts a released lease back.
+    /// Releases what a person confirmed.
     ///
     /// # Errors
-    /// As [`Client::get`]. After [`ClientError::Slow`] the daemon may still be at it.
-    pub async fn undo(&self, request: &UndoRequest) -> Result<Undone, ClientError> {
-        let json = serde_json::to_vec(request).map_err(|error| self.protocol(error))?;
-        let patience = APPLY_PATIENCE + PATIENCE;
-        let path = "/api/v1/reclaim/undo";
-        self.exchange(patience, Method::POST, path, Body::from(json))
-            .await
+    /// As [`Client::post`].
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<Applied, ClientError> {
+        self.post("/api/v1/reclaim/apply", request).await
     }
 
     async fn exchange<T: DeserializeOwned>(

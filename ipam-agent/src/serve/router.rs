@@ -24,7 +24,7 @@ use super::{
     query::{Query, Reply},
     watch::WATCHERS,
 };
-use crate::report::document::{ApplyRequest, UndoRequest};
+use crate::report::document::{ApplyRequest, PauseRequest, UndoRequest};
 
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,6 +57,8 @@ pub fn changing(queries: Queries) -> Router {
     Router::new()
         .route("/api/v1/reclaim/apply", post(apply))
         .route("/api/v1/reclaim/undo", post(undo))
+        .route("/api/v1/reclaim/pause", post(pause))
+        .route("/api/v1/reclaim/resume", post(resume))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .method_not_allowed_fallback(async || ApiError::Method)
         .with_state(queries)
@@ -126,6 +128,18 @@ async fn undo(
     let query = |reply| Query::Undo(request, reply);
     // A plan that is being carried out comes first.
     ask(&queries, APPLY_PATIENCE, query).await
+}
+
+async fn pause(
+    State(queries): State<Queries>,
+    body: Result<Json<PauseRequest>, JsonRejection>,
+) -> Answer {
+    let Json(request) = body?;
+    ask(&queries, PATIENCE, |reply| Query::Pause(request, reply)).await
+}
+
+async fn resume(State(queries): State<Queries>) -> Answer {
+    ask(&queries, PATIENCE, Query::Resume).await
 }
 
 async fn ask<T: Serialize + Send + 'static>(

@@ -141,7 +141,12 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
             let watchers = watchers.upgrade().expect("running");
             let _ = reply.send(watchers.join(|| vec![watch::line(Happening::Watching)]));
         }
-        Query::Report(_) | Query::Leases(_) | Query::Addresses(_) | Query::Plan(_) => {}
+        Query::Pause(..)
+        | Query::Resume(_)
+        | Query::Report(_)
+        | Query::Leases(_)
+        | Query::Addresses(_)
+        | Query::Plan(_) => {}
     }
 }
 
@@ -169,7 +174,11 @@ async fn what_is_asked_reaches_the_driver_and_comes_back() {
         id: "00000012".to_owned(),
         by: Some("ada".to_owned()),
     };
-    let undone = daemon.client().undo(&request).await.expect("undone");
+    let undone: Undone = daemon
+        .client()
+        .post("/api/v1/reclaim/undo", &request)
+        .await
+        .expect("undone");
     assert_eq!((undone.id, undone.detail), (request.id, request.by));
 }
 

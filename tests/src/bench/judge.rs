@@ -109,7 +109,7 @@ pub fn figures() -> Result<Vec<Figure>> {
 }
 
 /// The CPU time of this thread.
-fn cpu_time() -> Result<Duration> {
+pub(super) fn cpu_time() -> Result<Duration> {
     Ok(ClockId::CLOCK_THREAD_CPUTIME_ID.now()?.into())
 }
 

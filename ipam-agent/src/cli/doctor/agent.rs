@@ -154,6 +154,23 @@ pub(super) fn continuity(_: &Config) -> Check {
     }
 }
 
+pub(super) fn pause(config: &Config) -> Check {
+    const NAME: &str = "unattended releases";
+    match state::Paused::read(&config.state_dir) {
+        Ok(None) => ok(NAME, "not paused"),
+        Ok(Some(paused)) => warn(
+            NAME,
+            paused.sentence(),
+            "`ipam-agent reclaim resume`, once the reason is gone",
+        ),
+        Err(error) => warn(
+            NAME,
+            format!("{}: {error}", config.state_dir.display()),
+            "run this as root, to see whether they are paused",
+        ),
+    }
+}
+
 pub(super) fn floors(config: &Config) -> Check {
     const NAME: &str = "floors";
     match config.reclaim.lab {

@@ -7,7 +7,7 @@ use crate::{
         CliError, Io, Status,
         shared::{ConfigArgs, OutputArgs, person},
     },
-    report::document::{UndoOutcome, UndoRequest},
+    report::document::{UndoOutcome, UndoRequest, Undone},
 };
 
 /// Put a released lease back, byte by byte, if nobody has a new lease of its address.
@@ -38,8 +38,9 @@ impl UndoArgs {
             id: self.id,
             by: person(),
         };
-        let undone = self.daemon.client()?.undo(&request).await;
-        let undone = undone.map_err(CliError::judging)?;
+        let client = self.daemon.client()?;
+        let undone = client.post("/api/v1/reclaim/undo", &request).await;
+        let undone: Undone = undone.map_err(CliError::judging)?;
         io.show(&undone, self.output.output)?;
         Ok(match undone.result {
             UndoOutcome::PutBack => Status::Nothing,

@@ -70,6 +70,8 @@ impl Daemon {
             }
             Query::Plan(reply) => self.ask(Question::Plan(reply)),
             Query::Apply(request, reply) => self.ask(Question::Apply(request, reply)),
+            Query::Pause(request, reply) => self.pause(request, reply),
+            Query::Resume(reply) => self.resume(reply),
             Query::Undo(request, reply) => self.undo(request, reply),
         }
     }
@@ -87,7 +89,11 @@ impl Daemon {
 
     pub(super) fn reply(&mut self, question: Question) {
         match question {
-            Question::Plan(reply) => drop(reply.send(self.observer.composer(&[]).plan())),
+            Question::Plan(reply) => {
+                let plan = self.observer.composer(&[]).plan();
+                let paused = self.paused();
+                drop(reply.send(Plan { paused, ..plan }));
+            }
             Question::Apply(request, reply) => self.apply(request, reply),
         }
     }

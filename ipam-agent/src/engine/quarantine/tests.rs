@@ -51,6 +51,7 @@ struct World {
     put_backs: Vec<(String, String)>,
     taken: Vec<String>,
     alarms: Vec<String>,
+    held_behind: Option<u32>,
 }
 
 impl World {
@@ -65,6 +66,7 @@ impl World {
             put_backs: Vec::new(),
             taken: Vec::new(),
             alarms: Vec::new(),
+            held_behind: None,
         };
         let mut topology = Topology::default();
         for (ifindex, name) in [(1, "br1"), (2, "br2")] {
@@ -187,7 +189,7 @@ impl World {
     fn pass(&mut self, stamps: Stamps, held: bool) {
         let held = held.then_some(crate::engine::evidence::Held {
             address: address(5),
-            ifindex: None,
+            ifindex: self.held_behind,
         });
         let stamps = { self.watched.iter() }.map(|address| (*address, stamps));
         let evidence = PassEvidence {
@@ -324,6 +326,14 @@ fn a_packet_and_an_address_behind_a_port_are_life_too() {
     );
     let mut world = World::new();
     world.release();
+    // Another's on another wire.
+    world.heard(2, world.now);
+    let stamps = packet(&world);
+    world.pass(stamps, false);
+    world.held_behind = Some(2);
+    world.pass(Stamps::default(), true);
+    assert!(world.put_backs.is_empty(), "{:?}", world.put_backs);
+    world.held_behind = Some(1);
     world.pass(Stamps::default(), true);
     assert!(
         world.put_backs[0].1.contains("network namespace"),

@@ -49,6 +49,9 @@ impl Planner<'_> {
             block(Reason::Kept, why);
         }
         if asker == Asker::Daemon {
+            if let Some(paused) = &self.pass.paused {
+                block(Reason::Mode, paused.clone());
+            }
             match (store.mode, &record.origin) {
                 (Mode::Observe, _) => block(Reason::Mode, "the store's mode is observe".into()),
                 (Mode::AfterReboot, Origin::Unknown) => block(

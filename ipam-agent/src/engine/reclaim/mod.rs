@@ -75,6 +75,8 @@ pub struct PassFacts {
     pub sandboxes: SandboxBook,
     /// Why the agent's state is not to be relied on.
     pub state: Option<String>,
+    /// That a person paused unattended releases, in words.
+    pub paused: Option<String>,
 }
 
 /// Everything that the planner looks at.
@@ -118,10 +120,12 @@ impl Planner<'_> {
                 Err(blockers) => kept.push(keep(record, blockers)),
             }
         }
-        // Leases of an earlier boot first; damaged ones, whose evidence is emptiest, last.
-        releases.sort_by_key(|release| {
+        // The oldest boot first, and last what is of no known one; of each, damaged leases,
+        // whose evidence is emptiest, last.
+        releases.sort_by_cached_key(|release| {
+            let boot = release.proof().earlier_boot();
             (
-                release.proof().earlier_boot().is_none(),
+                boot.map_or(usize::MAX, |boot| self.leases.boot_order(boot)),
                 release.lease().damage.is_some(),
             )
         });
@@ -317,3 +321,6 @@ pub(super) fn words(duration: Duration) -> String {
         _ => format!("{} h", seconds / 3600),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use ipam_common::Address;
 use super::{Composer, segment_name};
 use crate::{
     engine::{
+        lease::Mode,
         leasebook::Record,
         plan::{Blocker, Reason},
         quarantine::Quarantined,
@@ -78,9 +79,20 @@ impl Composer<'_> {
             },
             since: Some(self.clock.at(record.since)),
             last_heard: planner.last_life(record).map(|at| self.clock.at(at)),
-            blockers: blockers.iter().map(|b| self.blocker(b)).collect(),
+            blockers: {
+                let paused = self.paused(record);
+                let blockers = blockers.iter().chain(&paused);
+                blockers.map(|b| self.blocker(b)).collect()
+            },
             quarantine: None,
         }
+    }
+
+    /// That unattended releases are paused, where the store's mode would allow them.
+    fn paused(&self, record: &Record) -> Option<Blocker> {
+        let paused = self.engine.last_pass().paused.as_ref()?;
+        let store = self.engine.leases().stores().get(&record.lease.store)?;
+        (store.mode != Mode::Observe).then(|| Blocker::new(Reason::Mode, paused.clone()))
     }
 
     fn quarantined(&self) -> impl Iterator<Item = LeaseRecord> {

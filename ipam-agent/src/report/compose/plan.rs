@@ -30,6 +30,7 @@ impl Composer<'_> {
             host: self.host.into(),
             complete: blind.is_empty(),
             blind,
+            paused: None,
             releases,
             kept,
         }

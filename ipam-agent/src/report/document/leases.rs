@@ -46,7 +46,8 @@ pub struct LeaseRecord {
     pub since: Option<Timestamp>,
     /// The last sign of life of its address.
     pub last_heard: Option<Timestamp>,
-    /// What stands against its release, were a person to ask now; the weightiest first.
+    /// What stands against its release, were a person to ask now; the weightiest first. The
+    /// last, if a person paused unattended releases, says so: it stands against those alone.
     pub blockers: Vec<BlockerRecord>,
     /// Of a lease that was given back: which release it was, and how long it is watched.
     pub quarantine: Option<QuarantineRecord>,

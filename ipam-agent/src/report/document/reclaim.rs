@@ -14,6 +14,7 @@ use crate::{
 
 schema!(PlanSchema, "ipam-agent/plan/v1");
 schema!(AppliedSchema, "ipam-agent/applied/v1");
+schema!(PausingSchema, "ipam-agent/pausing/v1");
 schema!(UndoneSchema, "ipam-agent/undone/v1");
 schema!(HistorySchema, "ipam-agent/history/v1");
 
@@ -31,6 +32,9 @@ pub struct Plan {
     pub complete: bool,
     /// Why not; empty if so.
     pub blind: Vec<String>,
+    /// Who paused unattended releases, and when; null: nobody did. Whoever applies the plan
+    /// is not held up by it.
+    pub paused: Option<PausedRecord>,
     /// What would be released, by store and address.
     pub releases: Vec<PlannedRelease>,
     /// What stays, by store and address.
@@ -136,6 +140,39 @@ pub struct OutcomeRecord {
     pub blocker: Option<BlockerRecord>,
     /// What went wrong, if it failed.
     pub error: Option<String>,
+}
+
+/// A pause of unattended releases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PausedRecord {
+    /// Since when; null: the file in the state directory doesn't say.
+    pub at: Option<Timestamp>,
+    /// By whom, as told by the command; null: the same.
+    pub by: Option<String>,
+}
+
+/// That unattended releases are to stop, or to go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// Who asks.
+    #[serde(default)]
+    pub by: Option<String>,
+}
+
+/// Whether unattended releases are paused now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pausing {
+    /// Which document this is.
+    pub schema: PausingSchema,
+    /// When it was made.
+    pub generated_at: Timestamp,
+    /// The host's name.
+    pub host: String,
+    /// Who paused them, and when; null: they go on.
+    pub paused: Option<PausedRecord>,
+    /// Why what was asked for is done in part, or not at all; null: it is done.
+    pub problem: Option<String>,
 }
 
 /// That a released lease is to be put back.

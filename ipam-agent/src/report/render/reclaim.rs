@@ -11,7 +11,9 @@ use super::{
 use crate::{
     engine::plan::Reason,
     report::{
-        document::{Applied, KeptLease, Plan, ReleaseResult, UndoOutcome, Undone},
+        document::{
+            Applied, KeptLease, PausedRecord, Pausing, Plan, ReleaseResult, UndoOutcome, Undone,
+        },
         page::{Align::Left, Cell, Page, Style, Table, count, span},
     },
 };
@@ -48,6 +50,11 @@ impl Document for Plan {
             for (reason, group) in groups {
                 kept_group(page, reason, &group);
             }
+        }
+        if let Some(paused) = &self.paused {
+            page.blank();
+            let text = format!("Unattended releases are {}.", pause(page, paused));
+            page.text(0, Style::Warning, &text);
         }
         blindness(page, &self.blind);
     }
@@ -256,6 +263,40 @@ impl Document for Applied {
             ]);
         }
     }
+}
+
+impl Document for Pausing {
+    fn generated_at(&self) -> Timestamp {
+        self.generated_at
+    }
+
+    fn table(&self, page: &mut Page) {
+        match &self.paused {
+            Some(paused) => {
+                let text = format!("Unattended releases are {}.", pause(page, paused));
+                page.text(0, Style::Warning, &text);
+            }
+            None => page.text(0, Style::Good, "Unattended releases go on."),
+        }
+    }
+
+    fn csv(&self, csv: &mut Csv) {
+        let paused = self.paused.as_ref();
+        csv.row([&"paused", &"at", &"by", &"problem"]);
+        csv.row([
+            &paused.is_some(),
+            &Maybe(paused.and_then(|paused| paused.at)),
+            &Maybe(paused.and_then(|paused| paused.by.as_ref())),
+            &Maybe(self.problem.as_ref()),
+        ]);
+    }
+}
+
+/// Who paused releases, when, and how they go on.
+fn pause(page: &Page, paused: &PausedRecord) -> String {
+    let by = paused.by.as_deref().unwrap_or("a person");
+    let at = page.ago_or(paused.at, "nobody knows when");
+    format!("paused by {by}, {at}: `ipam-agent reclaim resume` lets them go on")
 }
 
 impl Document for Undone {

@@ -431,6 +431,10 @@ pub fn plan() -> Plan {
         host: host(),
         complete: false,
         blind: vec!["cri: no socket was found".to_owned()],
+        paused: Some(PausedRecord {
+            at: Some(ago(7200)),
+            by: Some("ada".to_owned()),
+        }),
         releases: vec![
             release(30, Some("default/job-7"), None),
             release(31, None, Some(Damage::Nul)),
