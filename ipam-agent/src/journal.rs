@@ -26,7 +26,7 @@ use crate::{
 pub use read::{Entry, History, history, history_of};
 pub use record::{
     Content, Coverage, Effect, EffectResult, Evidence, Grant, HolderRecord, Intent, Phase, Record,
-    SCHEMA,
+    SCHEMA, Unanswered,
 };
 
 /// The journal's file in the state directory.

@@ -5,6 +5,8 @@
 mod blockers;
 #[path = "reclaim/incident.rs"]
 mod incident;
+#[path = "reclaim/probes.rs"]
+mod probes;
 #[path = "reclaim/store.rs"]
 mod store;
 

@@ -4,6 +4,7 @@
 mod confirm;
 mod memory;
 mod passes;
+mod probe;
 mod publish;
 mod requests;
 
@@ -30,6 +31,7 @@ use crate::{
         evidence::SourceReport,
         input::{Command, Input},
         plan::{Outcome, ReclaimPlan},
+        probing::Found,
     },
     error::in_full,
     prober::Prober,
@@ -56,6 +58,7 @@ enum Done {
     ),
     Behind(SourceReport),
     Asked(Input),
+    Probed(u64, Vec<Found>),
     Swept(Result<Portions, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
 }
@@ -68,6 +71,10 @@ struct Daemon {
     releaser: Releaser,
     watchers: Watchers,
     prober: Prober,
+    /// In a laboratory: in how long a time the wire is asked.
+    probe_within: Option<Duration>,
+    /// The round in which the wire is being asked.
+    probing: Option<u64>,
     tasks: JoinSet<Done>,
     asked: Vec<Asked>,
     /// Plans that wait for the one that is being carried out, and who waits for them.
@@ -118,6 +125,8 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         holders: config.holders.clone(),
         releaser,
         prober: Prober::default(),
+        probe_within: config.reclaim.lab.then(|| config.reclaim.pass_interval / 2),
+        probing: None,
         tasks: JoinSet::new(),
         asked: Vec::new(),
         plans: VecDeque::new(),
@@ -254,6 +263,7 @@ impl Daemon {
             match self.observer.obey(command) {
                 None | Some(Command::Watch { .. }) => {}
                 Some(Command::Ask(question)) => self.ask_claimants(question),
+                Some(Command::Probe(inquiry)) => self.probe(inquiry),
                 Some(Command::Gather) => self.gather(),
                 Some(Command::LookBehindPorts) => {
                     self.tasks
@@ -273,6 +283,9 @@ impl Daemon {
                 // A panic is a defect of ours: the pass is void, the next one begins anew.
                 tracing::error!("a task failed: {error}");
                 (self.reading, self.gathering, self.sweeping) = (false, false, false);
+                if let Some(round) = self.probing {
+                    self.probed(round, Vec::new());
+                }
                 return;
             }
         };
@@ -290,6 +303,7 @@ impl Daemon {
             Done::Gathered(sources, stamps) => self.pass(sources, stamps),
             Done::Behind(report) => self.observer.tell(Input::Held(report)),
             Done::Asked(answers) => self.observer.tell(answers),
+            Done::Probed(round, found) => self.probed(round, found),
             Done::Swept(Ok(portions)) => {
                 self.portions = portions;
                 self.portion();

@@ -12,6 +12,9 @@ pub struct PassEvidence {
     pub stamps: Vec<(Address, Stamps)>,
     /// What each source of holders said; every configured source is here.
     pub sources: Vec<SourceReport>,
+    /// Whether a person waits for what the next pass finds: the wire is asked about all that
+    /// could go.
+    pub person: bool,
 }
 
 /// What the kernel says of our program on a port.

@@ -14,6 +14,7 @@ use super::{
     lease::{Generation, StoreName, StoreView},
     owner::Owners,
     plan::{Outcome, ReclaimPlan},
+    probing::{Found, Inquiry},
     segment::{Segment, Topology},
     time::Timestamp,
 };
@@ -89,6 +90,13 @@ pub enum Input {
         /// Who has it.
         answered: Vec<Mac>,
     },
+    /// The answers to [`Command::Probe`]; what it doesn't name was not asked.
+    Probed {
+        /// [`Inquiry::round`].
+        round: u64,
+        /// What came of each.
+        found: Vec<Found>,
+    },
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
     /// Whether the agent's state is writable and survives a reboot; if not, why.
@@ -128,6 +136,8 @@ pub enum Command {
     LookBehindPorts,
     /// Ask the claimants of an address, then say [`Input::Answers`].
     Ask(Question),
+    /// Ask whether anybody has addresses that are about to be released.
+    Probe(Inquiry),
     /// Tell whoever watches.
     Publish(Notice),
     /// Release what the plan says, then say [`Input::Outcomes`].

@@ -18,6 +18,7 @@ pub mod leasebook;
 pub mod owner;
 mod pass;
 pub mod plan;
+pub mod probing;
 pub mod reclaim;
 mod runs;
 mod scope;
@@ -48,6 +49,7 @@ use self::{
     kinship::Kinships,
     leasebook::LeaseBook,
     owner::Owners,
+    probing::Probing,
     reclaim::{PassFacts, ReclaimSettings},
     scope::Scopes,
     segment::Topology,
@@ -128,6 +130,7 @@ pub struct Engine {
     scopes: Scopes,
     coverage: CoverageBook,
     pass: PassFacts,
+    probing: Probing,
     stations: Stations,
     twice: LeasedTwice,
     attempts: Attempts,
@@ -161,6 +164,7 @@ impl Engine {
                 state: Some(String::from("the agent's state was not checked yet")),
                 ..PassFacts::default()
             },
+            probing: Probing::default(),
             stations: Stations::default(),
             twice: LeasedTwice::default(),
             attempts: Attempts::default(),
@@ -208,6 +212,7 @@ impl Engine {
                 address,
                 answered,
             } => self.answers(&segment, address, &answered, now),
+            Input::Probed { round, found } => self.probed(round, found, now),
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
             Input::State(state) => self.pass.state = state.err(),
             Input::Remembered(remembered) => self.leases.remember(remembered),

@@ -51,6 +51,8 @@ impl Engine {
             table: &self.table,
             coverage: &self.coverage,
             pass: &self.pass,
+            probing: &self.probing,
+            attempts: &self.attempts,
             now,
         }
     }

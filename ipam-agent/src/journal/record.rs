@@ -123,6 +123,19 @@ pub struct Evidence {
     pub sources: Vec<String>,
     /// How many passes in a row agreed.
     pub passes: u32,
+    /// Our probes for the address, which nobody answered; absent on routed links, where none
+    /// are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<Unanswered>,
+}
+
+/// Probes that nobody answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unanswered {
+    /// How many, out of all ports together.
+    pub sent: u32,
+    /// Out of how many ports.
+    pub ports: usize,
 }
 
 /// A watch without a gap.
@@ -190,8 +203,12 @@ fn reason(release: &Release) -> String {
     } else {
         ""
     };
+    let unanswered = match proof.unanswered() {
+        Some(unanswered) if unanswered.sent > 0 => format!(", {unanswered}"),
+        _ => String::new(),
+    };
     format!(
-        "{whose} was not heard for {} while its wire was watched without a gap, no holder is known to {}{earlier}, and {} passes agree",
+        "{whose} was not heard for {} while its wire was watched without a gap{unanswered}, no holder is known to {}{earlier}, and {} passes agree",
         minutes(proof.quiet_for().as_secs()),
         match proof.sources() {
             [] => "anyone who could be asked".to_owned(),
@@ -267,6 +284,10 @@ impl From<&StaleProof> for Evidence {
                 .map(|&source| source.to_owned())
                 .collect(),
             passes: proof.passes(),
+            unanswered: proof.unanswered().map(|unanswered| Unanswered {
+                sent: unanswered.sent,
+                ports: unanswered.ports,
+            }),
         }
     }
 }

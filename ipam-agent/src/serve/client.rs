@@ -19,8 +19,8 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::router::APPLY_PATIENCE;
-use crate::report::document::{Applied, ApplyRequest, WatchLine};
+use super::router::{APPLY_PATIENCE, PLAN_PATIENCE};
+use crate::report::document::{Applied, ApplyRequest, Plan, WatchLine};
 
 /// How long an answer may take: longer than the daemon gives itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -127,6 +127,16 @@ impl Client {
             body: response.into_body(),
             read: Vec::new(),
         })
+    }
+
+    /// What would be released if a person asked for it now.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn plan(&self) -> Result<Plan, ClientError> {
+        let patience = PLAN_PATIENCE + PATIENCE;
+        self.exchange(patience, Method::GET, "/api/v1/reclaim", Body::empty())
+            .await
     }
 
     /// Releases what a person confirmed.

@@ -4,16 +4,21 @@
 
 mod budget;
 mod conditions;
+mod probes;
 
 use std::time::Duration;
 
+use ipam_common::Address;
 use ipnet::IpNet;
 
 use super::{
+    attempt::Attempts,
     coverage::CoverageBook,
     evidence::Source,
+    lease::StoreName,
     leasebook::{LeaseBook, Origin, Record},
     plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
+    probing::Probing,
     scope::{Scope, Scopes},
     segment::{Segment, Topology},
     table::Table,
@@ -61,6 +66,8 @@ pub enum LeaseState {
 /// What the last pass was told, beyond what is noted with each lease.
 #[derive(Clone, Debug, Default)]
 pub struct PassFacts {
+    /// Which it was, counted from 1.
+    pub number: u64,
     /// When it was.
     pub at: Option<Timestamp>,
     /// When every source answered for the first time in this run.
@@ -71,6 +78,30 @@ pub struct PassFacts {
     pub down: Vec<(Source, String)>,
     /// Why the agent's state is not to be relied on.
     pub state: Option<String>,
+}
+
+/// The leases against which a pass found nothing, for each asker.
+#[derive(Clone, Debug, Default)]
+pub struct Clear {
+    /// For the daemon.
+    pub daemon: Vec<(StoreName, Address)>,
+    /// For a person.
+    pub person: Vec<(StoreName, Address)>,
+}
+
+impl Clear {
+    /// For either.
+    pub fn keys(&self) -> impl Iterator<Item = &(StoreName, Address)> {
+        self.daemon.iter().chain(&self.person)
+    }
+}
+
+/// Whether silence has to be of the pass that a release is decided in, or whether any will do
+/// that nothing has contradicted since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    OfThisPass,
+    OfAny,
 }
 
 /// Everything that the planner looks at.
@@ -89,6 +120,10 @@ pub struct Planner<'a> {
     pub coverage: &'a CoverageBook,
     /// The last pass.
     pub pass: &'a PassFacts,
+    /// What was asked on the wire, and what came of it.
+    pub probing: &'a Probing,
+    /// Who is heard probing.
+    pub(super) attempts: &'a Attempts,
     /// Now.
     pub now: Timestamp,
 }
@@ -107,7 +142,7 @@ impl Planner<'_> {
         let mut releases = Vec::new();
         let mut kept = Vec::new();
         for record in self.leases.iter() {
-            match self.prove(record, asker) {
+            match self.prove(record, asker, Silence::OfThisPass) {
                 Ok(proof) => releases.push(Release::new(record.lease.clone(), proof)),
                 Err(blockers) => kept.push(keep(record, blockers)),
             }
@@ -130,19 +165,21 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether nothing stands against a release but the count of passes that agree.
+    /// Whether nothing stands against a release but the count of passes that agree, and what
+    /// the wire is still to be asked.
     pub fn is_clear(&self, record: &Record, asker: Asker) -> bool {
         self.evidence(record, asker).is_ok()
     }
 
     /// What stands against a release that a person asks for; empty: nothing.
     pub fn plan_blockers(&self, record: &Record) -> Vec<Blocker> {
-        self.prove(record, Asker::Person).err().unwrap_or_default()
+        let proven = self.prove(record, Asker::Person, Silence::OfAny);
+        proven.err().unwrap_or_default()
     }
 
     /// A lease's state. A lease is stale once a person could have it released.
     pub fn state(&self, record: &Record) -> LeaseState {
-        let blockers = match self.prove(record, Asker::Person) {
+        let blockers = match self.prove(record, Asker::Person, Silence::OfAny) {
             Ok(_) => return LeaseState::Stale,
             Err(blockers) => blockers,
         };
@@ -219,11 +256,23 @@ impl Planner<'_> {
         })
     }
 
-    fn prove(&self, record: &Record, asker: Asker) -> Result<StaleProof, Vec<Blocker>> {
+    fn prove(
+        &self,
+        record: &Record,
+        asker: Asker,
+        silence: Silence,
+    ) -> Result<StaleProof, Vec<Blocker>> {
         let mut proof = self.evidence(record, asker)?;
         proof.passes = record.passes[slot(asker)];
+        let mut blockers = Vec::new();
+        match self.unanswered(record, asker, silence) {
+            Ok(unanswered) => proof.unanswered = unanswered,
+            Err(blocker) => blockers.push(blocker),
+        }
         if proof.passes < 2 {
-            return Err(vec![Blocker {
+            // The wire is asked after the first.
+            blockers.retain(|blocker| blocker.reason != Reason::SecondPass);
+            blockers.push(Blocker {
                 reason: Reason::SecondPass,
                 detail: format!("{} of 2 passes agree", proof.passes),
                 until: self
@@ -231,7 +280,10 @@ impl Planner<'_> {
                     .at
                     .map(|at| at + self.settings.pass_interval)
                     .filter(|_| proof.passes == 1),
-            }]);
+            });
+        }
+        if !blockers.is_empty() {
+            return Err(blockers);
         }
         Ok(proof)
     }
@@ -243,6 +295,7 @@ impl Planner<'_> {
         self.leave(record, store, asker, &mut blockers);
         self.holders(record, &mut blockers);
         self.silence(record, window, &mut blockers);
+        self.answered(record, window, &mut blockers);
         let coverage = self.coverage(record, window, &mut blockers);
         let unchanged_for = self.age(record, window, &mut blockers);
         if !blockers.is_empty() {
@@ -268,6 +321,7 @@ impl Planner<'_> {
                 .map(|source| source.name())
                 .collect(),
             passes: 0,
+            unanswered: None,
         })
     }
 
