@@ -4,6 +4,8 @@
 //! the store, the last look or the journal has against it keeps the lease, and an error
 //! of one store is no other's.
 
+mod fence;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,6 +19,8 @@ use crate::{
     journal::{Effect, EffectResult, Intent, Journal, JournalError},
     store::{LeaseStore, Recheck, ReleaseError},
 };
+
+pub use fence::{fence, settle as settle_fences};
 
 /// Releases what `plan` says, in its order, and tells of each what became of it. `recheck`
 /// is asked under the store's lock right before each. Blocks on file I/O and locks.

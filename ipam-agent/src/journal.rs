@@ -5,6 +5,7 @@
 //! line that can't be read, because power was lost while it was written, is passed over and
 //! counted, never a reason to stop.
 
+mod fence;
 mod read;
 mod record;
 
@@ -23,6 +24,7 @@ use crate::{
     engine::plan::{Asker, Release},
     state::make_directory,
 };
+pub use fence::{FenceEffect, FenceIntent, FenceResult};
 pub use read::{Entry, History, history, history_of};
 pub use record::{
     Content, Coverage, Effect, EffectResult, Evidence, Grant, HolderRecord, Intent, Phase, Record,
@@ -112,16 +114,28 @@ impl Journal {
         asker: Asker,
         releases: impl IntoIterator<Item = &'a Release>,
     ) -> Result<Vec<String>, JournalError> {
+        let intent = |release| Phase::Intent(Box::new(Intent::new(asker, release)));
+        self.begin(at, releases.into_iter().map(intent))
+    }
+
+    /// The same of fences.
+    pub fn append_fences(
+        &mut self,
+        at: jiff::Timestamp,
+        fences: impl IntoIterator<Item = FenceIntent>,
+    ) -> Result<Vec<String>, JournalError> {
+        self.begin(at, fences.into_iter().map(Phase::Fence))
+    }
+
+    fn begin(
+        &mut self,
+        at: jiff::Timestamp,
+        phases: impl Iterator<Item = Phase>,
+    ) -> Result<Vec<String>, JournalError> {
         let first = self.next;
         let records: Vec<Record> = (first..)
-            .zip(releases)
-            .map(|(number, release)| {
-                self.record(
-                    format!("{number:08}"),
-                    at,
-                    Phase::Intent(Box::new(Intent::new(asker, release))),
-                )
-            })
+            .zip(phases)
+            .map(|(number, phase)| self.record(format!("{number:08}"), at, phase))
             .collect();
         let before = self.length;
         self.append(&records)?;
@@ -148,6 +162,17 @@ impl Journal {
         self.append(&[record])
     }
 
+    /// The same of a fence.
+    pub fn append_fence_effect(
+        &mut self,
+        at: jiff::Timestamp,
+        id: &str,
+        effect: FenceEffect,
+    ) -> Result<(), JournalError> {
+        let record = self.record(id.to_owned(), at, Phase::FenceEffect(effect));
+        self.append(&[record])
+    }
+
     /// Has everything appended so far on disk.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.file
@@ -171,7 +196,7 @@ impl Journal {
                 phase: Phase::Effect(_),
                 ..
             }) => drop(open.remove(&id)),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         })?;
         let mut unfinished = BTreeMap::new();
         if !open.is_empty() {
@@ -187,6 +212,25 @@ impl Journal {
             })?;
         }
         Ok(unfinished)
+    }
+
+    /// The fences of which the same is true.
+    pub fn unfinished_fences(&self) -> Result<BTreeMap<String, FenceIntent>, JournalError> {
+        let mut open = BTreeMap::new();
+        self.scan(|line| match line {
+            Ok(Record {
+                id,
+                phase: Phase::Fence(intent),
+                ..
+            }) => drop(open.insert(id, intent)),
+            Ok(Record {
+                id,
+                phase: Phase::FenceEffect(_),
+                ..
+            }) => drop(open.remove(&id)),
+            Ok(_) | Err(_) => {}
+        })?;
+        Ok(open)
     }
 
     fn scan(&self, each: impl FnMut(Result<Record, u64>)) -> Result<(), JournalError> {

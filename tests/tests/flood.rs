@@ -87,6 +87,7 @@ impl Wire {
             damage: None,
         });
         let view = StoreView {
+            fencing: Default::default(),
             store: store.clone(),
             mode: Mode::Observe,
             writable: Ok(()),

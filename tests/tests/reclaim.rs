@@ -3,6 +3,8 @@
 
 #[path = "reclaim/blockers.rs"]
 mod blockers;
+#[path = "reclaim/fences.rs"]
+mod fences;
 #[path = "reclaim/incident.rs"]
 mod incident;
 #[path = "reclaim/probes.rs"]

@@ -153,6 +153,9 @@ pub enum CliError {
         /// Why.
         source: std::io::Error,
     },
+    /// A fence of the agent's is still there.
+    #[error(transparent)]
+    Fence(#[from] crate::store::FenceError),
     /// The daemon or the scan could not go on.
     #[error(transparent)]
     Driver(#[from] DriverError),

@@ -11,14 +11,15 @@ use clap::Args;
 use super::{CliError, Io, Status, shared::ConfigArgs};
 use crate::{
     config::{Config, Overrides},
+    driver::stores::Stores,
     journal,
     netlink::NetlinkError,
     source::live::remove_all_leftovers,
     state,
 };
 
-/// Remove what the agent left on this host: filters of an agent that was killed, its state
-/// and its socket. Leases are not touched.
+/// Remove what the agent left on this host: filters of an agent that was killed, its fences,
+/// its state and its socket. Leases are not touched.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -60,7 +61,7 @@ pub(super) fn uninstall(
         return Err(CliError::Running(config.state_dir));
     }
     let question = format!(
-        "Remove all filters of the agent, its state and journal in {}, and {}?",
+        "Remove all filters and fences of the agent, its state and journal in {}, and {}?",
         config.state_dir.display(),
         config.socket.display(),
     );
@@ -71,6 +72,7 @@ pub(super) fn uninstall(
     for interface in filters {
         io.tell(&format!("removed the filter on {interface}\n"))?;
     }
+    lower_fences(&config, io)?;
     for file in state_files(&config.state_dir)? {
         remove(io, &file)?;
     }
@@ -84,6 +86,21 @@ pub(super) fn uninstall(
         }
     }
     Ok(Status::Nothing)
+}
+
+/// Gives back every address that the agent reserved.
+fn lower_fences(config: &Config, io: &mut Io<'_>) -> Result<(), CliError> {
+    let stores = Stores::new(&config.stores);
+    let readings = stores.read();
+    let views = readings.views();
+    for fence in views.iter().flat_map(|view| &view.fencing.fences) {
+        let (name, address) = (&fence.store, fence.address);
+        if let Some(store) = stores.sources().iter().find(|store| store.has(name)) {
+            store.lower_fence(fence)?;
+            io.tell(&format!("removed the fence of {address} in {name}\n"))?;
+        }
+    }
+    Ok(())
 }
 
 /// The files in the state directory that are the agent's: its database, what was moved

@@ -2,6 +2,7 @@
 //! pass, a person's question and a notice ask of it is in the modules below.
 
 mod confirm;
+mod fence;
 mod memory;
 mod passes;
 mod probe;
@@ -29,6 +30,7 @@ use crate::{
     config::Config,
     engine::{
         evidence::SourceReport,
+        fence::Fenced,
         input::{Command, Input},
         plan::{Outcome, ReclaimPlan},
         probing::Found,
@@ -61,6 +63,7 @@ enum Done {
     Probed(u64, Vec<Found>),
     Swept(Result<Portions, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
+    Fenced(Vec<Fenced>),
 }
 
 struct Daemon {
@@ -264,6 +267,7 @@ impl Daemon {
                 None | Some(Command::Watch { .. }) => {}
                 Some(Command::Ask(question)) => self.ask_claimants(question),
                 Some(Command::Probe(inquiry)) => self.probe(inquiry),
+                Some(Command::Fence(fences)) => self.fence(fences),
                 Some(Command::Gather) => self.gather(),
                 Some(Command::LookBehindPorts) => {
                     self.tasks
@@ -313,6 +317,7 @@ impl Daemon {
                 self.swept = Instant::now();
                 tracing::warn!("{}", in_full(&error));
             }
+            Done::Fenced(fenced) => self.fenced(fenced),
             Done::Executed(plan, outcomes) => self.executed(&plan, outcomes),
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     engine::{
         Engine,
         evidence::PortCheck,
+        fence::{Fence, Fenced},
         lease::StoreName,
         plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
         time::Timestamp,
@@ -58,12 +59,17 @@ impl Releaser {
         let mut journal = Journal::open(state_dir, boot);
         if let Ok(open) = &mut journal {
             let readings = stores.read();
-            match executor::settle(open, &readings.views(), &clock::wall_time) {
+            let views = readings.views();
+            let settled = executor::settle(open, &views, &clock::wall_time).and_then(|releases| {
+                let fences = executor::settle_fences(open, &views, &clock::wall_time)?;
+                Ok(releases + fences)
+            });
+            match settled {
                 Ok(0) => {}
                 Ok(settled) => {
                     tracing::warn!(
                         settled,
-                        "an earlier run ended in the middle of releases; \
+                        "an earlier run ended in the middle of releases or fences; \
                          the journal now says what became of them"
                     );
                 }
@@ -138,6 +144,25 @@ impl Releaser {
             &clock::wall_time,
             &mut |release| look.at(release),
         )
+    }
+}
+
+impl Releaser {
+    /// Raises and lowers fences. Blocks on files and locks.
+    pub fn fence(&self, fences: Vec<Fence>) -> Vec<Fenced> {
+        match lock(&self.journal).as_mut() {
+            Ok(journal) => {
+                executor::fence(fences, self.stores.sources(), journal, &clock::wall_time)
+            }
+            Err(error) => {
+                let error = in_full(error);
+                let failed = |fence| Fenced {
+                    fence,
+                    result: Err(error.clone()),
+                };
+                fences.into_iter().map(failed).collect()
+            }
+        }
     }
 }
 

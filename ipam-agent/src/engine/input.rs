@@ -11,6 +11,7 @@ use super::{
     confirm::Question,
     conflict::{Conflict, Event},
     evidence::{PassEvidence, SourceReport},
+    fence::{Fence, Fenced},
     lease::{Generation, StoreName, StoreView},
     owner::Owners,
     plan::{Outcome, ReclaimPlan},
@@ -97,6 +98,8 @@ pub enum Input {
         /// What came of each.
         found: Vec<Found>,
     },
+    /// What became of fences.
+    Fenced(Vec<Fenced>),
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
     /// Whether the agent's state is writable and survives a reboot; if not, why.
@@ -138,6 +141,8 @@ pub enum Command {
     Ask(Question),
     /// Ask whether anybody has addresses that are about to be released.
     Probe(Inquiry),
+    /// Raise and lower fences, then say [`Input::Fenced`].
+    Fence(Vec<Fence>),
     /// Tell whoever watches.
     Publish(Notice),
     /// Release what the plan says, then say [`Input::Outcomes`].

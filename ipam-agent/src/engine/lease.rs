@@ -175,4 +175,25 @@ pub struct StoreView {
     pub pools: Vec<Pool>,
     /// What it has handed out, one entry an address.
     pub leases: Vec<Lease>,
+    /// What the agent itself has reserved in it.
+    pub fencing: Fencing,
+}
+
+/// What of a store the agent reserves, so that nobody gets it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fencing {
+    /// Whether addresses that are used without a lease are to be reserved.
+    pub wanted: bool,
+    /// The reservations, by address. They are nobody's leases.
+    pub fences: Vec<Lease>,
+}
+
+impl Fencing {
+    /// Whether the address is reserved.
+    pub fn has(&self, address: Address) -> bool {
+        let found = self
+            .fences
+            .binary_search_by_key(&address, |fence| fence.address);
+        found.is_ok()
+    }
 }

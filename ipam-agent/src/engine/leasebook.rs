@@ -9,7 +9,7 @@ use ipam_common::{Address, sighting::Stamps};
 
 use super::{
     input::Remembered,
-    lease::{Lease, Mode, Place, Pool, StoreName, StoreView},
+    lease::{Fencing, Lease, Mode, Place, Pool, StoreName, StoreView},
     time::Timestamp,
 };
 
@@ -70,6 +70,8 @@ pub struct Store {
     pub place: Place,
     /// What it hands out.
     pub pools: Vec<Pool>,
+    /// What the agent itself has reserved.
+    pub fencing: Fencing,
     /// Why it could not be read the last time.
     pub failed: Option<String>,
 }
@@ -148,6 +150,7 @@ impl LeaseBook {
                 writable: view.writable,
                 place: view.place,
                 pools: view.pools,
+                fencing: view.fencing,
                 failed: None,
             };
             let known = self.stores.insert(view.store, store.clone());

@@ -9,6 +9,7 @@ pub mod confirm;
 pub mod conflict;
 pub mod coverage;
 pub mod evidence;
+pub mod fence;
 mod hear;
 pub mod input;
 mod judge;
@@ -44,6 +45,7 @@ use self::{
     attempt::Attempts,
     conflict::{Conflict, Event},
     coverage::CoverageBook,
+    fence::Fences,
     input::{Command, Input, Notice},
     judge::Judge,
     kinship::Kinships,
@@ -131,6 +133,7 @@ pub struct Engine {
     coverage: CoverageBook,
     pass: PassFacts,
     probing: Probing,
+    fences: Fences,
     stations: Stations,
     twice: LeasedTwice,
     attempts: Attempts,
@@ -165,6 +168,7 @@ impl Engine {
                 ..PassFacts::default()
             },
             probing: Probing::default(),
+            fences: Fences::default(),
             stations: Stations::default(),
             twice: LeasedTwice::default(),
             attempts: Attempts::default(),
@@ -213,6 +217,7 @@ impl Engine {
                 answered,
             } => self.answers(&segment, address, &answered, now),
             Input::Probed { round, found } => self.probed(round, found, now),
+            Input::Fenced(fenced) => self.fenced(&fenced),
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
             Input::State(state) => self.pass.state = state.err(),
             Input::Remembered(remembered) => self.leases.remember(remembered),
@@ -238,6 +243,9 @@ impl Engine {
                 self.publish(Notice::Happened(event));
             }
         }
+        if self.fences.next().is_some_and(|at| at <= now) {
+            self.fence(now);
+        }
         if self.next_pass.is_some_and(|at| at <= now) {
             self.next_pass = Some(now + self.settings.reclaim.pass_interval);
             self.commands.push_back(Command::Gather);
@@ -258,6 +266,7 @@ impl Engine {
         [
             self.timers.first().map(|&(at, _)| at),
             self.unsettled.front().map(|&(at, _)| at),
+            self.fences.next(),
             self.next_pass,
             self.next_forget,
         ]
@@ -321,6 +330,7 @@ impl Engine {
         if let Some(at) = judged.deadline {
             self.timers.insert((at, Timer::Address(place)));
         }
+        self.note_squat(place, conflict.as_ref(), now);
         self.tell(&segment, place.1, conflict, moved, heard, judged, now);
         if heard.is_some() {
             self.ask_claimants(place, now);

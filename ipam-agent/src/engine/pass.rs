@@ -42,6 +42,7 @@ impl Engine {
         if self.pass.down.is_empty() {
             self.pass.answered_since.get_or_insert(now);
         }
+        self.pass.held = held.keys().copied().collect();
         let mut unwatched = Vec::new();
         for record in self.leases.iter_mut() {
             let address = record.lease.address;

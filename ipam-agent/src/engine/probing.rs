@@ -244,15 +244,19 @@ impl Engine {
     ) {
         let all: BTreeSet<Key> = clear.keys().cloned().collect();
         self.probing.pass(&all);
-        if self.probing.open || all.is_empty() {
+        let fences = self.fences_to_ask(now);
+        if self.probing.open || (all.is_empty() && fences.is_empty()) {
             return;
         }
+        let pass = self.pass.number;
         let asked = self.planner(now).to_ask(clear, person, going);
+        let asked = asked.iter().map(|asked| (asked, true));
+        let asked = asked.chain(fences.iter().map(|fence| (fence, false)));
         let mut wires: BTreeMap<Segment, (Wire, Arc<[u32]>)> = BTreeMap::new();
         let mut unreached = Vec::new();
-        for (lease, segment) in asked {
+        for ((lease, segment), leased) in asked {
             let (wire, ports) = wires.entry(segment.clone()).or_insert_with(|| {
-                let exits = exits(&self.topology, &segment);
+                let exits = exits(&self.topology, segment);
                 let ports = exits.iter().map(|(ifindex, _)| *ifindex).collect();
                 let addresses = Vec::new();
                 let wire = Wire {
@@ -262,11 +266,13 @@ impl Engine {
                 };
                 (wire, ports)
             });
-            self.probing.ask(&lease, &segment, ports, self.pass.number);
+            if leased {
+                self.probing.ask(lease, segment, ports, pass);
+            }
             if wire.exits.is_empty() {
                 // Nobody is there to be asked, or to answer.
                 unreached.push(Found {
-                    segment,
+                    segment: segment.clone(),
                     address: lease.address,
                     finding: Finding::Silent(0),
                 });
@@ -280,10 +286,9 @@ impl Engine {
             wire.addresses.dedup();
             !wire.addresses.is_empty()
         });
+        self.asked_about_fences(fences);
         if wires.is_empty() {
-            let topology = Arc::clone(&self.topology);
-            self.probing
-                .told(unreached, &topology, self.pass.number, now);
+            self.found_on_wires(unreached, now);
             return;
         }
         self.probing.round += 1;
@@ -302,6 +307,17 @@ impl Engine {
         }
         self.probing.open = false;
         found.append(&mut self.probing.unreached);
+        self.found_on_wires(found, now);
+    }
+
+    fn found_on_wires(&mut self, found: Vec<Found>, now: Timestamp) {
+        let silent = found
+            .iter()
+            .filter(|f| matches!(f.finding, Finding::Silent(_)));
+        let silent = silent
+            .map(|found| (found.segment.clone(), found.address))
+            .collect();
+        self.nobody_has(&silent, now);
         let topology = Arc::clone(&self.topology);
         self.probing.told(found, &topology, self.pass.number, now);
     }

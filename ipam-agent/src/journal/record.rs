@@ -6,6 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fence::{FenceEffect, FenceIntent};
 use crate::engine::{
     lease::{Damage, Generation, Holder},
     plan::{Asker, Release, StaleProof},
@@ -40,6 +41,10 @@ pub enum Phase {
     Intent(Box<Intent>),
     /// What became of it.
     Effect(Effect),
+    /// A fence is about to be raised or lowered.
+    Fence(FenceIntent),
+    /// What became of that.
+    FenceEffect(FenceEffect),
 }
 
 /// A lease that is about to be released.

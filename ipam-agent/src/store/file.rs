@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+    FenceError, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
     spec::{ExemptSpec, LeaseSpec, OwnerSpec, PoolSpec, common_place},
     watch::Root,
 };
@@ -104,6 +104,7 @@ impl LeaseFile {
             .collect();
         leases.sort_by_key(|lease| lease.address);
         let view = StoreView {
+            fencing: Default::default(),
             store: self.store.clone(),
             mode: Mode::Observe,
             writable: Err("a lease file is only read".to_owned()),
@@ -123,6 +124,15 @@ impl LeaseFile {
     }
 }
 
+impl LeaseFile {
+    fn read_only(&self, store: &StoreName) -> ReleaseError {
+        ReleaseError::ReadOnly {
+            store: store.clone(),
+            reason: "a lease file is only read".to_owned(),
+        }
+    }
+}
+
 impl LeaseStore for LeaseFile {
     fn read(&self) -> Reading {
         self.load().unwrap_or_else(|error| Reading {
@@ -136,10 +146,15 @@ impl LeaseStore for LeaseFile {
     }
 
     fn release(&self, release: &Release, _: &mut Recheck<'_>) -> Result<(), ReleaseError> {
-        Err(ReleaseError::ReadOnly {
-            store: release.lease().store.clone(),
-            reason: "a lease file is only read".to_owned(),
-        })
+        Err(self.read_only(&release.lease().store))
+    }
+
+    fn raise_fence(&self, store: &StoreName, _: ipam_common::Address) -> Result<(), FenceError> {
+        Err(self.read_only(store).into())
+    }
+
+    fn lower_fence(&self, fence: &Lease) -> Result<(), FenceError> {
+        Err(self.read_only(&fence.store).into())
     }
 
     fn watched(&self) -> Vec<Root> {

@@ -13,8 +13,10 @@ pub mod watch;
 
 use std::{io, path::PathBuf};
 
+use ipam_common::Address;
+
 use crate::engine::{
-    lease::{StoreName, StoreView},
+    lease::{Lease, StoreName, StoreView},
     owner::Owners,
     plan::{Blocker, Release},
 };
@@ -37,6 +39,13 @@ pub trait LeaseStore: Send + Sync {
     /// `recheck` has nothing against it. Anything else leaves the store as it was. Blocks,
     /// at most some seconds for a lock that another holds.
     fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError>;
+
+    /// Reserves this address, so that the store gives it to nobody. Blocks as
+    /// [`Self::release`] does.
+    fn raise_fence(&self, store: &StoreName, address: Address) -> Result<(), FenceError>;
+
+    /// Gives back what was reserved, if it still is exactly this.
+    fn lower_fence(&self, fence: &Lease) -> Result<(), FenceError>;
 
     /// What to watch so that a change is known at once.
     fn watched(&self) -> Vec<watch::Root>;
@@ -88,6 +97,22 @@ impl StoreError {
             Self::Directory { .. } | Self::File(_) => None,
         }
     }
+}
+
+/// A fence was not raised or lowered. The store is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum FenceError {
+    /// Somebody got the address meanwhile.
+    #[error("{address} is leased in {store}: what is leased is not fenced")]
+    Taken {
+        /// The store.
+        store: StoreName,
+        /// The address.
+        address: Address,
+    },
+    /// The store can't be written, or isn't what it was.
+    #[error(transparent)]
+    Store(#[from] ReleaseError),
 }
 
 /// A lease was not released. The store is as it was, but for [`ReleaseError::NotDurable`].

@@ -132,6 +132,7 @@ impl World {
         self.tell(Input::Stores {
             source: 0,
             views: vec![StoreView {
+                fencing: Default::default(),
                 store,
                 mode,
                 writable: Ok(()),

@@ -15,7 +15,7 @@ use super::{
     attempt::Attempts,
     coverage::CoverageBook,
     evidence::Source,
-    lease::StoreName,
+    lease::{Lease, StoreName},
     leasebook::{LeaseBook, Origin, Record},
     plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
     probing::Probing,
@@ -76,8 +76,17 @@ pub struct PassFacts {
     pub sources: Vec<Source>,
     /// Those that did not, and why.
     pub down: Vec<(Source, String)>,
+    /// The addresses that somebody was found to hold, in order.
+    pub held: Vec<Address>,
     /// Why the agent's state is not to be relied on.
     pub state: Option<String>,
+}
+
+impl PassFacts {
+    /// Whether somebody was found to hold the address.
+    pub fn holds(&self, address: &Address) -> bool {
+        self.held.binary_search(address).is_ok()
+    }
 }
 
 /// The leases against which a pass found nothing, for each asker.
@@ -231,13 +240,18 @@ impl Planner<'_> {
 
     /// The segment of a lease or, in words, why it has none that can be watched.
     pub fn segment(&self, record: &Record) -> Result<Segment, String> {
-        match self.scopes.of(&record.lease) {
+        self.segment_of(&record.lease)
+    }
+
+    /// The same of what is no lease.
+    pub fn segment_of(&self, lease: &Lease) -> Result<Segment, String> {
+        match self.scopes.of(lease) {
             Scope::Segment(segment) => Ok(segment.clone()),
             Scope::Nowhere(why) => Err(why.clone()),
             Scope::Anywhere | Scope::Unknown => Err(format!(
                 "nothing says which wire {} is on: no network of that name in /etc/cni/net.d \
                  and no libcni cache of it; name its segment in `pools`",
-                record.lease.store
+                lease.store
             )),
         }
     }

@@ -152,6 +152,7 @@ impl World {
             damage: None,
         };
         let view = StoreView {
+            fencing: Default::default(),
             store: store.clone(),
             mode: Mode::Observe,
             writable: Ok(()),

@@ -4,7 +4,7 @@
 use std::{
     ffi::{CStr, CString, OsStr},
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
@@ -23,7 +23,7 @@ use nix::{
         stat::{Mode, fstatat},
         statfs::{self, FsType, fstatfs},
     },
-    unistd::{UnlinkatFlags, fsync, unlinkat},
+    unistd::{UnlinkatFlags, fsync, linkat, unlinkat},
 };
 
 use super::record::LIMIT;
@@ -137,6 +137,27 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes the file `name` with this content, whole or not at all, by way of `unfinished`,
+    /// which an earlier attempt may have left. Fails if there is anything of that name.
+    pub fn make(&self, unfinished: &CStr, name: &CStr, content: &[u8]) -> io::Result<()> {
+        match self.unlink(unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let mut file = File::from(openat(&self.handle, unfinished, flags, mode)?);
+        let made = file.write_all(content).and_then(|()| file.sync_all());
+        let made = made.and_then(|()| {
+            // As O_EXCL does, link(2) replaces nothing.
+            let here = self.handle.as_fd();
+            Ok(linkat(here, unfinished, here, name, AtFlags::empty())?)
+        });
+        self.unlink(unfinished)?;
+        made
     }
 
     /// Unlinks the one file `name`.

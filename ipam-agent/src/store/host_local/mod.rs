@@ -4,6 +4,7 @@
 //! host-local's lock. Never touches `lock`, `last_reserved_ip.*` or a directory.
 
 mod directory;
+mod fence;
 mod read;
 mod record;
 mod release;
@@ -13,8 +14,10 @@ mod tests;
 
 use std::{fs, io, path::PathBuf, sync::Arc};
 
+use ipam_common::Address;
+
 use super::{
-    LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+    FenceError, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
     notes::{Note, Notes},
     spec::common_place,
     watch::Root,
@@ -22,7 +25,7 @@ use super::{
 use crate::{
     cni::{self, Cni},
     engine::{
-        lease::{Lease, Mode, Place, Pool, StoreName, StoreView},
+        lease::{Fencing, Lease, Mode, Place, Pool, StoreName, StoreView},
         plan::Release,
     },
 };
@@ -37,6 +40,7 @@ pub struct HostLocal {
     prefix: String,
     mode: Mode,
     pools: Vec<Pool>,
+    fenced: bool,
     cni: Arc<cni::Reader>,
 }
 
@@ -49,8 +53,16 @@ impl HostLocal {
             prefix: "host-local:".to_owned(),
             mode,
             pools,
+            fenced: false,
             cni,
         }
+    }
+
+    /// Has addresses that are used without a lease reserved, if `fenced`.
+    #[must_use]
+    pub fn fenced(mut self, fenced: bool) -> Self {
+        self.fenced = fenced;
+        self
     }
 
     /// Has the directory in its stores' names, for all but the first of several: networks
@@ -64,6 +76,12 @@ impl HostLocal {
     fn network<'a>(&self, store: &'a StoreName) -> Option<&'a str> {
         let network = store.0.strip_prefix(&self.prefix)?;
         is_network_name(network).then_some(network)
+    }
+
+    fn path_of(&self, store: &StoreName) -> Result<PathBuf, ReleaseError> {
+        let network = self.network(store);
+        let network = network.ok_or_else(|| ReleaseError::Unknown(store.clone()))?;
+        Ok(self.directory.join(network))
     }
 
     /// The names of the networks that have a directory.
@@ -105,7 +123,9 @@ impl HostLocal {
             Err(error) => return Err(failed(error)),
         };
         let file_system = directory.network_file_system().map_err(failed)?;
-        let mut leases = read::leases(&directory, &store, notes).map_err(failed)?;
+        let all = read::leases(&directory, &store, notes).map_err(failed)?;
+        let is_fence = |lease: &Lease| *lease.generation.content == *fence::CONTENT;
+        let (fences, mut leases): (Vec<_>, Vec<_>) = all.into_iter().partition(is_fence);
         for lease in &mut leases {
             cni.complete(network, lease.address, &mut lease.holder);
         }
@@ -121,6 +141,10 @@ impl HostLocal {
             place,
             pools,
             leases,
+            fencing: Fencing {
+                wanted: self.fenced,
+                fences,
+            },
         }))
     }
 
@@ -189,11 +213,15 @@ impl LeaseStore for HostLocal {
     }
 
     fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError> {
-        let store = &release.lease().store;
-        let network = self
-            .network(store)
-            .ok_or_else(|| ReleaseError::Unknown(store.clone()))?;
-        release::release(self.directory.join(network), release, recheck)
+        release::release(self.path_of(&release.lease().store)?, release, recheck)
+    }
+
+    fn raise_fence(&self, store: &StoreName, address: Address) -> Result<(), FenceError> {
+        fence::raise(self.path_of(store)?, store, address)
+    }
+
+    fn lower_fence(&self, fence: &Lease) -> Result<(), FenceError> {
+        fence::lower(self.path_of(&fence.store)?, fence)
     }
 
     fn watched(&self) -> Vec<Root> {

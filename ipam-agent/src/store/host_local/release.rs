@@ -18,7 +18,10 @@ use super::{
     record::LIMIT,
 };
 use crate::{
-    engine::{lease::Lease, plan::Release},
+    engine::{
+        lease::{Lease, StoreName},
+        plan::Release,
+    },
     store::{Recheck, ReleaseError},
 };
 
@@ -32,23 +35,40 @@ pub fn release(
     release: &Release,
     recheck: &mut Recheck<'_>,
 ) -> Result<(), ReleaseError> {
-    let lease = release.lease();
-    let directory = match Directory::open(path.clone()) {
+    let mut recheck = || recheck(release).map_err(ReleaseError::Blocked);
+    remove(path, release.lease(), &mut recheck)
+}
+
+/// Opens a network's directory to write in it.
+pub(super) fn open(path: &Path, store: &StoreName) -> Result<Directory, ReleaseError> {
+    let directory = match Directory::open(path.to_owned()) {
         Ok(directory) => directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ReleaseError::Replaced { path });
+            return Err(ReleaseError::Replaced {
+                path: path.to_owned(),
+            });
         }
-        Err(source) => return Err(failed("open", &path)(source)),
+        Err(source) => return Err(failed("open", path)(source)),
     };
     let file_system = directory
         .network_file_system()
-        .map_err(failed("examine", &path))?;
-    if let Some(reason) = unwritable(file_system) {
-        return Err(ReleaseError::ReadOnly {
-            store: lease.store.clone(),
+        .map_err(failed("examine", path))?;
+    match unwritable(file_system) {
+        Some(reason) => Err(ReleaseError::ReadOnly {
+            store: store.clone(),
             reason,
-        });
+        }),
+        None => Ok(directory),
     }
+}
+
+/// Removes one record, if it is exactly what was read and `recheck` has nothing against it.
+pub(super) fn remove(
+    path: PathBuf,
+    lease: &Lease,
+    recheck: &mut dyn FnMut() -> Result<(), ReleaseError>,
+) -> Result<(), ReleaseError> {
+    let directory = open(&path, &lease.store)?;
     let lock = acquire(&directory)?;
     let in_place = || match directory.is_in_place() {
         Ok(true) => Ok(()),
@@ -57,7 +77,7 @@ pub fn release(
     };
     in_place()?;
     let name = find(&directory, lease)?;
-    recheck(release).map_err(ReleaseError::Blocked)?;
+    recheck()?;
     // Who writes here without the lock (a person, mostly) is caught as late as can be.
     in_place()?;
     compare(&directory, &name, lease)?;
@@ -75,7 +95,7 @@ pub fn unwritable(network_file_system: Option<&str>) -> Option<String> {
 }
 
 /// host-local's lock of this directory, held until dropped.
-fn acquire(directory: &Directory) -> Result<File, ReleaseError> {
+pub(super) fn acquire(directory: &Directory) -> Result<File, ReleaseError> {
     let path = directory.path().join(shown(LOCK));
     for _ in 0..TRIES {
         let lock = match directory.open_lock() {
@@ -155,7 +175,10 @@ fn compare(directory: &Directory, name: &CStr, lease: &Lease) -> Result<(), Rele
     }
 }
 
-fn failed<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> ReleaseError + 'a {
+pub(super) fn failed<'a>(
+    doing: &'static str,
+    path: &'a Path,
+) -> impl Fn(io::Error) -> ReleaseError + 'a {
     move |source| ReleaseError::Io {
         doing,
         path: path.to_owned(),
