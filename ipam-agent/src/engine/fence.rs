@@ -338,3 +338,6 @@ impl Pool {
         .min(u128::from(u64::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests;

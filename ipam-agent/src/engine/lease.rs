@@ -98,6 +98,18 @@ pub enum Damage {
     IdOnly,
 }
 
+impl Damage {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Nul => "nul",
+            Self::Truncated => "truncated",
+            Self::IdOnly => "id-only",
+        }
+    }
+}
+
 /// What the daemon does unasked with a store's leases.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,

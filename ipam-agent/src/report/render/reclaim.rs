@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{
-    Csv, Document, Maybe, blindness, joined,
-    leases::{damage_name, was},
-};
+use super::{Csv, Document, Maybe, blindness, joined, leases::was};
 use crate::{
-    engine::plan::{Asker, Reason},
+    engine::{
+        lease::Damage,
+        plan::{Asker, Reason},
+    },
     report::{
         document::{Applied, History, KeptLease, Plan, ReleaseResult},
         page::{Align::Left, Cell, Page, Style, Table, count, span},
@@ -69,7 +69,7 @@ impl Document for Plan {
                 &release.store,
                 &release.address,
                 &release.holder,
-                &Maybe(release.damage.map(damage_name)),
+                &Maybe(release.damage.map(Damage::name)),
                 &"",
                 &"",
                 &release.reason,
@@ -314,7 +314,7 @@ impl Document for History {
                 &entry.store,
                 &entry.address,
                 &entry.holder,
-                &Maybe(entry.damage.map(damage_name)),
+                &Maybe(entry.damage.map(Damage::name)),
                 &entry.result,
                 &Maybe(entry.detail.as_ref()),
                 &entry.reason,
