@@ -4,6 +4,7 @@
 //! the store, the last look or the journal has against it keeps the lease, and an error
 //! of one store is no other's.
 
+mod fence;
 mod undo;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,6 +22,7 @@ use crate::{
     store::{FileOwner, LeaseStore, Recheck, ReleaseError},
 };
 
+pub use fence::{fence, settle as settle_fences};
 pub use undo::{UndoError, put_back};
 
 /// So many releases share what has to reach the disk: their intents, the directory that they

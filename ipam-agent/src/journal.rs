@@ -8,6 +8,7 @@
 //! What is quarantined is nowhere else: it is read here at each start, so no damage to the
 //! database forgets it.
 
+mod fence;
 mod read;
 mod record;
 
@@ -15,7 +16,7 @@ mod record;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
@@ -28,10 +29,11 @@ use crate::{
     state::make_directory,
     store::FileOwner,
 };
+pub use fence::{FenceEffect, FenceIntent, FenceResult};
 pub use read::{Entry, History, PutBack, history, history_of};
 pub use record::{
     Content, Coverage, Effect, EffectResult, Evidence, Grant, HolderRecord, Intent, Phase, Record,
-    SCHEMA, Taken, Undo, UndoResult, Undone, When,
+    SCHEMA, Taken, Unanswered, Undo, UndoResult, Undone, When,
 };
 
 /// The journal's file in the state directory.
@@ -118,17 +120,29 @@ impl Journal {
         by: Option<&str>,
         releases: impl IntoIterator<Item = (&'a Release, Option<FileOwner>)>,
     ) -> Result<Vec<String>, JournalError> {
+        let intent =
+            |(release, file)| Phase::Intent(Box::new(Intent::new(asker, by, release, file)));
+        self.begin(when, releases.into_iter().map(intent))
+    }
+
+    /// The same of fences.
+    pub fn append_fences(
+        &mut self,
+        when: When,
+        fences: impl IntoIterator<Item = FenceIntent>,
+    ) -> Result<Vec<String>, JournalError> {
+        self.begin(when, fences.into_iter().map(Phase::Fence))
+    }
+
+    fn begin(
+        &mut self,
+        when: When,
+        phases: impl Iterator<Item = Phase>,
+    ) -> Result<Vec<String>, JournalError> {
         let first = self.next;
         let records: Vec<Record> = (first..)
-            .zip(releases)
-            .map(|(number, (release, file))| {
-                let intent = Intent::new(asker, by, release, file);
-                self.record(
-                    &format!("{number:08}"),
-                    when,
-                    Phase::Intent(Box::new(intent)),
-                )
-            })
+            .zip(phases)
+            .map(|(number, phase)| self.record(&format!("{number:08}"), when, phase))
             .collect();
         self.append_durably(&records)?;
         self.next = first + records.len() as u64;
@@ -174,6 +188,16 @@ impl Journal {
         self.append(&[self.record(id, when, Phase::Taken(taken))])
     }
 
+    /// The same of a fence.
+    pub fn append_fence_effect(
+        &mut self,
+        when: When,
+        id: &str,
+        effect: FenceEffect,
+    ) -> Result<(), JournalError> {
+        self.append(&[self.record(id, when, Phase::FenceEffect(effect))])
+    }
+
     /// Has everything appended so far on disk.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.file
@@ -194,7 +218,7 @@ impl Journal {
                     Phase::Effect(_) => drop(releases.remove(&id)),
                     Phase::Undo(_) => drop(undos.insert(id)),
                     Phase::Undone(_) => drop(undos.remove(&id)),
-                    Phase::Taken(_) => {}
+                    Phase::Taken(_) | Phase::Fence(_) | Phase::FenceEffect(_) => {}
                 }
             }
         })?;
@@ -224,6 +248,25 @@ impl Journal {
         let read = File::open(&self.path).and_then(|file| read::newest(file, limit, wanted));
         let history = read.map_err(|source| self.failed("read", source))?;
         Ok(history.entries.into_iter().rev().collect())
+    }
+
+    /// The fences of which the same is true.
+    pub fn unfinished_fences(&self) -> Result<BTreeMap<String, FenceIntent>, JournalError> {
+        let mut open = BTreeMap::new();
+        self.scan(|line| match line {
+            Ok(Record {
+                id,
+                phase: Phase::Fence(intent),
+                ..
+            }) => drop(open.insert(id, intent)),
+            Ok(Record {
+                id,
+                phase: Phase::FenceEffect(_),
+                ..
+            }) => drop(open.remove(&id)),
+            Ok(_) | Err(_) => {}
+        })?;
+        Ok(open)
     }
 
     fn scan(&self, each: impl FnMut(Result<Record, u64>)) -> Result<(), JournalError> {

@@ -85,6 +85,7 @@ impl Wire {
             Lease::new(store.clone(), address, &holder, &grant, None)
         });
         let view = StoreView {
+            fencing: Default::default(),
             store: store.clone(),
             mode: Mode::Observe,
             writable: Ok(()),

@@ -9,10 +9,14 @@ mod blockers;
 mod continuity;
 #[path = "reclaim/faults.rs"]
 mod faults;
+#[path = "reclaim/fences.rs"]
+mod fences;
 #[path = "reclaim/floods.rs"]
 mod floods;
 #[path = "reclaim/incident.rs"]
 mod incident;
+#[path = "reclaim/probes.rs"]
+mod probes;
 #[path = "reclaim/store.rs"]
 mod store;
 

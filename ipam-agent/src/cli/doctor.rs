@@ -44,6 +44,7 @@ const LOOKS: &[Look] = &[
     host::attach_mode,
     host::interfaces,
     agent::stores,
+    host::cni_caches,
     agent::container_runtime,
     agent::state,
     agent::continuity,

@@ -161,6 +161,9 @@ pub enum CliError {
     /// A lease could not be put back; why was told.
     #[error("{0} was not put back")]
     NotPutBack(String),
+    /// A fence of the agent's is still there.
+    #[error(transparent)]
+    Fence(#[from] crate::store::ReleaseError),
     /// The daemon or the scan could not go on.
     #[error(transparent)]
     Driver(#[from] DriverError),

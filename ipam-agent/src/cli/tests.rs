@@ -209,6 +209,7 @@ fn release(last: u8) -> PlannedRelease {
             earlier_boot: None,
             sources: vec!["namespaces".to_owned()],
             passes: 2,
+            unanswered_probes: Some(6),
         },
     }
 }

@@ -2,9 +2,11 @@
 //! pass, a person's question and a notice ask of it is in the modules below.
 
 mod confirm;
+mod fence;
 mod memory;
 mod passes;
 mod pause;
+mod probe;
 mod publish;
 mod requests;
 mod undo;
@@ -34,8 +36,10 @@ use crate::{
     config::Config,
     engine::{
         evidence::SourceReport,
+        fence::Fenced,
         input::{Command, Input},
         plan::{Outcome, ReclaimPlan},
+        probing::Found,
     },
     error::in_full,
     prober::Prober,
@@ -59,10 +63,12 @@ enum Done {
     Gathered(Gathered, Result<Vec<(Address, Stamps)>, TableError>),
     Behind(SourceReport),
     Asked(Input),
+    Probed(u64, Vec<Found>),
     Swept(Result<Portions, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
     PutBack(Box<PuttingBack>),
     Noted(Result<(), String>),
+    Fenced(Vec<Fenced>),
 }
 
 struct Daemon {
@@ -74,6 +80,10 @@ struct Daemon {
     paused: Option<Paused>,
     watchers: Watchers,
     prober: Prober,
+    /// In a laboratory: in how long a time the wire is asked.
+    probe_within: Option<Duration>,
+    /// The round in which the wire is being asked.
+    probing: Option<u64>,
     tasks: JoinSet<Done>,
     asked: Vec<Asked>,
     /// Plans that wait for the one that is being carried out, and who waits for them.
@@ -142,6 +152,8 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         releaser,
         paused: None,
         prober: Prober::default(),
+        probe_within: config.reclaim.lab.then(|| config.reclaim.pass_interval / 2),
+        probing: None,
         tasks: JoinSet::new(),
         asked: Vec::new(),
         plans: VecDeque::new(),
@@ -288,6 +300,8 @@ impl Daemon {
             match self.observer.obey(command) {
                 None | Some(Command::Watch { .. }) => {}
                 Some(Command::Ask(question)) => self.ask_claimants(question),
+                Some(Command::Probe(inquiry)) => self.probe(inquiry),
+                Some(Command::Fence(fences)) => self.fence(fences),
                 Some(Command::Gather) => self.gather(),
                 Some(Command::LookBehindPorts) => {
                     self.tasks
@@ -309,6 +323,9 @@ impl Daemon {
                 // A panic is a defect of ours: the pass is void, the next one begins anew.
                 tracing::error!("a task failed: {error}");
                 (self.reading, self.gathering, self.sweeping) = (false, false, false);
+                if let Some(round) = self.probing {
+                    self.probed(round, Vec::new());
+                }
                 return;
             }
         };
@@ -326,6 +343,7 @@ impl Daemon {
             Done::Gathered(gathered, stamps) => self.pass(gathered, stamps),
             Done::Behind(report) => self.observer.tell(Input::Held(report)),
             Done::Asked(answers) => self.observer.tell(answers),
+            Done::Probed(round, found) => self.probed(round, found),
             Done::Swept(Ok(portions)) => {
                 self.portions = portions;
                 self.portion();
@@ -335,6 +353,7 @@ impl Daemon {
                 self.swept = Instant::now();
                 tracing::warn!("{}", in_full(&error));
             }
+            Done::Fenced(fenced) => self.fenced(fenced),
             Done::Executed(plan, outcomes) => self.executed(&plan, outcomes),
             Done::PutBack(done) => self.was_put_back(*done),
             Done::Noted(Ok(())) => {}

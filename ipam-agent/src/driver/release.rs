@@ -19,6 +19,7 @@ use crate::{
     engine::{
         Engine,
         evidence::PortCheck,
+        fence::{Fence, Fenced},
         holders::SandboxBook,
         input::Input,
         lease::{Holder, StoreName},
@@ -66,12 +67,17 @@ impl Releaser {
         let mut journal = Journal::open(state_dir, boot);
         if let Ok(open) = &mut journal {
             let readings = stores.read();
-            match executor::settle(open, &readings.views(), &clock::when) {
+            let views = readings.views();
+            let settled = executor::settle(open, &views, &clock::when).and_then(|releases| {
+                let fences = executor::settle_fences(open, &views, &clock::when)?;
+                Ok(releases + fences)
+            });
+            match settled {
                 Ok(0) => {}
                 Ok(settled) => {
                     tracing::warn!(
                         settled,
-                        "an earlier run ended in the middle of releases; \
+                        "an earlier run ended in the middle of releases or fences; \
                          the journal now says what became of them"
                     );
                 }
@@ -230,6 +236,23 @@ pub enum PutBackError {
     /// There is no journal to write it down in.
     #[error("nothing can be put back: {0}")]
     NoJournal(String),
+}
+
+impl Releaser {
+    /// Raises and lowers fences. Blocks on files and locks.
+    pub fn fence(&self, fences: Vec<Fence>) -> Vec<Fenced> {
+        match lock(&self.journal).as_mut() {
+            Ok(journal) => executor::fence(fences, self.stores.sources(), journal, &clock::when),
+            Err(error) => {
+                let error = in_full(error);
+                let failed = |fence| Fenced {
+                    fence,
+                    result: Err(error.clone()),
+                };
+                fences.into_iter().map(failed).collect()
+            }
+        }
+    }
 }
 
 /// What is asked again under the store's lock, and when it was asked last.

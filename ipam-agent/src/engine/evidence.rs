@@ -16,6 +16,9 @@ pub struct PassEvidence {
     pub sources: Vec<SourceReport>,
     /// What the container runtimes said, if they are to be asked.
     pub runtimes: Option<RuntimeReport>,
+    /// Whether a person waits for what the next pass finds: the wire is asked about all that
+    /// could go.
+    pub person: bool,
 }
 
 /// What the kernel says of our program on a port.

@@ -11,9 +11,11 @@ use super::{
     confirm::Question,
     conflict::{Conflict, Event},
     evidence::{PassEvidence, SourceReport},
+    fence::{Fence, Fenced},
     lease::{Generation, Holder, Lease, StoreName, StoreView},
     owner::Owners,
     plan::{Outcome, ReclaimPlan},
+    probing::{Found, Inquiry},
     quarantine::{PutBack, Released},
     segment::{Segment, Topology},
     time::Timestamp,
@@ -97,6 +99,15 @@ pub enum Input {
     },
     /// These leases are about to be released.
     Releasing(Vec<Lease>),
+    /// The answers to [`Command::Probe`]; what it doesn't name was not asked.
+    Probed {
+        /// [`Inquiry::round`].
+        round: u64,
+        /// What came of each.
+        found: Vec<Found>,
+    },
+    /// What became of fences.
+    Fenced(Vec<Fenced>),
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
     /// What earlier runs of the agent released in this boot. Comes after the stores were
@@ -154,6 +165,10 @@ pub enum Command {
     LookBehindPorts,
     /// Ask the claimants of an address, then say [`Input::Answers`].
     Ask(Question),
+    /// Ask whether anybody has addresses that are about to be released.
+    Probe(Inquiry),
+    /// Raise and lower fences, then say [`Input::Fenced`].
+    Fence(Vec<Fence>),
     /// Tell whoever watches.
     Publish(Notice),
     /// Release what the plan says, then say [`Input::Outcomes`].

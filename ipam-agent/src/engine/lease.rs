@@ -190,6 +190,18 @@ pub enum Damage {
     IdOnly,
 }
 
+impl Damage {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Nul => "nul",
+            Self::Truncated => "truncated",
+            Self::IdOnly => "id-only",
+        }
+    }
+}
+
 /// What the daemon does unasked with a store's leases.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
@@ -267,4 +279,25 @@ pub struct StoreView {
     pub pools: Vec<Pool>,
     /// What it has handed out, one entry an address.
     pub leases: Vec<Lease>,
+    /// What the agent itself has reserved in it.
+    pub fencing: Fencing,
+}
+
+/// What of a store the agent reserves, so that nobody gets it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fencing {
+    /// Whether addresses that are used without a lease are to be reserved.
+    pub wanted: bool,
+    /// The reservations, by address. They are nobody's leases.
+    pub fences: Vec<Lease>,
+}
+
+impl Fencing {
+    /// Whether the address is reserved.
+    pub fn has(&self, address: Address) -> bool {
+        let found = self
+            .fences
+            .binary_search_by_key(&address, |fence| fence.address);
+        found.is_ok()
+    }
 }

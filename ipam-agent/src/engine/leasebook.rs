@@ -11,7 +11,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{
     input::Remembered,
-    lease::{Lease, Mode, Place, Pool, StoreName, StoreView},
+    lease::{Fencing, Lease, Mode, Place, Pool, StoreName, StoreView},
     shelf::{Keyed, Shelf},
     time::{Moment, Timestamp},
 };
@@ -87,6 +87,8 @@ pub struct Store {
     pub place: Place,
     /// What it hands out.
     pub pools: Vec<Pool>,
+    /// What the agent itself has reserved.
+    pub fencing: Fencing,
     /// Why it could not be read the last time.
     pub failed: Option<String>,
 }
@@ -187,6 +189,7 @@ impl LeaseBook {
                 writable: view.writable,
                 place: view.place,
                 pools: view.pools,
+                fencing: view.fencing,
                 failed: None,
             };
             let known = self.stores.insert(view.store, store.clone());

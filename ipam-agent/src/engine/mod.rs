@@ -9,6 +9,7 @@ pub mod confirm;
 pub mod conflict;
 pub mod coverage;
 pub mod evidence;
+pub mod fence;
 mod hear;
 pub mod holders;
 pub mod input;
@@ -19,6 +20,7 @@ pub mod leasebook;
 pub mod owner;
 mod pass;
 pub mod plan;
+pub mod probing;
 pub mod quarantine;
 pub mod reclaim;
 mod runs;
@@ -47,11 +49,13 @@ use self::{
     attempt::Attempts,
     conflict::{Conflict, Event},
     coverage::CoverageBook,
+    fence::Fences,
     input::{Command, Input, Notice},
     judge::Judge,
     kinship::Kinships,
     leasebook::LeaseBook,
     owner::Owners,
+    probing::Probing,
     quarantine::Quarantine,
     reclaim::{PassFacts, ReclaimSettings},
     scope::Scopes,
@@ -133,6 +137,8 @@ pub struct Engine {
     scopes: Scopes,
     coverage: CoverageBook,
     pass: PassFacts,
+    probing: Probing,
+    fences: Fences,
     stations: Stations,
     twice: LeasedTwice,
     attempts: Attempts,
@@ -167,6 +173,8 @@ impl Engine {
                 state: Some(String::from("the agent's state was not checked yet")),
                 ..PassFacts::default()
             },
+            probing: Probing::default(),
+            fences: Fences::default(),
             stations: Stations::default(),
             twice: LeasedTwice::default(),
             attempts: Attempts::default(),
@@ -219,6 +227,8 @@ impl Engine {
                 answered,
             } => self.answers(&segment, address, &answered, now),
             Input::Releasing(leases) => self.releasing(leases, now),
+            Input::Probed { round, found } => self.probed(round, found, now),
+            Input::Fenced(fenced) => self.fenced(&fenced),
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
             Input::Released {
                 quarantined,
@@ -250,6 +260,9 @@ impl Engine {
                 self.publish(Notice::Happened(event));
             }
         }
+        if self.fences.next().is_some_and(|at| at <= now) {
+            self.fence(now);
+        }
         if self.next_pass.is_some_and(|at| at <= now) {
             self.next_pass = Some(now + self.settings.reclaim.pass_interval);
             self.commands.push_back(Command::Gather);
@@ -271,6 +284,7 @@ impl Engine {
         [
             self.timers.first().map(|&(at, _)| at),
             self.unsettled.front().map(|&(at, _)| at),
+            self.fences.next(),
             self.next_pass,
             self.next_forget,
         ]
@@ -334,6 +348,7 @@ impl Engine {
         if let Some(at) = judged.deadline {
             self.timers.insert((at, Timer::Address(place)));
         }
+        self.note_squat(place, conflict.as_ref(), now);
         self.tell(&segment, place.1, conflict, moved, heard, judged, now);
         if heard.is_some() {
             self.ask_claimants(place, now);

@@ -10,8 +10,8 @@ use super::{
     evidence::{Held, PassEvidence, PortCheck, Source, SourceReport},
     holders::RuntimeReport,
     input::Command,
-    plan::{Asker, Outcome, OutcomeResult},
-    reclaim::slot,
+    plan::{Asker, Outcome, OutcomeResult, Release},
+    reclaim::{Clear, slot},
     table::Place,
     time::Timestamp,
 };
@@ -27,6 +27,7 @@ impl Engine {
         let stamps: BTreeMap<_, _> = evidence.stamps.into_iter().collect();
         let mut held: BTreeMap<Address, Option<u32>> = BTreeMap::new();
         self.pass.at = Some(now);
+        self.pass.number += 1;
         self.pass.sources.clear();
         self.pass.down.clear();
         if let Some(report) = evidence.runtimes {
@@ -48,6 +49,7 @@ impl Engine {
         if self.pass.down.is_empty() {
             self.pass.answered_since.get_or_insert(now);
         }
+        self.pass.held = held.keys().copied().collect();
         let mut unwatched = Vec::new();
         for record in self.leases.iter_mut() {
             let address = record.lease.address;
@@ -81,12 +83,16 @@ impl Engine {
                 remove: unleased,
             });
         }
-        self.count_passes(now);
+        let clear = self.count_passes(now);
         let plan = self.plan(Asker::Daemon, now);
+        let mut going = BTreeSet::new();
         if !plan.releases.is_empty() && !self.executing {
+            let leases = plan.releases.iter().map(Release::lease);
+            going = leases.map(|l| (l.store.clone(), l.address)).collect();
             self.executing = true;
             self.commands.push_back(Command::Execute(plan));
         }
+        self.ask_the_wire(&clear, evidence.person, &going, now);
     }
 
     fn runtimes(&mut self, report: RuntimeReport, now: Timestamp) {
@@ -104,7 +110,8 @@ impl Engine {
     }
 
     /// Count, for each lease and asker, how many passes in a row found nothing against it.
-    fn count_passes(&mut self, now: Timestamp) {
+    fn count_passes(&mut self, now: Timestamp) -> Clear {
+        let mut found = Clear::default();
         for asker in [Asker::Daemon, Asker::Person] {
             let planner = self.planner(now);
             let clear: Vec<bool> = self
@@ -112,11 +119,19 @@ impl Engine {
                 .iter()
                 .map(|record| planner.is_clear(record, asker))
                 .collect();
+            let keys = match asker {
+                Asker::Daemon => &mut found.daemon,
+                Asker::Person => &mut found.person,
+            };
             for (record, clear) in self.leases.iter_mut().zip(clear) {
+                if clear {
+                    keys.push((record.lease.store.clone(), record.lease.address));
+                }
                 let passes = &mut record.passes[slot(asker)];
                 *passes = if clear { passes.saturating_add(1) } else { 0 };
             }
         }
+        found
     }
 
     pub(super) fn held(&mut self, report: SourceReport, now: Timestamp) {

@@ -43,6 +43,14 @@ impl Engine {
         self.planner(now).plan(asker)
     }
 
+    /// When the address was last asserted, wherever.
+    pub fn last_heard(&self, address: Address) -> Option<Timestamp> {
+        let places = self.table.places_of(address);
+        places
+            .filter_map(|place| self.table.get(&place)?.last_seen())
+            .max()
+    }
+
     /// The planner over what is known now.
     pub fn planner(&self, now: Timestamp) -> Planner<'_> {
         Planner {
@@ -54,6 +62,8 @@ impl Engine {
             coverage: &self.coverage,
             quarantine: &self.quarantine,
             pass: &self.pass,
+            probing: &self.probing,
+            attempts: &self.attempts,
             now,
         }
     }

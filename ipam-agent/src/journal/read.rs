@@ -64,7 +64,7 @@ impl Entry {
     /// Learns what a later line says of it.
     fn note(&mut self, when: When, phase: Phase) {
         match phase {
-            Phase::Intent(_) => {}
+            Phase::Intent(_) | Phase::Fence(_) | Phase::FenceEffect(_) => {}
             Phase::Effect(effect) => self.effect = Some((when, effect)),
             Phase::Undo(undo) => {
                 self.put_back = Some(PutBack {

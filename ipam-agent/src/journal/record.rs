@@ -7,6 +7,7 @@ use ipam_common::Address;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fence::{FenceEffect, FenceIntent};
 use crate::engine::{
     lease::{Damage, Generation, Holder, Lease, StoreName},
     plan::{Asker, Release, StaleProof},
@@ -60,6 +61,10 @@ pub enum Phase {
     Undone(Undone),
     /// A new lease of the address ended its quarantine.
     Taken(Taken),
+    /// A fence is about to be raised or lowered.
+    Fence(FenceIntent),
+    /// What became of that.
+    FenceEffect(FenceEffect),
 }
 
 /// A lease that is about to be released.
@@ -149,6 +154,19 @@ pub struct Evidence {
     pub sources: Vec<String>,
     /// How many passes in a row agreed.
     pub passes: u32,
+    /// Our probes for the address, which nobody answered; absent on routed links, where none
+    /// are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<Unanswered>,
+}
+
+/// Probes that nobody answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unanswered {
+    /// How many, out of all ports together.
+    pub sent: u32,
+    /// Out of how many ports.
+    pub ports: usize,
 }
 
 /// A watch without a gap.
@@ -281,8 +299,12 @@ fn reason(release: &Release) -> String {
     } else {
         ""
     };
+    let unanswered = match proof.unanswered() {
+        Some(unanswered) if unanswered.sent > 0 => format!(", {unanswered}"),
+        _ => String::new(),
+    };
     format!(
-        "{whose} was not heard for {} while its wire was watched without a gap, no holder is known to {}{earlier}, and {} passes agree",
+        "{whose} was not heard for {} while its wire was watched without a gap{unanswered}, no holder is known to {}{earlier}, and {} passes agree",
         minutes(proof.quiet_for().as_secs()),
         match proof.sources() {
             [] => "anyone who could be asked".to_owned(),
@@ -358,6 +380,10 @@ impl From<&StaleProof> for Evidence {
                 .map(|&source| source.to_owned())
                 .collect(),
             passes: proof.passes(),
+            unanswered: proof.unanswered().map(|unanswered| Unanswered {
+                sent: unanswered.sent,
+                ports: unanswered.ports,
+            }),
         }
     }
 }

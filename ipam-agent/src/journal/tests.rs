@@ -89,8 +89,9 @@ fn a_record_reads_as_documented() {
                 "phase": "intent", "asker": "person", "by": "ada", "store": "host-local:net", "address": "10.0.0.7",
                 "holder": { "pod": "ns/name" },
                 "generation": { "inode": 7, "modified": 5, "content": "4bd7\r\neth0", "file": { "mode": 0o600, "uid": 0, "gid": 0 } },
-                "reason": "10.0.0.7, leased to ns/name, was not heard for 16 min while its wire was watched without a gap, no holder is known to namespaces, and 2 passes agree",
-                "evidence": { "quiet_for": 960, "unchanged_for": 1000, "coverage": { "since": 0, "window": 900 }, "sources": ["namespaces"], "passes": 2 },
+                "reason": "10.0.0.7, leased to ns/name, was not heard for 16 min while its wire was watched without a gap, 6 probes out of 2 ports were not answered, no holder is known to namespaces, and 2 passes agree",
+                "evidence": { "quiet_for": 960, "unchanged_for": 1000, "coverage": { "since": 0, "window": 900 }, "sources": ["namespaces"], "passes": 2,
+                              "unanswered": { "sent": 6, "ports": 2 } },
             }),
             serde_json::json!({
                 "schema": "ipam-agent/journal/v1", "id": "00000001", "at": "2026-11-01T10:00:00Z", "uptime": 1_000_000_007, "boot_id": "boot-1",

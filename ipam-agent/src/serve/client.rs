@@ -19,8 +19,8 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::router::APPLY_PATIENCE;
-use crate::report::document::{Applied, ApplyRequest, WatchLine};
+use super::router::{APPLY_PATIENCE, PLAN_PATIENCE};
+use crate::report::document::{Applied, ApplyRequest, Plan, WatchLine};
 
 /// How long an answer may take: longer than the daemon gives itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -129,8 +129,17 @@ impl Client {
         })
     }
 
-    /// Has something done that may take long: the document at `path`, such as
-    /// `/api/v1/reclaim/undo`.
+    /// What would be released if a person asked for it now.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn plan(&self) -> Result<Plan, ClientError> {
+        let patience = PLAN_PATIENCE + PATIENCE;
+        self.exchange(patience, Method::GET, "/api/v1/reclaim", Body::empty())
+            .await
+    }
+
+    /// Asks for something that changes.
     ///
     /// # Errors
     /// As [`Client::get`]. After [`ClientError::Slow`] the daemon may still be at it.

@@ -28,6 +28,8 @@ use crate::report::document::{ApplyRequest, PauseRequest, UndoRequest};
 
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a plan may take: the wire is asked, 7 s for every 256 addresses.
+pub(super) const PLAN_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a confirmed pass may take: each release is journaled and synced, a /16 of them
 /// on a slow disk takes minutes.
 pub(super) const APPLY_PATIENCE: Duration = Duration::from_secs(600);
@@ -104,7 +106,7 @@ async fn watch(State(queries): State<Queries>) -> Answer {
 }
 
 async fn plan(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Plan).await
+    ask(&queries, PLAN_PATIENCE, Query::Plan).await
 }
 
 async fn apply(State(queries): State<Queries>, request: Request) -> Answer {

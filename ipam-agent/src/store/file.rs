@@ -104,6 +104,7 @@ impl LeaseFile {
             .collect();
         leases.sort_by_key(|lease| lease.address);
         let view = StoreView {
+            fencing: Default::default(),
             store: self.store.clone(),
             mode: Mode::Observe,
             writable: Err("a lease file is only read".to_owned()),
@@ -149,6 +150,14 @@ impl LeaseStore for LeaseFile {
 
     fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
         Err(only_read(&former.store))
+    }
+
+    fn raise_fence(&self, store: &StoreName, _: ipam_common::Address) -> Result<(), ReleaseError> {
+        Err(only_read(store))
+    }
+
+    fn lower_fence(&self, fence: &Lease) -> Result<(), ReleaseError> {
+        Err(only_read(&fence.store))
     }
 
     fn watched(&self) -> Vec<Root> {

@@ -52,6 +52,12 @@ pub trait LeaseStore: Send + Sync {
     /// Puts a released lease back, byte by byte and all at once, if its address has no lease
     /// there; on disk when it returns. Blocks as [`LeaseStore::release`] does.
     fn put_back(&self, former: &Former) -> Result<(), ReleaseError>;
+    /// Reserves this address, so that the store gives it to nobody. Blocks as
+    /// [`Self::release`] does.
+    fn raise_fence(&self, store: &StoreName, address: Address) -> Result<(), ReleaseError>;
+
+    /// Gives back what was reserved, if it still is exactly this.
+    fn lower_fence(&self, fence: &Lease) -> Result<(), ReleaseError>;
 
     /// What to watch so that a change is known at once.
     fn watched(&self) -> Vec<watch::Root>;

@@ -192,6 +192,7 @@ fn view(segment: u32) -> StoreView {
         ))
     });
     StoreView {
+        fencing: Default::default(),
         mode: Mode::Observe,
         writable: Ok(()),
         place: Place::Bridge {

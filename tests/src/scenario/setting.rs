@@ -58,6 +58,7 @@ impl World {
         topology.bridges.insert(BRIDGE.into(), bridge);
         topology.own_macs.extend(words::mac(HOST).ok());
         let [view, other] = ["host-local:net", "file:other"].map(|name| StoreView {
+            fencing: Default::default(),
             store: StoreName(name.into()),
             mode: Mode::Observe,
             writable: Ok(()),

@@ -37,7 +37,7 @@ pub struct ApplyArgs {
 impl ApplyArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let client = self.daemon.client()?;
-        let plan = client.get("/api/v1/reclaim").await;
+        let plan = client.plan().await;
         let plan: Plan = plan.map_err(CliError::judging)?;
         let format = self.output.output;
         if !self.yes || format == Format::Table {

@@ -132,6 +132,7 @@ impl World {
     /// The store is read.
     fn read(&mut self) {
         let view = StoreView {
+            fencing: Default::default(),
             store: store(),
             mode: Mode::Continuous,
             writable: Ok(()),
@@ -194,6 +195,7 @@ impl World {
         let stamps = { self.watched.iter() }.map(|address| (*address, stamps));
         let evidence = PassEvidence {
             runtimes: None,
+            person: false,
             stamps: stamps.collect(),
             sources: vec![SourceReport {
                 source: Source::Namespaces,

@@ -96,6 +96,7 @@ fn the_oldest_boot_goes_first_and_of_each_the_damaged_last() {
         now,
     );
     let view = StoreView {
+        fencing: Default::default(),
         store: StoreName("host-local:net".into()),
         mode: Mode::Observe,
         writable: Ok(()),
@@ -125,6 +126,7 @@ fn the_oldest_boot_goes_first_and_of_each_the_damaged_last() {
             .map(|lease| (lease.address, Stamps::default()));
         let evidence = PassEvidence {
             runtimes: None,
+            person: false,
             ports: vec![(1, PortCheck::Attached)],
             stamps: stamps.collect(),
             sources: vec![SourceReport {

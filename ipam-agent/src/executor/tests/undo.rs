@@ -174,6 +174,14 @@ impl LeaseStore for Held {
         Ok(())
     }
 
+    fn raise_fence(&self, _: &StoreName, _: ipam_common::Address) -> Result<(), ReleaseError> {
+        Ok(())
+    }
+
+    fn lower_fence(&self, _: &Lease) -> Result<(), ReleaseError> {
+        Ok(())
+    }
+
     fn watched(&self) -> Vec<crate::store::watch::Root> {
         Vec::new()
     }

@@ -45,6 +45,7 @@ pub fn history_entry(entry: Entry) -> HistoryEntry {
             earlier_boot: evidence.earlier_boot,
             sources: evidence.sources,
             passes: evidence.passes,
+            unanswered_probes: evidence.unanswered.map(|unanswered| unanswered.sent),
         },
         result,
         finished_at,

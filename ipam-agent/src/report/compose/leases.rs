@@ -5,7 +5,7 @@ use ipam_common::Address;
 use super::{Composer, segment_name};
 use crate::{
     engine::{
-        lease::Mode,
+        lease::{Lease, Mode},
         leasebook::Record,
         plan::{Blocker, Reason},
         quarantine::Quarantined,
@@ -30,6 +30,9 @@ impl Composer<'_> {
             .map(|record| self.lease(&planner, record))
             .chain(self.quarantined())
             .collect();
+        let stores = self.engine.leases().stores().values();
+        let fences = stores.flat_map(|store| &store.fencing.fences);
+        leases.extend(fences.map(|fence| self.fence(&planner, fence)));
         leases.sort_by(|a, b| {
             (&a.lease.store, a.lease.address).cmp(&(&b.lease.store, b.lease.address))
         });
@@ -128,6 +131,26 @@ impl Composer<'_> {
         }
     }
 
+    /// What the agent reserved.
+    fn fence(&self, planner: &Planner<'_>, fence: &Lease) -> LeaseRecord {
+        let heard = self.engine.last_heard(fence.address);
+        LeaseRecord {
+            lease: LeaseName {
+                store: fence.store.to_string(),
+                address: fence.address.ip(),
+                holder: self.holder_name(&fence.holder()),
+                state: LeaseState::Fenced,
+            },
+            segment: planner.segment_of(fence).ok().map(|s| segment_name(&s)),
+            damage: None,
+            reason: String::from("reserved by the agent: somebody uses it without a lease"),
+            since: None,
+            last_heard: heard.map(|at| self.clock.at(at)),
+            blockers: Vec::new(),
+            quarantine: None,
+        }
+    }
+
     pub(super) fn lease_name(&self, record: &Record, state: LeaseState) -> LeaseName {
         LeaseName {
             store: record.lease.store.to_string(),
@@ -149,9 +172,12 @@ impl Composer<'_> {
         let planner = self.engine.planner(self.now);
         let records = self.engine.leases().iter();
         let quarantined = self.engine.quarantine().iter();
+        let stores = self.engine.leases().stores().values();
+        let fences = stores.flat_map(|store| &store.fencing.fences);
         records
             .map(|record| lease_state(planner.state(record)))
             .chain(quarantined.map(|_| LeaseState::Quarantined))
+            .chain(fences.map(|_| LeaseState::Fenced))
             .collect()
     }
 }
@@ -168,7 +194,12 @@ fn lease_state(state: reclaim::LeaseState) -> LeaseState {
 /// What says most of why a lease is in this state: of one in use who uses it, even where
 /// weightier things stand against its release.
 fn why(state: LeaseState, blockers: &[Blocker]) -> Option<&Blocker> {
-    let is_life = |blocker: &&Blocker| matches!(blocker.reason, Reason::Seen | Reason::Holder);
+    let is_life = |blocker: &&Blocker| {
+        matches!(
+            blocker.reason,
+            Reason::ProbeAnswered | Reason::Seen | Reason::Holder
+        )
+    };
     let life = blockers.iter().find(is_life);
     life.filter(|_| state == LeaseState::Active)
         .or(blockers.first())

@@ -61,6 +61,7 @@ impl Composer<'_> {
                 earlier_boot: proof.earlier_boot().map(str::to_owned),
                 sources: proof.sources().iter().map(|&s| s.to_owned()).collect(),
                 passes: proof.passes(),
+                unanswered_probes: proof.unanswered().map(|unanswered| unanswered.sent),
             },
         }
     }
@@ -83,8 +84,12 @@ impl Release {
             Some(_) => "recorded before the last boot",
             None => "unchanged",
         };
+        let unanswered = match proof.unanswered() {
+            Some(unanswered) if unanswered.sent > 0 => format!("{unanswered}, "),
+            _ => String::new(),
+        };
         format!(
-            "{origin}, nobody heard for {} s of unbroken watch, no holder in {}, {} passes agree",
+            "{origin}, nobody heard for {} s of unbroken watch, {unanswered}no holder in {}, {} passes agree",
             proof.quiet_for().as_secs(),
             proof.sources().join(" and "),
             proof.passes()

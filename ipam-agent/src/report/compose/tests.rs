@@ -148,6 +148,7 @@ impl World {
         };
         let lease = |holder| Lease::new(store.clone(), address(), &holder, &generation, None);
         let view = StoreView {
+            fencing: Default::default(),
             store: store.clone(),
             mode: Mode::Observe,
             writable: Ok(()),
@@ -388,6 +389,7 @@ fn the_story_of_an_address_that_was_released() {
             earlier_boot: None,
             sources: vec!["namespaces".to_owned()],
             passes: 2,
+            unanswered_probes: Some(6),
         },
         result,
         finished_at: None,

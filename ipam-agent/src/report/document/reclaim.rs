@@ -75,6 +75,9 @@ pub struct ProofRecord {
     pub sources: Vec<String>,
     /// How many passes in a row agree.
     pub passes: u32,
+    /// Probes for the address, out of all ports together, that nobody answered; null on routed
+    /// links, where none are sent.
+    pub unanswered_probes: Option<u32>,
 }
 
 /// A lease that stays.

@@ -2,13 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{
-    Csv, Document, Maybe, joined,
-    leases::{damage_name, was},
-    reclaim::result_style,
-};
+use super::{Csv, Document, Maybe, joined, leases::was, reclaim::result_style};
 use crate::{
-    engine::plan::Asker,
+    engine::{lease::Damage, plan::Asker},
     journal::UndoResult,
     report::{
         document::{History, HistoryEntry, ReleaseResult, UndoRecord},
@@ -84,6 +80,7 @@ impl Document for History {
             &"earlier_boot",
             &"sources",
             &"passes",
+            &"unanswered_probes",
             &"undo_at",
             &"undo_asker",
             &"undo_by",
@@ -105,7 +102,7 @@ impl Document for History {
                 &entry.store,
                 &entry.address,
                 &entry.holder,
-                &Maybe(entry.damage.map(damage_name)),
+                &Maybe(entry.damage.map(Damage::name)),
                 &entry.result,
                 &Maybe(entry.finished_at),
                 &Maybe(entry.detail.as_ref()),
@@ -116,6 +113,7 @@ impl Document for History {
                 &Maybe(proof.earlier_boot.as_ref()),
                 &joined(&proof.sources, " "),
                 &proof.passes,
+                &Maybe(proof.unanswered_probes),
                 &Maybe(undo.and_then(|undo| undo.at)),
                 &Maybe(undo.and_then(|undo| undo.asker).map(asker_name)),
                 &Maybe(undo.and_then(|undo| undo.by.as_ref())),

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{
-    Csv, Document, Maybe, blindness, joined,
-    leases::{damage_name, was},
-};
+use super::{Csv, Document, Maybe, blindness, joined, leases::was};
 use crate::{
-    engine::plan::Reason,
+    engine::{lease::Damage, plan::Reason},
     report::{
         document::{
             Applied, KeptLease, PausedRecord, Pausing, Plan, ReleaseResult, UndoOutcome, Undone,
@@ -76,7 +73,7 @@ impl Document for Plan {
                 &release.store,
                 &release.address,
                 &release.holder,
-                &Maybe(release.damage.map(damage_name)),
+                &Maybe(release.damage.map(Damage::name)),
                 &"",
                 &"",
                 &release.reason,

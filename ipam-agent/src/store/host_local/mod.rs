@@ -4,6 +4,7 @@
 //! under host-local's lock. Never touches `lock`, `last_reserved_ip.*` or a directory.
 
 mod directory;
+mod fence;
 mod lock;
 mod put_back;
 mod read;
@@ -15,6 +16,8 @@ mod tests;
 
 use std::{ffi::CString, fs, io, path::PathBuf, sync::Arc};
 
+use ipam_common::Address;
+
 use super::{
     FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
     notes::{Note, Notes},
@@ -24,7 +27,7 @@ use super::{
 use crate::{
     cni::{self, Cni},
     engine::{
-        lease::{Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
+        lease::{Fencing, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
         plan::Release,
     },
 };
@@ -39,6 +42,7 @@ pub struct HostLocal {
     prefix: String,
     mode: Mode,
     pools: Vec<Pool>,
+    fenced: bool,
     cni: Arc<cni::Reader>,
 }
 
@@ -51,8 +55,16 @@ impl HostLocal {
             prefix: "host-local:".to_owned(),
             mode,
             pools,
+            fenced: false,
             cni,
         }
+    }
+
+    /// Has addresses that are used without a lease reserved, if `fenced`.
+    #[must_use]
+    pub fn fenced(mut self, fenced: bool) -> Self {
+        self.fenced = fenced;
+        self
     }
 
     /// Has the directory in its stores' names, for all but the first of several: networks
@@ -115,7 +127,9 @@ impl HostLocal {
         };
         let file_system = directory.network_file_system().map_err(failed)?;
         let complete = |address, holder: &mut Holder| cni.complete(network, address, holder);
-        let leases = read::leases(&directory, &store, notes, complete).map_err(failed)?;
+        let all = read::leases(&directory, &store, notes, complete).map_err(failed)?;
+        let is_fence = |lease: &Lease| *lease.generation().content == *fence::CONTENT;
+        let (fences, leases): (Vec<_>, Vec<_>) = all.into_iter().partition(is_fence);
         let pools = self.pools_of(network, cni, &leases);
         let place = common_place(&pools).unwrap_or_else(|| {
             cni.network(network)
@@ -128,6 +142,10 @@ impl HostLocal {
             place,
             pools,
             leases,
+            fencing: Fencing {
+                wanted: self.fenced,
+                fences,
+            },
         }))
     }
 
@@ -211,6 +229,14 @@ impl LeaseStore for HostLocal {
 
     fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
         put_back::put_back(&self.path(&former.store)?, former)
+    }
+
+    fn raise_fence(&self, store: &StoreName, address: Address) -> Result<(), ReleaseError> {
+        fence::raise(&self.path(store)?, store, address)
+    }
+
+    fn lower_fence(&self, fence: &Lease) -> Result<(), ReleaseError> {
+        fence::lower(&self.path(&fence.store)?, fence)
     }
 
     fn watched(&self) -> Vec<Root> {

@@ -67,7 +67,8 @@ pub fn parse_name(name: &CStr) -> Option<IpAddr> {
 }
 
 fn address(name: &CStr, kind: Option<Type>, place: &Path, notes: &mut Notes) -> Option<Address> {
-    if [LOCK, c".", c".."].contains(&name) || name.to_bytes().starts_with(b"last_reserved_ip.") {
+    let others = [LOCK, c".", c".."].contains(&name);
+    if others || name.to_bytes().starts_with(b"last_reserved_ip.") {
         return None;
     }
     let Some(ip) = parse_name(name) else {

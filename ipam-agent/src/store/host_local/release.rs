@@ -26,10 +26,20 @@ pub fn release(
     release: &Release,
     recheck: &mut Recheck<'_>,
 ) -> Result<(), ReleaseError> {
-    let lease = release.lease();
+    remove(path, release.lease(), || {
+        recheck(release).map_err(ReleaseError::Blocked)
+    })
+}
+
+/// Removes one record, if it is exactly what was read and `recheck` has nothing against it.
+pub(super) fn remove(
+    path: &Path,
+    lease: &Lease,
+    recheck: impl FnOnce() -> Result<(), ReleaseError>,
+) -> Result<(), ReleaseError> {
     let locked = Locked::new(path, &lease.store)?;
     let name = find(&locked.directory, lease)?;
-    recheck(release).map_err(ReleaseError::Blocked)?;
+    recheck()?;
     locked.in_place()?;
     compare(&locked.directory, &name, lease)?;
     fault::reach("lease-there");

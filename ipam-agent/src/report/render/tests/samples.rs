@@ -402,6 +402,7 @@ pub fn plan() -> Plan {
             earlier_boot: None,
             sources: vec!["namespaces".to_owned()],
             passes: 2,
+            unanswered_probes: Some(6),
         },
     };
     let kept = |number, blockers| KeptLease {
