@@ -30,9 +30,10 @@ const LABORATORY: [&str; 6] = [
 /// What the comparison runs beside arpwatch; starts no daemon when it is installed.
 const COMPARISON: [&str; 1] = ["tshark"];
 /// What boots other kernels.
-const KERNELS: [&str; 6] = [
+const KERNELS: [&str; 7] = [
     "busybox-static",
     "cpio",
+    "e2fsprogs",
     "kmod",
     "qemu-system-x86",
     "xz-utils",
