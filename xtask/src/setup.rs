@@ -5,6 +5,8 @@
 //! the Rust toolchain alone, but for rustup's own `component add`. What is there already
 //! is not touched, so that a second run takes no time.
 
+mod kubelet;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -51,6 +53,7 @@ pub fn run() -> anyhow::Result<()> {
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
+        ("kubelet", kubelet::install),
     ] {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
@@ -62,7 +65,7 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     if failed != 0 {
-        bail!("{failed} of 4 are missing; `cargo xtask setup` goes on where it stopped");
+        bail!("{failed} of 5 are missing; `cargo xtask setup` goes on where it stopped");
     }
     Ok(())
 }
