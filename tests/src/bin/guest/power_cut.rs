@@ -7,19 +7,20 @@ use std::{
     fs,
     net::IpAddr,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use ipam_agent::{
-    engine::plan::Asker,
-    report::document::{Applied, History, HistoryEntry, Plan, ReleaseResult},
+    engine::{lease::Damage, plan::Asker},
+    report::document::{Applied, History, HistoryEntry, LeaseState, Leases, Plan, ReleaseResult},
 };
 use nix::mount::{MsFlags, mount};
 use tests::{
     daemon::Daemon,
     lab::{Lab, run},
-    runtime::Network,
+    runtime::{Network, Pod},
 };
 
 use crate::host::{eventually, ip_line};
@@ -29,9 +30,17 @@ const DISK: &str = "/disk";
 const SUBNET: &str = "10.9.0.0/28";
 const ROOM: usize = 13;
 /// Leaked before the cut, and given back before it.
-const LEAKED_BEFORE: [&str; 2] = ["leaked1", "leaked2"];
-/// Granted one after the other, the last right before the cut.
-const GRANTS: usize = 9;
+const EARLY: [&str; 2] = ["early1", "early2"];
+/// Leaked so shortly before it that they may be given back before it, in it, or after it.
+const LATE: [&str; 2] = ["late1", "late2"];
+/// Granted so long before it that nothing of them is lost.
+const OLD: [&str; 2] = ["old1", "old2"];
+/// host-local grants one after the other: what those get that leak.
+const LEAKED: [&str; 4] = ["10.9.0.2", "10.9.0.3", "10.9.0.4", "10.9.0.5"];
+/// Granted one after the other, the last right before the cut: what room is left.
+const GRANTS: usize = 7;
+/// Then the late ones leak.
+const LATE_AFTER: usize = GRANTS - 3;
 /// From one grant to the next: of the first nothing is lost, of the last nothing is written.
 const BETWEEN: Duration = Duration::from_millis(1200);
 
@@ -41,23 +50,35 @@ pub fn up_to() -> Result<(Lab, Daemon)> {
     // The installation is long past.
     nix::unistd::sync();
     let daemon = start(&lab, "continuous")?;
-    for name in LEAKED_BEFORE {
+    let mut leaking = Vec::new();
+    for (name, expected) in EARLY.into_iter().chain(LATE).zip(LEAKED) {
         let pod = net.start(&lab, name)?;
-        ip_line(&format!("netns del {}", pod.netns.name()))?;
+        ensure!(pod.address(false)?.to_string() == expected, "{pod:?}");
+        leaking.push(pod);
+    }
+    let late = leaking.split_off(EARLY.len());
+    leaking.iter().try_for_each(end)?;
+    for name in OLD {
+        net.start(&lab, name)?;
     }
     eventually("the first releases", || {
         let released = history(&daemon, &lab)?.entries;
         let released = released.iter().filter(|entry| is_released(entry)).count();
-        Ok((released == LEAKED_BEFORE.len()).then_some(()))
+        Ok((released == EARLY.len()).then_some(()))
     })
     .with_context(|| daemon.log())?;
+    // The kernel does so by itself, half a minute after a write.
+    nix::unistd::sync();
 
     let mut grants = Vec::new();
     for n in 0..GRANTS {
+        if n == LATE_AFTER {
+            late.iter().try_for_each(end)?;
+        }
         let pod = net.start(&lab, &format!("pod{n}"))?;
         let granted = Instant::now();
         grants.push((pod.address(false)?, granted));
-        std::thread::sleep(BETWEEN.saturating_sub(granted.elapsed()));
+        thread::sleep(BETWEEN.saturating_sub(granted.elapsed()));
     }
     for (address, granted) in grants {
         let age = granted.elapsed().as_secs_f64();
@@ -66,22 +87,29 @@ pub fn up_to() -> Result<(Lab, Daemon)> {
     Ok((lab, daemon))
 }
 
+/// A pod goes and nobody tells the plugins.
+fn end(pod: &Pod) -> Result<()> {
+    ip_line(&format!("netns del {}", pod.netns.name()))
+}
+
 /// The second boot.
 pub fn after() -> Result<()> {
     let (lab, net) = boot()?;
-    let left = left(&net)?;
+    let left = look(&net)?;
     for (address, left) in &left {
-        println!("{address} is {left:?} after the cut");
+        let how = left.map_or_else(|| "intact".into(), |damage| format!("{damage:?}"));
+        println!("{address} is {how} after the cut");
     }
-    let of = |kind: Left| left.iter().filter(move |(_, left)| **left == kind);
-    let damaged = of(Left::Empty).chain(of(Left::Nul)).map(|(ip, _)| *ip);
-    let intact = of(Left::Intact).map(|(ip, _)| *ip);
-    let [damaged, intact]: [Vec<IpAddr>; 2] = [damaged.collect(), intact.collect()];
+    let (damaged, intact): (Vec<IpAddr>, Vec<IpAddr>) =
+        left.keys().partition(|address| left[address].is_some());
     ensure!(!damaged.is_empty(), "the cut damaged no lease: {left:?}");
-    ensure!(intact.len() >= 2, "the cut left too little: {left:?}");
+    ensure!(
+        intact.len() >= OLD.len(),
+        "the cut left too little: {left:?}"
+    );
 
     // Two of them live on, without asking a plugin: as what restores itself does.
-    let alive = BTreeSet::from([damaged[0], intact[0]]);
+    let alive = BTreeSet::from([damaged[0], intact[intact.len() - 1]]);
     boot_script(&net, alive.len())?;
     let bridge = net.make_bridge()?;
     for (n, address) in alive.iter().enumerate() {
@@ -89,9 +117,7 @@ pub fn after() -> Result<()> {
         lab.guest(&name, &format!("veth{n}"), &bridge)?;
         ip_line(&format!("-n {name} address add {address}/28 dev eth0"))?;
     }
-    let leaked: BTreeSet<_> = left.keys().copied().collect();
-    let leaked: BTreeSet<_> = leaked.difference(&alive).copied().collect();
-    released_are(&lab, &leaked, &alive, &net)?;
+    given_back(&lab, &net, &left, &alive)?;
 
     // The pool is usable again to its end, and nobody had to help.
     for n in 0..ROOM - alive.len() {
@@ -102,19 +128,13 @@ pub fn after() -> Result<()> {
     Ok(())
 }
 
-/// Runs the agent until exactly these are given back: unasked what it knows from before the
+/// Runs the agent until all but these are given back: unasked what it knows from before the
 /// cut, the rest when a person asks.
-fn released_are(
-    lab: &Lab,
-    leaked: &BTreeSet<IpAddr>,
-    alive: &BTreeSet<IpAddr>,
-    net: &Network,
-) -> Result<()> {
+fn given_back(lab: &Lab, net: &Network, left: &Left, alive: &BTreeSet<IpAddr>) -> Result<()> {
     let started = uptime()?;
     let daemon = start(lab, "after-reboot")?;
     eventually("the first free address", || {
-        let there = left(net)?;
-        Ok((there.len() < leaked.len() + alive.len()).then_some(()))
+        Ok((look(net)?.len() < left.len()).then_some(()))
     })
     .with_context(|| daemon.log())?;
     println!(
@@ -125,7 +145,7 @@ fn released_are(
     // What is left needs a person's word.
     eventually("the plan", || {
         let plan: Plan = serde_json::from_value(daemon.query("reclaim plan", &[])?)?;
-        let there: BTreeSet<_> = left(net)?.into_keys().collect();
+        let there: BTreeSet<_> = look(net)?.into_keys().collect();
         let wanted: BTreeSet<_> = there.difference(alive).copied().collect();
         let planned: BTreeSet<_> = plan.releases.iter().map(|of| of.address).collect();
         ensure!(planned.is_disjoint(alive), "{plan:#?}");
@@ -134,13 +154,20 @@ fn released_are(
     .with_context(|| daemon.log())?;
     let (applied, _) = daemon.command("reclaim apply", &["--yes"])?;
     let applied: Applied = serde_json::from_str(&applied)?;
-    let left: BTreeSet<_> = left(net)?.into_keys().collect();
-    ensure!(left == *alive, "{left:?} are left: {applied:#?}");
-    journal_says(&daemon, lab, leaked)
+    let there: BTreeSet<_> = look(net)?.into_keys().collect();
+    ensure!(there == *alive, "{there:?} are left: {applied:#?}");
+
+    let leases: Leases = serde_json::from_value(daemon.query("leases", &[])?)?;
+    for of in &leases.leases {
+        let address = of.lease.address;
+        ensure!(left.get(&address) == Some(&of.damage), "{of:#?}");
+        ensure!(of.lease.state == LeaseState::Active, "{of:#?}");
+    }
+    journal_says(&daemon, lab, left, alive)
 }
 
-/// The journal of before the cut is whole, and says of each release after it why.
-fn journal_says(daemon: &Daemon, lab: &Lab, leaked: &BTreeSet<IpAddr>) -> Result<()> {
+/// The journal of before the cut is whole and true, and says of each release after it why.
+fn journal_says(daemon: &Daemon, lab: &Lab, left: &Left, alive: &BTreeSet<IpAddr>) -> Result<()> {
     let history = history(daemon, lab)?;
     ensure!(history.damaged_lines == 0, "{history:#?}");
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
@@ -148,28 +175,38 @@ fn journal_says(daemon: &Daemon, lab: &Lab, leaked: &BTreeSet<IpAddr>) -> Result
         .entries
         .into_iter()
         .partition(|entry| entry.boot_id == boot.trim());
-    ensure!(before.len() == LEAKED_BEFORE.len(), "{before:#?}");
-    ensure!(before.iter().all(is_released), "{before:#?}");
-    let released: BTreeSet<_> = now.iter().map(|entry| entry.address).collect();
-    ensure!(released == *leaked && now.len() == leaked.len(), "{now:#?}");
+
+    for entry in &before {
+        let address = entry.address.to_string();
+        ensure!(LEAKED.contains(&&*address), "{entry:#?}");
+        let there = left.contains_key(&entry.address);
+        ensure!(is_released(entry) != there, "there {there}: {entry:#?}");
+    }
+    let early = before.iter().filter(|entry| is_released(entry));
+    ensure!(early.count() >= EARLY.len(), "{before:#?}");
+
+    let released: BTreeMap<_, _> = now.iter().map(|of| (of.address, of.damage)).collect();
+    let leaked = left.iter().filter(|(address, _)| !alive.contains(address));
+    let leaked: BTreeMap<_, _> = leaked.map(|(address, left)| (*address, *left)).collect();
+    ensure!(released == leaked, "{leaked:#?} leaked: {now:#?}");
+    ensure!(now.len() == leaked.len(), "{now:#?}");
     for entry in &now {
         ensure!(is_released(entry) && !entry.reason.is_empty(), "{entry:#?}");
     }
-    let damaged = now.iter().filter(|entry| entry.damage.is_some()).count();
+    let damaged = leaked.values().flatten().count();
     let unasked = now.iter().filter(|entry| entry.asker == Asker::Daemon);
     let unasked = unasked.count();
     println!(
-        "given back: {}, {damaged} of them damaged, {unasked} of them unasked",
+        "given back before the cut: {}; after it: {}, {damaged} of them damaged, {unasked} \
+         of them unasked",
+        before.len(),
         now.len()
     );
     // What was on disk before the cut is known after it, or the database is lost and told so.
     let lost = lab.disk().join("state/state.redb.damaged-0").exists();
+    let told = daemon.log().contains("the state database was damaged");
     ensure!(lost != (unasked > 0), "lost {lost}\n{}", daemon.log());
-    ensure!(
-        !lost || daemon.log().contains("the state database was damaged"),
-        "{}",
-        daemon.log()
-    );
+    ensure!(lost == told, "lost {lost}\n{}", daemon.log());
     Ok(())
 }
 
@@ -188,18 +225,12 @@ fn boot_script(net: &Network, alive: usize) -> Result<()> {
     Ok(())
 }
 
-/// What a power cut left of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    Intact,
-    Empty,
-    Nul,
-    Torn,
-}
+/// What is wrong with the leases on the disk.
+type Left = BTreeMap<IpAddr, Option<Damage>>;
 
-/// The leases on the disk.
-fn left(net: &Network) -> Result<BTreeMap<IpAddr, Left>> {
-    let mut left = BTreeMap::new();
+/// Looks at the disk without the agent.
+fn look(net: &Network) -> Result<Left> {
+    let mut left = Left::new();
     for entry in fs::read_dir(net.leases())? {
         let entry = entry?;
         let name = entry.file_name();
@@ -212,13 +243,13 @@ fn left(net: &Network) -> Result<BTreeMap<IpAddr, Left>> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error.into()),
         };
-        let kind = match &content[..] {
-            [] => Left::Empty,
-            nul if nul.iter().all(|byte| *byte == 0) => Left::Nul,
-            whole if whole.len() == 70 && whole.ends_with(b"\r\neth0") => Left::Intact,
-            _ => Left::Torn,
+        let damage = match &content[..] {
+            [] => Some(Damage::Empty),
+            nul if nul.iter().all(|byte| *byte == 0) => Some(Damage::Nul),
+            whole if whole.len() == 70 && whole.ends_with(b"\r\neth0") => None,
+            _ => Some(Damage::Truncated),
         };
-        left.insert(address, kind);
+        left.insert(address, damage);
     }
     Ok(left)
 }
