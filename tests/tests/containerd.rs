@@ -1,5 +1,8 @@
 //! The agent beside a real containerd: whose sandboxes hold, and when their leases go.
 
+#[path = "containerd/kubelet.rs"]
+mod kubelet;
+
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
