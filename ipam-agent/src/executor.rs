@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     engine::{
-        lease::{StoreName, StoreView},
+        lease::{Lease, StoreName, StoreView},
         plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
     },
     error::in_full,
@@ -180,12 +180,17 @@ fn found(entry: &Entry, view: &StoreView) -> Effect {
         .iter()
         .filter(|lease| lease.address.ip() == entry.intent.address)
         .peekable();
+    // A power cut may have emptied it meanwhile: the same file, and nobody else's.
+    let is_left = |lease: &Lease| {
+        let same_file = judged.as_ref().is_some_and(|of| of.inode == lease.inode());
+        Some(lease.generation()) == judged || lease.damage.is_some() && same_file
+    };
     let (result, detail) = if there.peek().is_none() {
         (
             EffectResult::Released,
             "found at the next start: the lease is gone",
         )
-    } else if there.any(|lease| Some(lease.generation()) == judged) {
+    } else if there.any(is_left) {
         (
             EffectResult::Failed,
             "found at the next start: the lease is still there",

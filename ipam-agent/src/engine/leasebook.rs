@@ -13,7 +13,7 @@ use super::{
     input::Remembered,
     lease::{Fencing, Lease, Mode, Place, Pool, StoreName, StoreView},
     shelf::{Keyed, Shelf},
-    time::{Moment, Timestamp},
+    time::Timestamp,
 };
 
 /// Where a lease comes from, in terms of boots.
@@ -36,8 +36,7 @@ pub struct Record {
     pub since: Timestamp,
     /// Its boot.
     pub origin: Origin,
-    watched_since: Moment,
-    /// LEASED's stamps at the last pass.
+    /// LEASED's stamps at the last pass; since when it is in there, 0 if it isn't.
     pub stamps: Stamps,
     /// The port behind which the last pass found it configured; `Some(None)`: somewhere.
     pub held: Option<Option<u32>>,
@@ -49,17 +48,17 @@ pub struct Record {
 impl Record {
     /// Since when its address is in LEASED.
     pub fn watched_since(&self) -> Option<Timestamp> {
-        self.watched_since.get()
+        Some(Timestamp(self.stamps.since)).filter(|since| since.0 > 0)
     }
 
     /// Its address is in LEASED since then.
     pub fn watch_since(&mut self, at: Timestamp) {
-        self.watched_since = Moment::from(Some(at));
+        self.stamps.since = at.0;
     }
 
     /// Its address is not in LEASED.
     pub fn unwatch(&mut self) {
-        self.watched_since = Moment::NEVER;
+        self.stamps.since = 0;
     }
 
     fn to_remember(&self, this_boot: &Arc<str>) -> Remembered {
@@ -286,8 +285,10 @@ impl LeaseBook {
             lease,
             since,
             origin,
-            watched_since: Moment::from(watched.then_some(now)),
-            stamps: Stamps::default(),
+            stamps: Stamps {
+                since: if watched { now.0 } else { 0 },
+                ..Stamps::default()
+            },
             held: None,
             passes: [0; 2],
             round: self.round,

@@ -55,11 +55,11 @@ impl Engine {
             let address = record.lease.address;
             match stamps.get(&address) {
                 Some(stamps) => {
-                    record.stamps = *stamps;
                     let since = match stamps.since {
                         0 => record.watched_since().unwrap_or(now),
                         since => Timestamp(since),
                     };
+                    record.stamps = *stamps;
                     record.watch_since(since);
                 }
                 // It was not being watched for, whatever we thought.

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hash};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// How many values are in one piece.
-const PIECE: usize = 256;
+const PIECE: usize = 64;
 
 /// A value that says by itself under which key it is found.
 pub trait Keyed {

@@ -11,6 +11,9 @@ const LINE_BREAK: &[u8] = b"\r\n";
 
 /// The id is in 32 bytes, not in 64 digits.
 const DIGITS: u8 = 1;
+/// The interface is [`ETH0`], as nearly everywhere.
+const FIRST: u8 = 4;
+const ETH0: &str = "eth0";
 /// The record is the id, a line break and the interface, and is not there once more.
 const RECORD: u8 = 2;
 
@@ -43,23 +46,27 @@ impl Packed {
             [id.as_bytes(), LINE_BREAK, interface.as_bytes()].concat() == content
         });
         let flag = |flag, set| if set { flag } else { 0 };
+        let is_first = interface == Some(ETH0);
         let texts = [
-            interface,
+            interface.filter(|_| !is_first),
             holder.pod.as_deref(),
             holder.host_interface.as_deref(),
         ]
         .map(|text| text.map(str::as_bytes));
+        let texts = &texts[usize::from(is_first)..];
         let id_length = digits.map_or(room(id.map(str::as_bytes)), |digits| digits.len());
         let content_length = if is_record { 0 } else { room(Some(content)) };
-        let length = 1 + id_length + texts.into_iter().map(room).sum::<usize>() + content_length;
+        let length =
+            1 + id_length + texts.iter().copied().map(room).sum::<usize>() + content_length;
         let mut packed = Vec::with_capacity(length);
-        packed.push(flag(DIGITS, digits.is_some()) | flag(RECORD, is_record));
+        packed
+            .push(flag(DIGITS, digits.is_some()) | flag(RECORD, is_record) | flag(FIRST, is_first));
         match digits {
             Some(bytes) => packed.extend(bytes),
             None => put(&mut packed, id.map(str::as_bytes)),
         }
         for text in texts {
-            put(&mut packed, text);
+            put(&mut packed, *text);
         }
         if !is_record {
             put(&mut packed, Some(content));
@@ -83,7 +90,10 @@ impl Packed {
         };
         Parts {
             id,
-            interface: text(&mut rest),
+            interface: match flags & FIRST {
+                0 => text(&mut rest),
+                _ => Some(ETH0),
+            },
             pod: text(&mut rest),
             host_interface: text(&mut rest),
             content: match flags & RECORD {
@@ -258,6 +268,6 @@ mod tests {
         };
         let content = format!("{}\r\neth0", "4f1d".repeat(16));
         let packed = Packed::new(&holder, content.as_bytes());
-        assert_eq!(packed.0.len(), 1 + 32 + 5 + 1 + 1);
+        assert_eq!(packed.0.len(), 1 + 32 + 1 + 1);
     }
 }
