@@ -222,6 +222,11 @@ impl SandboxBook {
             .max_by_key(|blocker| (blocker.until.is_none(), blocker.until))
     }
 
+    /// What it means for the container with this id that its sandbox is listed, if it is.
+    pub fn holder_of(&self, id: &str, now: Timestamp) -> Option<Blocker> {
+        self.known.get(id)?.holds(now)
+    }
+
     /// The pod of the sandbox with this id.
     pub fn pod(&self, id: &str) -> Option<&Arc<str>> {
         Some(&self.known.get(id)?.sandbox.pod)
