@@ -32,9 +32,11 @@ pub const SOCKET: &str = "/run/containerd/containerd.sock";
 const PLUGINS: &str = "/usr/lib/cni";
 /// The one program of the one image.
 const BUSYBOX: &str = "/bin/busybox";
-const IMAGE: &str = "registry.local/pause:1";
-/// How long anything may take on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What sandboxes run, and pods: it sleeps.
+pub const IMAGE: &str = "registry.local/pause:1";
+/// How long anything may take on a machine that does much else; a kubelet tries again after
+/// tens of seconds.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A node, booted, with its container runtime. Everything in it dies when it is dropped.
 pub struct Node {
@@ -271,8 +273,22 @@ impl Node {
         })
     }
 
+    /// How many containers run beside the sandboxes' own.
+    pub fn running(&self) -> Result<usize> {
+        let sandboxes = self.ask()?.sandboxes;
+        let tasks = self.ctr(&["tasks", "list"])?;
+        let running = tasks.lines().filter(|line| line.ends_with("RUNNING"));
+        let of = running.filter(|line| !sandboxes.iter().any(|s| line.starts_with(&*s.id)));
+        Ok(of.count())
+    }
+
+    /// The cgroup that all of its pods are to be in.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
     /// A program in the node.
-    fn inside(&self, program: &str) -> Result<Command> {
+    pub fn inside(&self, program: &str) -> Result<Command> {
         let mut command = Command::new("nsenter");
         command
             .args(["--target", &child_of(self.init.pid())?.to_string()])

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod demo;
 pub mod frames;
 pub mod fuzz;
+pub mod kubelet;
 pub mod lab;
 pub mod mutate;
 pub mod netns;

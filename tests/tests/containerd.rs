@@ -1,5 +1,8 @@
 //! The agent beside a real containerd: whose sandboxes hold, and when their leases go.
 
+#[path = "containerd/kubelet.rs"]
+mod kubelet;
+
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -90,13 +93,16 @@ fn kept(daemon: &Daemon, lease: IpAddr, reason: &str, words: &str) -> Result<Val
 /// What the agent gave back.
 fn released(lab: &Lab) -> Result<BTreeSet<IpAddr>> {
     let state = lab.disk().join("state").display().to_string();
-    let history = daemon::agent(&["reclaim", "history", "--state-dir", &state, "-o", "json"])?;
-    let history = history.json()?;
-    let entries = history["entries"].as_array().into_iter().flatten();
-    let released = entries.filter(|entry| entry["result"] == "released");
-    Ok(released
-        .filter_map(|entry| entry["address"].as_str()?.parse().ok())
-        .collect())
+    // What became of a release is written down after the store is on disk.
+    wait_for("the journal", || {
+        let history = daemon::agent(&["reclaim", "history", "--state-dir", &state, "-o", "json"])?;
+        let history = history.json()?;
+        let entries = || history["entries"].as_array().into_iter().flatten();
+        let released = entries().filter(|entry| entry["result"] == "released");
+        let released = released.filter_map(|entry| entry["address"].as_str()?.parse().ok());
+        let done = entries().all(|entry| entry["result"] != "unknown");
+        Ok(done.then(|| released.collect()))
+    })
 }
 
 #[test]

@@ -189,14 +189,11 @@ fn a_lock_that_is_held_a_daemon_that_is_killed_and_an_agent_that_is_removed() {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
         drop(daemon);
         drop(lock);
-        // What the power cut in the middle of it leaves.
-        fs::write(net.leases().join(".ipam-agent-fence"), "ipam-")?;
 
         let daemon = start(lab, &fenced(lab, true))?;
         ensure!(journaled(lab)?[1] == "failed", "{:?}", journaled(lab)?);
         speak(&guest, &squatted)?;
         shown(&daemon, &squatted)?;
-        ensure!(!net.leases().join(".ipam-agent-fence").exists());
         let config = lab.disk().join("daemon/config.yaml").display().to_string();
         daemon.stop()?;
         let removed = tests::daemon::agent(&["uninstall", "--yes", "--config", &config])?;

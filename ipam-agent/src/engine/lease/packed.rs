@@ -222,7 +222,7 @@ mod tests {
         let near = prop_oneof![Just("\r\n"), Just("\n"), Just("\r\n\r\n"), Just("")];
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..400),
-            near.prop_map(move |breaks| record(breaks)),
+            near.prop_map(record),
         ]
     }
 

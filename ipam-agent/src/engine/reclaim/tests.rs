@@ -1,9 +1,6 @@
 //! In which order leases go.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ipam_common::{Address, sighting::Stamps};
 
@@ -17,7 +14,7 @@ use crate::{
         input::{Command, Input, Remembered},
         lease::{Damage, Generation, Holder, Lease, Mode, Place, StoreName, StoreView},
         owner::Owners,
-        segment::{Bridge, Port, PortKind, Wiring},
+        segment::{Port, PortKind, Wiring},
     },
 };
 
@@ -42,22 +39,13 @@ fn topology() -> Topology {
         kind: PortKind::Veth,
         up: true,
         carrier: true,
-        wiring: Wiring::Bridge {
-            bridge: "br".into(),
-            pvid: None,
-            members: BTreeSet::new(),
-            untagged: BTreeSet::new(),
-        },
+        // Its wire isn't asked before a release.
+        wiring: Wiring::Routed,
         wanted: true,
         namespace: None,
         vlan_devices: BTreeMap::new(),
     };
     topology.ports.insert(1, port);
-    let bridge = Bridge {
-        ifindex: 2,
-        filtering: None,
-    };
-    topology.bridges.insert("br".into(), bridge);
     topology
 }
 
@@ -100,10 +88,7 @@ fn the_oldest_boot_goes_first_and_of_each_the_damaged_last() {
         store: StoreName("host-local:net".into()),
         mode: Mode::Observe,
         writable: Ok(()),
-        place: Place::Bridge {
-            bridge: "br".into(),
-            vlan: None,
-        },
+        place: Place::Routed,
         pools: Vec::new(),
         leases: leases.clone(),
     };
