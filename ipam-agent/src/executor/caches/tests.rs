@@ -180,6 +180,19 @@ fn without_a_journal_nothing_goes() {
 }
 
 #[test]
+fn the_largest_entry_that_goes_can_be_read_in_the_journal() {
+    let host = Host::new();
+    // What takes the most room as JSON.
+    let removal = host.dead("large", &[1; CACHE_LIMIT]);
+    let mut journal = host.journal();
+    let ids = journal.append_cleanings(when(), [&removal]);
+    let ids = ids.expect("written");
+    let open = journal.unfinished_cleanings().expect("read");
+    let generation = open[&ids[0]].generation.generation();
+    assert_eq!(generation.as_ref(), Some(&removal.subject().generation));
+}
+
+#[test]
 fn the_next_start_finds_what_became_of_it() {
     let host = Host::new();
     let names = ["there", "gone", "anew"];
