@@ -137,8 +137,22 @@ fn del_fails_for_ever_with_a_dead_entry_and_not_without() {
         let daemon = start_cleaning(lab)?;
         removed(&dead(0x0e, b"")?)?;
         entry_kept(&daemon, &result_of(&id), "holder", "NOTREADY for")?;
-        // The same file gone, whoever removed it: DEL does its work.
-        fs::remove_file(result_of(&id))?;
+        ensure!(daemon.stop()?.success());
+
+        // A runtime that forgot it has nobody who could be hurt.
+        node.power_cut();
+        let (own, aside) = (lab.disk().join("containerd"), lab.disk().join("aside"));
+        fs::rename(&own, &aside)?;
+        let node = Node::boot(lab)?;
+        let daemon = start_cleaning(lab)?;
+        removed(&result_of(&id))?;
+        ensure!(daemon.stop()?.success());
+        // Even if it remembers again: now DEL does its work.
+        node.power_cut();
+        fs::remove_dir_all(&own)?;
+        fs::rename(&aside, &own)?;
+        let node = Node::boot(lab)?;
+        ensure!(leases(&net)?.contains(&lease));
         node.stop_pod(&id)?;
         ensure!(!leases(&net)?.contains(&lease));
         Ok(())
