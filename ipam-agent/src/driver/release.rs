@@ -167,6 +167,7 @@ impl Releaser {
         let mut look = LastLook {
             releaser: self,
             ports,
+            judged_at: plan.at,
             blind: None,
             sandboxes,
             runtimes_asked: None,
@@ -269,6 +270,8 @@ impl Releaser {
 struct LastLook<'a> {
     releaser: &'a Releaser,
     ports: &'a Ports,
+    /// When the plan was made.
+    judged_at: Timestamp,
     blind: Option<(Timestamp, BTreeMap<u32, String>)>,
     sandboxes: SandboxBook,
     runtimes_asked: Option<Timestamp>,
@@ -320,9 +323,15 @@ impl LastLook<'_> {
                 .flat_map(|ports| ports.iter().copied())
                 .collect();
             for ifindex in wanted {
-                if let PortCheck::Blind(why) = live.check(ifindex)
-                    && let Some((_, blind)) = &mut self.blind
-                {
+                let why = match live.check(ifindex) {
+                    PortCheck::Blind(why) => Some(why),
+                    // In the gap before it somebody may have been missed.
+                    PortCheck::Attached => (live.attached_since(ifindex) > Some(self.judged_at))
+                        .then(|| {
+                            String::from("a port was attached anew since the lease was judged")
+                        }),
+                };
+                if let (Some(why), Some((_, blind))) = (why, &mut self.blind) {
                     blind.insert(ifindex, why);
                 }
             }
@@ -340,6 +349,10 @@ impl LastLook<'_> {
             Ok(None) => Err(Blocker::new(
                 Reason::Coverage,
                 "the kernel isn't watching for the address any more",
+            )),
+            Ok(Some(stamps)) if Timestamp(stamps.since) > self.judged_at => Err(Blocker::new(
+                Reason::Coverage,
+                "the kernel watches for the address only since it was judged",
             )),
             Ok(Some(stamps)) => {
                 let quiet = now.since(Timestamp(stamps.last()));

@@ -176,3 +176,47 @@ fn a_directory_that_is_removed_and_made_again() {
         Ok(())
     });
 }
+
+#[test]
+fn a_gap_between_the_judgement_and_the_release_keeps_the_lease() {
+    in_lab(|lab| {
+        let net = Network::bridge("pods", "cni0", &["10.9.0.0/24"])?;
+        let stale = all(&pods(lab, &net, &["one", "two"])?);
+        power_cut(lab)?;
+        let _guest = lab.guest("guest", "veth1", "cni0")?;
+        let daemon = start(lab, &config(lab, "observe", ""))?;
+        planned(&daemon, &stale)?;
+        let since = || -> Result<Value> {
+            let segments = daemon.query("segments", &[])?;
+            let mut found = list(&segments, "segments");
+            let segment = found.find(|segment| segment["name"] == "cni0");
+            Ok(segment.context("the segment")?["watched_since"].clone())
+        };
+        let before = since()?;
+        let held = lock(&net)?;
+        let (applied, status) = thread::scope(|scope| {
+            let applying = scope.spawn(|| apply(&daemon));
+            intended(lab)?;
+            let Some(intruder) = Intruder::before_all("veth1")? else {
+                drop(held);
+                return applying.join().map_err(|_| anyhow!("the command failed"))?;
+            };
+            drop(intruder);
+            // The agent is first again, and that is no proof of what was said meanwhile.
+            let deadline = Instant::now() + PATIENCE;
+            while [Value::Null, before.clone()].contains(&since()?) {
+                ensure!(Instant::now() < deadline, "nobody noticed");
+            }
+            drop(held);
+            applying.join().map_err(|_| anyhow!("the command failed"))?
+        })?;
+        ensure!(status == Some(1), "some is left: {status:?} {applied:#}");
+        ensure!(on_disk(&net)? == stale, "{applied:#}");
+        for outcome in list(&applied, "outcomes") {
+            // Or the lock was held for too long.
+            let kept = outcome["blocker"]["reason"] == "coverage" || outcome["result"] == "failed";
+            ensure!(kept, "{applied:#}");
+        }
+        Ok(())
+    });
+}

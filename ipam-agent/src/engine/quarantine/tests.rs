@@ -449,8 +449,8 @@ fn what_an_earlier_run_released_is_watched_on() {
 fn no_more_are_watched_than_there_is_room_for() {
     let mut quarantine = Quarantine::default();
     let mut released = |number: u32| {
-        let ip = std::net::Ipv4Addr::from(0x0a00_0001 + number);
-        let address = Address::from_ip(ip.into()).expect("claimable");
+        let octets = (0x0a00_0001 + number).to_be_bytes();
+        let address = Address::v4(octets).expect("claimable");
         let entry = Quarantined {
             id: Some("x".into()),
             lease: Lease::new(

@@ -224,6 +224,12 @@ impl Live {
         PortCheck::Attached
     }
 
+    /// Since when the program has seen every frame of a port, as far as that is noted.
+    pub fn attached_since(&self, ifindex: u32) -> Option<Timestamp> {
+        let watch = self.tables.watch(ifindex);
+        watch.map(|watch| Timestamp(watch.since))
+    }
+
     /// Take our program off a port, or forget a port that is gone. Its entries in
     /// SIGHTINGS go with the next sweep.
     pub fn detach(&mut self, ifindex: u32) {

@@ -158,9 +158,11 @@ fn given_back(lab: &Lab, net: &Network, left: &Left, alive: &BTreeSet<IpAddr>) -
     ensure!(there == *alive, "{there:?} are left: {applied:#?}");
 
     let leases: Leases = serde_json::from_value(daemon.query("leases", &[])?)?;
-    for of in &leases.leases {
-        let address = of.lease.address;
-        ensure!(left.get(&address) == Some(&of.damage), "{of:#?}");
+    for address in alive {
+        let mut of = leases.leases.iter();
+        let of = of.find(|of| of.lease.address == *address);
+        let of = of.with_context(|| format!("{address} isn't in {leases:#?}"))?;
+        ensure!(left.get(address) == Some(&of.damage), "{of:#?}");
         ensure!(of.lease.state == LeaseState::Active, "{of:#?}");
     }
     journal_says(&daemon, lab, left, alive)
