@@ -4,6 +4,7 @@
 //! the store, the last look or the journal has against it keeps the lease, and an error
 //! of one store is no other's.
 
+mod caches;
 mod fence;
 mod undo;
 
@@ -22,6 +23,7 @@ use crate::{
     store::{FileOwner, LeaseStore, Recheck, ReleaseError},
 };
 
+pub use caches::{clean, settle as settle_caches};
 pub use fence::{fence, settle as settle_fences};
 pub use undo::{UndoError, put_back};
 

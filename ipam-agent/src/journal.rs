@@ -8,6 +8,7 @@
 //! What is quarantined is nowhere else: it is read here at each start, so no damage to the
 //! database forgets it.
 
+mod cache;
 mod fence;
 mod read;
 mod record;
@@ -24,11 +25,15 @@ use std::{
 };
 
 use crate::{
-    engine::plan::{Asker, Release},
+    engine::{
+        caches::Removal,
+        plan::{Asker, Release},
+    },
     fault,
     state::make_directory,
     store::FileOwner,
 };
+pub use cache::{CACHE_LIMIT, CacheEffect, CacheIntent, CacheResult};
 pub use fence::{FenceEffect, FenceIntent, FenceResult};
 pub use read::{Entry, History, PutBack, history, history_of};
 pub use record::{
@@ -134,6 +139,16 @@ impl Journal {
         self.begin(when, fences.into_iter().map(Phase::Fence))
     }
 
+    /// The same of removals from CNI's caches.
+    pub fn append_cleanings<'a>(
+        &mut self,
+        when: When,
+        removals: impl IntoIterator<Item = &'a Removal>,
+    ) -> Result<Vec<String>, JournalError> {
+        let intent = |removal| Phase::Clean(CacheIntent::new(removal));
+        self.begin(when, removals.into_iter().map(intent))
+    }
+
     fn begin(
         &mut self,
         when: When,
@@ -198,6 +213,16 @@ impl Journal {
         self.append(&[self.record(id, when, Phase::FenceEffect(effect))])
     }
 
+    /// The same of a removal from a cache.
+    pub fn append_cleaned(
+        &mut self,
+        when: When,
+        id: &str,
+        effect: CacheEffect,
+    ) -> Result<(), JournalError> {
+        self.append(&[self.record(id, when, Phase::Cleaned(effect))])
+    }
+
     /// Has everything appended so far on disk.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.file
@@ -218,7 +243,11 @@ impl Journal {
                     Phase::Effect(_) => drop(releases.remove(&id)),
                     Phase::Undo(_) => drop(undos.insert(id)),
                     Phase::Undone(_) => drop(undos.remove(&id)),
-                    Phase::Taken(_) | Phase::Fence(_) | Phase::FenceEffect(_) => {}
+                    Phase::Taken(_)
+                    | Phase::Fence(_)
+                    | Phase::FenceEffect(_)
+                    | Phase::Clean(_)
+                    | Phase::Cleaned(_) => {}
                 }
             }
         })?;
@@ -262,6 +291,25 @@ impl Journal {
             Ok(Record {
                 id,
                 phase: Phase::FenceEffect(_),
+                ..
+            }) => drop(open.remove(&id)),
+            Ok(_) | Err(_) => {}
+        })?;
+        Ok(open)
+    }
+
+    /// The removals from caches of which the same is true.
+    pub fn unfinished_cleanings(&self) -> Result<BTreeMap<String, CacheIntent>, JournalError> {
+        let mut open = BTreeMap::new();
+        self.scan(|line| match line {
+            Ok(Record {
+                id,
+                phase: Phase::Clean(intent),
+                ..
+            }) => drop(open.insert(id, intent)),
+            Ok(Record {
+                id,
+                phase: Phase::Cleaned(_),
                 ..
             }) => drop(open.remove(&id)),
             Ok(_) | Err(_) => {}

@@ -3,6 +3,9 @@
 #[path = "containerd/kubelet.rs"]
 mod kubelet;
 
+#[path = "containerd/caches.rs"]
+mod caches;
+
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};

@@ -120,6 +120,7 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
                     false => Vec::new(),
                 },
                 kept: Vec::new(),
+                caches: Vec::new(),
             });
         }
         Query::Apply(request, reply) => {

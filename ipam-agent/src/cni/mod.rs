@@ -28,7 +28,7 @@ use crate::{
     },
 };
 use cache::Attachment;
-pub use dead::{DeadEntry, dead_entries};
+pub use dead::{dead_entries, settled_dead_entries};
 pub use network::Network;
 
 /// The largest file that is read, in bytes: a configuration or a cached result.

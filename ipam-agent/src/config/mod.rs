@@ -138,6 +138,8 @@ pub struct Reclaim {
     pub max_per_pass: usize,
     /// How many percent of a pool one unattended pass releases at most.
     pub max_percent: u8,
+    /// Whether dead entries of CNI's caches are removed unasked, whatever the modes of stores.
+    pub clean_caches: bool,
     /// Whether the floors are lifted: for laboratories and tests.
     pub lab: bool,
 }
@@ -154,6 +156,7 @@ impl Default for Reclaim {
             pass_interval: minutes(1),
             max_per_pass: 64,
             max_percent: 10,
+            clean_caches: false,
             lab: false,
         }
     }

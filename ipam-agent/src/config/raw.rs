@@ -92,7 +92,7 @@ pub(super) struct Reclaim {
     pub max_per_pass: Option<Spanned<u64>>,
     pub max_percent: Option<Spanned<u64>>,
     #[serde(default)]
-    pub clean_caches: Option<Spanned<bool>>,
+    pub clean_caches: bool,
     #[serde(default)]
     pub lab: bool,
 }

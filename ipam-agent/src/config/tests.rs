@@ -65,7 +65,7 @@ owners:
 exempt:
   - { addresses: ["192.168.60.1/32"], macs: ["00:00:5E:00:01:*"], reason: VRRP }
 keep: [10.0.0.5, "fd00:52::/64"]
-reclaim: { gate: 1h30m }
+reclaim: { gate: 1h30m, clean_caches: true }
 "#,
     )
     .expect("valid");
@@ -94,6 +94,7 @@ reclaim: { gate: 1h30m }
     assert_eq!(exempt.macs[0].to_string(), "00:00:5e:00:01:*");
     assert_eq!(config.keep[0].to_string(), "10.0.0.5/32");
     assert_eq!(config.reclaim.gate, Duration::from_secs(90 * 60));
+    assert!(config.reclaim.clean_caches);
 }
 
 #[test]

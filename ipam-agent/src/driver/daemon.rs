@@ -1,6 +1,7 @@
 //! The daemon of one host: observes, judges, serves, gives back. Here is its loop; what a
 //! pass, a person's question and a notice ask of it is in the modules below.
 
+mod caches;
 mod confirm;
 mod fence;
 mod memory;
@@ -35,6 +36,7 @@ use super::{
 use crate::{
     config::Config,
     engine::{
+        caches::Cleaned,
         evidence::SourceReport,
         fence::Fenced,
         input::{Command, Input},
@@ -69,6 +71,7 @@ enum Done {
     PutBack(Box<PuttingBack>),
     Noted(Result<(), String>),
     Fenced(Vec<Fenced>),
+    Cleaned(Vec<Cleaned>),
 }
 
 struct Daemon {
@@ -76,6 +79,7 @@ struct Daemon {
     state: State,
     state_dir: std::path::PathBuf,
     holders: crate::config::Holders,
+    clean_caches: bool,
     releaser: Releaser,
     paused: Option<Paused>,
     watchers: Watchers,
@@ -149,6 +153,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         state,
         state_dir: config.state_dir.clone(),
         holders: config.holders.clone(),
+        clean_caches: config.reclaim.clean_caches,
         releaser,
         paused: None,
         prober: Prober::default(),
@@ -302,6 +307,7 @@ impl Daemon {
                 Some(Command::Ask(question)) => self.ask_claimants(question),
                 Some(Command::Probe(inquiry)) => self.probe(inquiry),
                 Some(Command::Fence(fences)) => self.fence(fences),
+                Some(Command::Clean(removals)) => self.clean(removals),
                 Some(Command::Gather) => self.gather(),
                 Some(Command::LookBehindPorts) => {
                     self.tasks
@@ -354,6 +360,7 @@ impl Daemon {
                 tracing::warn!("{}", in_full(&error));
             }
             Done::Fenced(fenced) => self.fenced(fenced),
+            Done::Cleaned(cleaned) => self.cleaned(cleaned),
             Done::Executed(plan, outcomes) => self.executed(&plan, outcomes),
             Done::PutBack(done) => self.was_put_back(*done),
             Done::Noted(Ok(())) => {}

@@ -1,8 +1,10 @@
 //! The evidence of a pass, gathered off the event loop.
 
 use crate::{
+    cni,
     config::Holders,
     engine::{
+        caches::DeadEntry,
         evidence::{Source, SourceReport},
         holders::RuntimeReport,
     },
@@ -17,14 +19,22 @@ pub struct Gathered {
     pub sources: Vec<SourceReport>,
     /// Of the container runtimes.
     pub runtimes: Option<RuntimeReport>,
+    /// The dead entries of CNI's caches, if they are to be removed.
+    pub dead: Option<Vec<DeadEntry>>,
 }
 
-/// Asks every configured source. Blocks, a few seconds at most.
-pub fn holders(holders: &Holders) -> Gathered {
+/// Asks every configured source, after a look at CNI's caches if they are to be cleaned.
+/// Blocks, a few seconds at most.
+pub fn holders(holders: &Holders, clean_caches: bool) -> Gathered {
+    let dead = clean_caches.then(cni::dead_entries);
     // Runtimes first: what they list as READY is configured by then.
     let runtimes = cri::report(&holders.cri, cri::PATIENCE);
     let sources = holders.netns.then(behind_ports).into_iter().collect();
-    Gathered { sources, runtimes }
+    Gathered {
+        sources,
+        runtimes,
+        dead,
+    }
 }
 
 /// The addresses configured behind every host veth.

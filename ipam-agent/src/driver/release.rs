@@ -1,6 +1,8 @@
 //! Carrying out a plan, off the event loop: the journal, the executor, and what is asked
 //! again under a store's lock.
 
+mod caches;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -70,14 +72,15 @@ impl Releaser {
             let views = readings.views();
             let settled = executor::settle(open, &views, &clock::when).and_then(|releases| {
                 let fences = executor::settle_fences(open, &views, &clock::when)?;
-                Ok(releases + fences)
+                let removals = executor::settle_caches(open, &clock::when)?;
+                Ok(releases + fences + removals)
             });
             match settled {
                 Ok(0) => {}
                 Ok(settled) => {
                     tracing::warn!(
                         settled,
-                        "an earlier run ended in the middle of releases or fences; \
+                        "an earlier run ended in the middle of releases, fences or removals; \
                          the journal now says what became of them"
                     );
                 }
@@ -108,6 +111,14 @@ impl Releaser {
     /// Whether to release nothing unasked, from this moment on.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    fn may_release_unasked(&self) -> Result<(), Blocker> {
+        if self.paused.load(Ordering::Relaxed) {
+            let why = "a person has just paused unattended releases";
+            return Err(Blocker::new(Reason::Mode, why));
+        }
+        Ok(())
     }
 
     /// Which ports the last look has to ask for, for each planned release.
@@ -169,9 +180,8 @@ impl Releaser {
             journal,
             &clock::when,
             &mut |release| {
-                if plan.asker == Asker::Daemon && self.paused.load(Ordering::Relaxed) {
-                    let why = "a person has just paused unattended releases";
-                    return Err(Blocker::new(Reason::Mode, why));
+                if plan.asker == Asker::Daemon {
+                    self.may_release_unasked()?;
                 }
                 look.at(release)
             },

@@ -217,9 +217,20 @@ impl SandboxBook {
         let by_address = self.by_address.get(&lease.address).into_iter().flatten();
         { by_id.iter() }
             .chain(by_address)
-            .filter_map(|id| self.known.get(id)?.holds(now))
+            .filter_map(|id| {
+                let frees = || format!("`crictl stopp {}` frees it", short(id));
+                self.known.get(id)?.holds(now, frees)
+            })
             // What time alone doesn't lift says most.
             .max_by_key(|blocker| (blocker.until.is_none(), blocker.until))
+    }
+
+    /// What it means for the container with this id that its sandbox is listed, if it is.
+    pub fn holder_of(&self, id: &str, now: Timestamp) -> Option<Blocker> {
+        let known = self.known.get(id)?;
+        known.holds(now, || {
+            String::from("remove the file by hand if that pod is no more: its DEL fails meanwhile")
+        })
     }
 
     /// The pod of the sandbox with this id.
@@ -250,7 +261,8 @@ impl SandboxBook {
 }
 
 impl Known {
-    fn holds(&self, now: Timestamp) -> Option<Blocker> {
+    /// `mend`: what helps if it holds for as long as nobody does anything.
+    fn holds(&self, now: Timestamp, mend: impl Fn() -> String) -> Option<Blocker> {
         let name = self.sandbox.name();
         let Some(since) = self.not_ready_since else {
             let detail = format!("{name} is READY");
@@ -270,10 +282,9 @@ impl Known {
         }
         (!self.sandbox.namespace_gone).then(|| {
             let detail = format!(
-                "{name} NOTREADY for {}, and nothing says that its network namespace is gone: \
-                 `crictl stopp {}` frees it",
+                "{name} NOTREADY for {}, and nothing says that its network namespace is gone: {}",
                 words(waited),
-                short(&self.sandbox.id)
+                mend()
             );
             Blocker::new(Reason::Holder, detail)
         })

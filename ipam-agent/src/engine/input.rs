@@ -8,6 +8,7 @@ use ipam_common::{
 };
 
 use super::{
+    caches::{Cleaned, DeadEntry, Removal},
     confirm::Question,
     conflict::{Conflict, Event},
     evidence::{PassEvidence, SourceReport},
@@ -108,6 +109,11 @@ pub enum Input {
     },
     /// What became of fences.
     Fenced(Vec<Fenced>),
+    /// All dead entries of CNI's caches, if they are to be removed. Comes right before
+    /// [`Input::Evidence`], and was read before it was gathered.
+    DeadEntries(Vec<DeadEntry>),
+    /// What became of [`Command::Clean`].
+    Cleaned(Vec<Cleaned>),
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
     /// What earlier runs of the agent released in this boot. Comes after the stores were
@@ -169,6 +175,8 @@ pub enum Command {
     Probe(Inquiry),
     /// Raise and lower fences, then say [`Input::Fenced`].
     Fence(Vec<Fence>),
+    /// Remove dead entries of CNI's caches, then say [`Input::Cleaned`].
+    Clean(Vec<Removal>),
     /// Tell whoever watches.
     Publish(Notice),
     /// Release what the plan says, then say [`Input::Outcomes`].

@@ -5,6 +5,7 @@
 //! a replay and in a simulation.
 
 mod attempt;
+pub mod caches;
 pub mod confirm;
 pub mod conflict;
 pub mod coverage;
@@ -47,6 +48,7 @@ use ipam_common::{Address, Mac, sighting::Tags};
 
 use self::{
     attempt::Attempts,
+    caches::Caches,
     conflict::{Conflict, Event},
     coverage::CoverageBook,
     fence::Fences,
@@ -139,6 +141,7 @@ pub struct Engine {
     pass: PassFacts,
     probing: Probing,
     fences: Fences,
+    caches: Caches,
     stations: Stations,
     twice: LeasedTwice,
     attempts: Attempts,
@@ -175,6 +178,7 @@ impl Engine {
             },
             probing: Probing::default(),
             fences: Fences::default(),
+            caches: Caches::default(),
             stations: Stations::default(),
             twice: LeasedTwice::default(),
             attempts: Attempts::default(),
@@ -229,6 +233,8 @@ impl Engine {
             Input::Releasing(leases) => self.releasing(leases, now),
             Input::Probed { round, found } => self.probed(round, found, now),
             Input::Fenced(fenced) => self.fenced(&fenced),
+            Input::DeadEntries(found) => self.dead_entries(found, now),
+            Input::Cleaned(cleaned) => self.cleaned(&cleaned, now),
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
             Input::Released {
                 quarantined,

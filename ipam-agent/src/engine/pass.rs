@@ -93,6 +93,7 @@ impl Engine {
             self.commands.push_back(Command::Execute(plan));
         }
         self.ask_the_wire(&clear, evidence.person, &going, now);
+        self.clean_caches(now);
     }
 
     fn runtimes(&mut self, report: RuntimeReport, now: Timestamp) {

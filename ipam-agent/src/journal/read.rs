@@ -15,8 +15,8 @@ use super::{
     },
 };
 
-/// The longest line that is read, in bytes. A record holds at most 4 KiB of a lease, six
-/// times that when all of it is escaped.
+/// The longest line that is read, in bytes. A record holds at most 4 KiB of a lease or
+/// [`super::CACHE_LIMIT`] of a cache's entry, six times that when all of it is escaped.
 const LINE_LIMIT: usize = 64 * 1024;
 
 /// A release and what became of it.
@@ -64,7 +64,11 @@ impl Entry {
     /// Learns what a later line says of it.
     fn note(&mut self, when: When, phase: Phase) {
         match phase {
-            Phase::Intent(_) | Phase::Fence(_) | Phase::FenceEffect(_) => {}
+            Phase::Intent(_)
+            | Phase::Fence(_)
+            | Phase::FenceEffect(_)
+            | Phase::Clean(_)
+            | Phase::Cleaned(_) => {}
             Phase::Effect(effect) => self.effect = Some((when, effect)),
             Phase::Undo(undo) => {
                 self.put_back = Some(PutBack {

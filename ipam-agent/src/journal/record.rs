@@ -7,7 +7,10 @@ use ipam_common::Address;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fence::{FenceEffect, FenceIntent};
+use super::{
+    cache::{CacheEffect, CacheIntent},
+    fence::{FenceEffect, FenceIntent},
+};
 use crate::engine::{
     lease::{Damage, Generation, Holder, Lease, StoreName},
     plan::{Asker, Release, StaleProof},
@@ -65,6 +68,10 @@ pub enum Phase {
     Fence(FenceIntent),
     /// What became of that.
     FenceEffect(FenceEffect),
+    /// A dead entry of a CNI cache is about to be removed.
+    Clean(CacheIntent),
+    /// What became of that.
+    Cleaned(CacheEffect),
 }
 
 /// A lease that is about to be released.
@@ -314,7 +321,7 @@ fn reason(release: &Release) -> String {
     )
 }
 
-fn minutes(seconds: u64) -> String {
+pub(super) fn minutes(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
@@ -335,8 +342,8 @@ impl From<&Holder> for HolderRecord {
 }
 
 impl Grant {
-    /// Of a lease's file.
-    fn new(generation: &Generation, file: Option<FileOwner>) -> Self {
+    /// Of a file.
+    pub(super) fn new(generation: &Generation, file: Option<FileOwner>) -> Self {
         Self {
             inode: generation.inode,
             modified: generation.modified,

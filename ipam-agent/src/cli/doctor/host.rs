@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{fail, ok, warn};
-use crate::{cni::dead_entries, config::Config, report::document::Check};
+use crate::{cni::settled_dead_entries, config::Config, report::document::Check};
 
 /// The eBPF program needs it.
 const OLDEST: (u32, u32) = (5, 10);
@@ -101,9 +101,9 @@ pub(super) fn interfaces(config: &Config) -> Check {
 }
 
 /// What a power cut left of CNI's caches.
-pub(super) fn cni_caches(_: &Config) -> Check {
+pub(super) fn cni_caches(config: &Config) -> Check {
     const NAME: &str = "CNI caches";
-    let dead = dead_entries();
+    let dead = settled_dead_entries();
     if dead.is_empty() {
         return ok(NAME, "every entry can be read");
     }
@@ -113,8 +113,16 @@ pub(super) fn cni_caches(_: &Config) -> Check {
     if dead.len() > NAMED {
         detail += &format!(" and {} more", dead.len() - NAMED);
     }
-    let mend = "remove each whose container `crictl pods` no longer lists: while it is there \
-                its DEL fails, or frees nothing";
+    let mend = match config.reclaim.clean_caches {
+        true => {
+            "the daemon removes each once its container is proven gone: `ipam-agent reclaim \
+             plan` says when, and what keeps it"
+        }
+        false => {
+            "set `reclaim.clean_caches: true`, or remove each whose container `crictl pods` no \
+             longer lists: while it is there its DEL fails, or frees nothing"
+        }
+    };
     warn(NAME, detail, mend)
 }
 

@@ -61,13 +61,9 @@ pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
         )?,
         max_per_pass: default.max_per_pass,
         max_percent: default.max_percent,
+        clean_caches: raw.clean_caches,
         lab,
     };
-    if let Some(clean) = raw.clean_caches.filter(|clean| clean.value) {
-        let right =
-            "this version removes no caches yet, `ipam-agent doctor` names them; leave it false";
-        return Err(at.wrong("reclaim.clean_caches", &clean, right));
-    }
     // A pass that follows the last one at once would never let the wire be heard.
     if let Some(text) = &raw.pass_interval
         && reclaim.pass_interval.is_zero()

@@ -40,9 +40,9 @@ impl Daemon {
 
     pub(super) fn ask_sources(&mut self) {
         let tables = Arc::clone(&self.observer.tables);
-        let holders = self.holders.clone();
+        let (holders, clean) = (self.holders.clone(), self.clean_caches);
         self.tasks.spawn_blocking(move || {
-            let gathered = gather::holders(&holders);
+            let gathered = gather::holders(&holders, clean);
             // Last, so that no sign of life is younger than the answer to it.
             Done::Gathered(gathered, tables.stamps())
         });
@@ -68,6 +68,9 @@ impl Daemon {
             .asked
             .iter()
             .any(|asked| asked.passes > u32::from(counts));
+        if let Some(dead) = gathered.dead {
+            self.observer.tell(Input::DeadEntries(dead));
+        }
         self.observer.tell(Input::Evidence(PassEvidence {
             ports: ports.clone(),
             stamps,

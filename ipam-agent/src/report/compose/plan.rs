@@ -3,7 +3,7 @@
 use super::Composer;
 use crate::{
     engine::plan::{Asker, Blocker, Release},
-    report::document::{BlockerRecord, KeptLease, Plan, PlannedRelease, ProofRecord},
+    report::document::{BlockerRecord, DeadCache, KeptLease, Plan, PlannedRelease, ProofRecord},
 };
 
 impl Composer<'_> {
@@ -33,7 +33,21 @@ impl Composer<'_> {
             paused: None,
             releases,
             kept,
+            caches: self.dead_caches(),
         }
+    }
+
+    fn dead_caches(&self) -> Vec<DeadCache> {
+        let dead = self.engine.dead_caches(self.now);
+        let dead = dead.map(|(entry, blockers)| DeadCache {
+            path: entry.path.display().to_string(),
+            damage: entry.damage,
+            container_id: { entry.subject.as_ref() }
+                .map(|subject| subject.container.to_string())
+                .ok(),
+            blockers: blockers.iter().map(|b| self.blocker(b)).collect(),
+        });
+        dead.collect()
     }
 
     /// A blocker, dated.

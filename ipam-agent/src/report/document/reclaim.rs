@@ -39,6 +39,24 @@ pub struct Plan {
     pub releases: Vec<PlannedRelease>,
     /// What stays, by store and address.
     pub kept: Vec<KeptLease>,
+    /// The dead entries of CNI's caches, by path; empty unless `reclaim.clean_caches` is true.
+    /// The daemon removes them by itself: whoever applies the plan has no part in it.
+    #[serde(default)]
+    pub caches: Vec<DeadCache>,
+}
+
+/// An entry of a CNI cache that can't be read any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadCache {
+    /// The file.
+    pub path: String,
+    /// What is wrong with it.
+    pub damage: Damage,
+    /// The container that it is about, by its name; null: nobody can say, or it is too large,
+    /// and it is never removed.
+    pub container_id: Option<String>,
+    /// What stands against its removal; empty: it is about to go.
+    pub blockers: Vec<BlockerRecord>,
 }
 
 /// A lease that would be released.

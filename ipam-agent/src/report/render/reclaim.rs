@@ -9,7 +9,8 @@ use crate::{
     engine::{lease::Damage, plan::Reason},
     report::{
         document::{
-            Applied, KeptLease, PausedRecord, Pausing, Plan, ReleaseResult, UndoOutcome, Undone,
+            Applied, BlockerRecord, KeptLease, PausedRecord, Pausing, Plan, ReleaseResult,
+            UndoOutcome, Undone,
         },
         page::{Align::Left, Cell, Page, Style, Table, count, span},
     },
@@ -48,6 +49,7 @@ impl Document for Plan {
                 kept_group(page, reason, &group);
             }
         }
+        self.caches_table(page);
         if let Some(paused) = &self.paused {
             page.blank();
             let text = format!("Unattended releases are {}.", pause(page, paused));
@@ -89,7 +91,7 @@ impl Document for Plan {
                 &"",
                 &"",
                 &joined(reasons, " "),
-                &Maybe(ready(kept)),
+                &Maybe(ready(&kept.blockers)),
                 &Maybe(first.map(|blocker| &blocker.detail)),
             ]);
         }
@@ -117,15 +119,47 @@ impl Plan {
         }
         page.table(2, table);
     }
+
+    fn caches_table(&self, page: &mut Page) {
+        if self.caches.is_empty() {
+            return;
+        }
+        page.blank();
+        let entries = match self.caches.len() {
+            1 => "1 entry".to_owned(),
+            number => format!("{number} entries"),
+        };
+        let text = format!("{entries} of CNI's caches can't be read:");
+        page.text(0, Style::Bold, &text);
+        let mut table = Table::new([
+            ("FILE", Left),
+            ("DAMAGE", Left),
+            ("COULD GO", Left),
+            ("BECAUSE", Left),
+        ]);
+        for dead in &self.caches {
+            let details = dead.blockers.iter().map(|blocker| &blocker.detail);
+            let (when, why) = match dead.blockers.is_empty() {
+                true => ("now".to_owned(), "its container is gone".to_owned()),
+                false => (
+                    page.ago_or(ready(&dead.blockers), "-"),
+                    joined(details, "; "),
+                ),
+            };
+            table.row([
+                dead.path.as_str().into(),
+                dead.damage.name().into(),
+                when.into(),
+                why.into(),
+            ]);
+        }
+        page.table(2, table);
+    }
 }
 
 /// When it could go, if time is all that is missing: when the last condition is met.
-fn ready(kept: &KeptLease) -> Option<Timestamp> {
-    let ready: Option<Vec<_>> = kept
-        .blockers
-        .iter()
-        .map(|blocker| blocker.ready_at)
-        .collect();
+fn ready(blockers: &[BlockerRecord]) -> Option<Timestamp> {
+    let ready: Option<Vec<_>> = blockers.iter().map(|blocker| blocker.ready_at).collect();
     ready?.into_iter().max()
 }
 
@@ -142,7 +176,7 @@ fn kept_group(page: &mut Page, reason: Option<Reason>, group: &[&KeptLease]) {
             let details = kept.blockers.iter().map(|blocker| &blocker.detail);
             table.row([
                 kept.address.to_string().into(),
-                page.ago_or(ready(kept), "-").into(),
+                page.ago_or(ready(&kept.blockers), "-").into(),
                 joined(details, "; ").into(),
             ]);
         }
@@ -154,7 +188,7 @@ fn kept_group(page: &mut Page, reason: Option<Reason>, group: &[&KeptLease]) {
         addresses += &format!(" and {} more", group.len() - LISTED);
     }
     page.text(4, Style::Plain, &addresses);
-    let mut times = group.iter().filter_map(|kept| ready(kept));
+    let mut times = group.iter().filter_map(|kept| ready(&kept.blockers));
     if let Some(first) = times.next() {
         let (first, last) = times.fold((first, first), |(first, last), at| {
             (first.min(at), last.max(at))

@@ -1,4 +1,4 @@
-//! One network's directory, held open: everything in it is reached through the handle, so
+//! One directory, of a network or a cache, held open: everything in it is reached through the handle, so
 //! that a directory which replaces it meanwhile is never read or written by mistake.
 
 use std::{
@@ -26,10 +26,9 @@ use nix::{
     unistd::{UnlinkatFlags, fsync, linkat, unlinkat},
 };
 
-use super::record::LIMIT;
 use crate::{engine::lease::Generation, store::FileOwner};
 
-/// A network's directory.
+/// A directory.
 pub struct Directory {
     path: PathBuf,
     handle: OwnedFd,
@@ -37,7 +36,7 @@ pub struct Directory {
 
 /// What stands under a name.
 pub enum Entry {
-    /// A file, read up to one byte over the limit.
+    /// A file, read up to one byte over what was asked for.
     File(Generation),
     /// A symbolic link.
     Link,
@@ -48,7 +47,16 @@ pub enum Entry {
 impl Directory {
     /// Opens the directory at `path`.
     pub fn open(path: PathBuf) -> io::Result<Self> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Self::open_with(path, OFlag::empty())
+    }
+
+    /// The same, unless a link stands there.
+    pub fn open_itself(path: PathBuf) -> io::Result<Self> {
+        Self::open_with(path, OFlag::O_NOFOLLOW)
+    }
+
+    fn open_with(path: PathBuf, flags: OFlag) -> io::Result<Self> {
+        let flags = flags | OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let handle = open(&path, flags, Mode::empty())?;
         Ok(Self { path, handle })
     }
@@ -68,8 +76,9 @@ impl Directory {
         Ok(names.collect::<Result<_, Errno>>()?)
     }
 
-    /// What stands under `name`; `None` if nothing does (any more).
-    pub fn entry(&self, name: &CStr) -> io::Result<Option<Entry>> {
+    /// What stands under `name`, of a file up to one byte over `limit`; `None` if nothing
+    /// does (any more).
+    pub fn entry(&self, name: &CStr, limit: usize) -> io::Result<Option<Entry>> {
         // A pipe must not block, a link must not lead elsewhere.
         let flags = OFlag::O_RDONLY
             | OFlag::O_NOFOLLOW
@@ -90,9 +99,9 @@ impl Directory {
             return Ok(Some(Entry::Other));
         }
         let mut content = Vec::with_capacity(
-            usize::try_from(metadata.size()).map_or(LIMIT, |size| size.min(LIMIT)) + 1,
+            usize::try_from(metadata.size()).map_or(limit, |size| size.min(limit)) + 1,
         );
-        file.take(LIMIT as u64 + 1).read_to_end(&mut content)?;
+        file.take(limit as u64 + 1).read_to_end(&mut content)?;
         Ok(Some(Entry::File(Generation {
             inode: metadata.ino(),
             modified: metadata

@@ -3,7 +3,7 @@
 //! May read the directory and CNI's own files, and unlink or put back one lease at a time
 //! under host-local's lock. Never touches `lock`, `last_reserved_ip.*` or a directory.
 
-mod directory;
+pub(crate) mod directory;
 mod fence;
 mod lock;
 mod put_back;

@@ -9,7 +9,7 @@ use super::{
     directory::{Directory, Entry, shown},
     lock::{Locked, failed, flush},
     read::parse_name,
-    record::Record,
+    record::{LIMIT, Record},
 };
 use crate::{
     fault,
@@ -61,7 +61,7 @@ pub fn put_back(path: &Path, former: &Former) -> Result<(), ReleaseError> {
 
 /// Who has the lease of this name, in words.
 fn holder(directory: &Directory, name: &CString) -> String {
-    let record = match directory.entry(name) {
+    let record = match directory.entry(name, LIMIT) {
         Ok(Some(Entry::File(found))) => Record::parse(&found.content),
         _ => Record::default(),
     };

@@ -27,7 +27,7 @@ pub fn leases(
         let Some(address) = address(&name, kind, directory.path(), notes) else {
             continue;
         };
-        match directory.entry(&name)? {
+        match directory.entry(&name, LIMIT)? {
             Some(Entry::File(generation)) => {
                 if generation.content.len() > LIMIT {
                     notes.add(directory.path(), Note::Oversized, shown(&name));

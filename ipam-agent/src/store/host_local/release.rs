@@ -85,7 +85,7 @@ fn compare(directory: &Directory, name: &CStr, lease: &Lease) -> Result<(), Rele
     let path = || directory.path().join(shown(name));
     let judged = lease.generation();
     match directory
-        .entry(name)
+        .entry(name, LIMIT)
         .map_err(|source| failed("read", &path())(source))?
     {
         None => Err(changed("it is gone")),

@@ -410,6 +410,12 @@ pub fn plan() -> Plan {
         address: address(number),
         blockers,
     };
+    let dead = |name, damage, blockers| DeadCache {
+        path: format!("/var/lib/cni/results/{name}-eth0"),
+        damage,
+        container_id: Some("5a5a".to_owned()),
+        blockers,
+    };
     let young = kept(
         40,
         vec![
@@ -444,6 +450,18 @@ pub fn plan() -> Plan {
             .chain((50..53).map(alive))
             .chain((60..90).map(covered))
             .collect(),
+        caches: vec![
+            dead("k8s-pod-network-5a5a", Damage::Nul, vec![]),
+            dead(
+                "k8s-pod-network-7e7e",
+                Damage::Empty,
+                vec![blocker(
+                    Reason::Age,
+                    "seen unchanged for 4 min of 30 min",
+                    Some(1560),
+                )],
+            ),
+        ],
     }
 }
 
