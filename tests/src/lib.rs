@@ -12,6 +12,7 @@ pub mod lab;
 pub mod mutate;
 pub mod netns;
 pub mod process;
+pub mod reclaim_sim;
 pub mod runtime;
 pub mod scenario;
 pub mod sim;
