@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod demo;
 pub mod frames;
 pub mod fuzz;
+pub mod host_local;
 pub mod lab;
 pub mod mutate;
 pub mod netns;

@@ -15,7 +15,7 @@ use ipam_agent::{
         input::{Command, Input, Remembered, Seen},
         lease::{StoreName, StoreView},
         owner::Owners,
-        plan::{Asker, Blocker, Outcome, Reason, ReclaimPlan, Release},
+        plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
         time::Timestamp,
     },
     error::in_full,
@@ -527,14 +527,6 @@ impl Agent {
                 Err(panic) => resume_unwind(panic),
             },
         };
-        step.undone.extend(
-            outcomes
-                .iter()
-                .filter(|outcome| {
-                    outcome.result != ipam_agent::engine::plan::OutcomeResult::Released
-                })
-                .cloned(),
-        );
         if let Some(execution) = &mut self.execution {
             execution.outcomes.extend(outcomes);
         }
@@ -548,6 +540,10 @@ impl Agent {
             .map(|execution| execution.outcomes)
             .unwrap_or_default();
         lock(&self.host).contended = 0;
+        let undone = outcomes
+            .iter()
+            .filter(|outcome| outcome.result != OutcomeResult::Released);
+        step.undone.extend(undone.cloned());
         self.tell(Input::Outcomes(outcomes));
         self.read_stores();
         if let Some(plan) = self.plans.pop_front() {

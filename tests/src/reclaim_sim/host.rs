@@ -157,6 +157,7 @@ pub struct Host {
     glitched: BTreeSet<Source>,
     lossy_until: u64,
     cri: bool,
+    beat: u64,
     longest_setup: u64,
     longest_pause: u64,
     /// What is drawn.
@@ -196,6 +197,7 @@ impl Host {
             glitched: BTreeSet::new(),
             lossy_until: 0,
             cri: plan.cri,
+            beat: plan.beat() * SECOND,
             longest_setup: nanoseconds(plan.longest_setup()),
             // So that whoever lives is heard within the shortest of all gates.
             longest_pause: nanoseconds(plan.settings().reboot_gate) * 9 / 10,
@@ -278,7 +280,8 @@ impl Host {
     }
 
     fn incident(&mut self, what: What) {
-        let seconds = |seconds: u16| u64::from(seconds) * SECOND;
+        let beat = self.beat;
+        let time = |beats: u16| u64::from(beats) * beat;
         match what {
             // What the host has is all gone; what it would do comes to nothing.
             What::Start { .. } | What::Regrant { .. } | What::Return { .. } if !self.up => {}
@@ -304,7 +307,7 @@ impl Host {
                 if let Some(&machine) = alive.get(usize::from(machine) % alive.len().max(1)) {
                     self.die(machine);
                     if let Some(after) = freed_after {
-                        self.later(self.now + seconds(after), Task::Free(machine));
+                        self.later(self.now + time(after), Task::Free(machine));
                     }
                 }
             }
@@ -354,11 +357,11 @@ impl Host {
             }
             What::Detach {
                 port,
-                seconds: for_,
+                beats: for_,
                 told,
             } => {
                 if let Some(ifindex) = self.any_port(port) {
-                    let until = self.now + seconds(for_);
+                    let until = self.now + time(for_);
                     self.with_port(ifindex, |port| {
                         port.program = false;
                         port.revision += 1;
@@ -370,7 +373,7 @@ impl Host {
             }
             What::Intrude {
                 port,
-                seconds: for_,
+                beats: for_,
                 told,
             } => {
                 if let Some(ifindex) = self.any_port(port) {
@@ -378,14 +381,14 @@ impl Host {
                         port.first = false;
                         port.revision += 1;
                     });
-                    self.later(self.now + seconds(for_), Task::Withdraw(ifindex));
+                    self.later(self.now + time(for_), Task::Withdraw(ifindex));
                     self.troubled(ifindex);
                     self.tell_touched(ifindex, told);
                 }
             }
             What::Dark {
                 uplink,
-                seconds: for_,
+                beats: for_,
             } => {
                 let uplinks: Vec<u32> = self.uplinks().collect();
                 if let Some(&ifindex) = uplinks.get(usize::from(uplink) % uplinks.len().max(1)) {
@@ -393,26 +396,26 @@ impl Host {
                         port.carrier = false;
                         port.carrier_changes += 1;
                     });
-                    self.later(self.now + seconds(for_), Task::Light(ifindex));
+                    self.later(self.now + time(for_), Task::Light(ifindex));
                     self.troubled(ifindex);
                     self.news.push(News::Links);
                 }
             }
-            What::Lossy { seconds: for_ } => self.lossy_until = self.now + seconds(for_),
+            What::Lossy { beats: for_ } => self.lossy_until = self.now + time(for_),
             What::Down {
                 source,
-                seconds: for_,
+                beats: for_,
             } => {
-                self.down_until.insert(source, self.now + seconds(for_));
+                self.down_until.insert(source, self.now + time(for_));
             }
-            What::Late { seconds: for_ } => self.late = seconds(for_),
+            What::Late { beats: for_ } => self.late = time(for_),
             What::Glitch { source } => drop(self.glitch.insert(source)),
-            What::Unreadable { net, seconds: for_ } => {
+            What::Unreadable { net, beats: for_ } => {
                 self.leases
-                    .unreadable(net.map(usize::from), self.now + seconds(for_));
+                    .unreadable(net.map(usize::from), self.now + time(for_));
             }
-            What::BrokenState { seconds: for_ } => self.broken_until = self.now + seconds(for_),
-            What::Contended { seconds: for_ } => self.contended = u64::from(for_) * SECOND,
+            What::BrokenState { beats: for_ } => self.broken_until = self.now + time(for_),
+            What::Contended { seconds } => self.contended = u64::from(seconds) * SECOND,
             What::Lawless => self.lawless = true,
             What::KilledReleasing { before, pinned } => self.doomed = Some((before, pinned)),
             What::Jump { seconds: by } => self.leases.wall += i64::from(by) * SECOND as i64,
@@ -736,6 +739,14 @@ impl Host {
         Some(Ok(now))
     }
 
+    /// What the daemon's loop does while releases wait for a lock: new ports are attached to.
+    pub fn welcome(&mut self) {
+        let new = self.ports.iter().filter(|(_, port)| !port.welcome);
+        for ifindex in new.map(|(&ifindex, _)| ifindex).collect::<Vec<_>>() {
+            let _ = self.attach(ifindex);
+        }
+    }
+
     /// Asks the kernel for the program on a port.
     pub fn check(&mut self, ifindex: u32) -> PortCheck {
         let now = self.clock().0;
@@ -773,6 +784,14 @@ impl Host {
                 // No first look is a new port's.
                 port.welcome = true;
             }
+        }
+        // That a port was new when it was attached to, the one before knew alone.
+        for number in 0..NETS {
+            let watches = self
+                .ports_of(number)
+                .filter_map(|ifindex| self.ports[&ifindex].watch);
+            let youngest = watches.map(|watch| self.world(watch.since)).max();
+            self.trouble[number] = self.trouble[number].max(youngest.unwrap_or(0));
         }
         Timestamp(since)
     }

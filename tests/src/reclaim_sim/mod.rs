@@ -33,8 +33,8 @@ pub use plan::{Habit, Incident, Plan, What, plans};
 use shop::{Killed, Shop, lock};
 use truth::Truth;
 
-/// By then every fault is over.
-const FAULTS_END: u64 = 500 * SECOND;
+/// After so many beats every fault is over.
+const FAULTS_END: u64 = 100;
 /// How long a killed agent is away.
 const RESTARTED_AFTER: u64 = 5 * SECOND;
 
@@ -103,9 +103,10 @@ impl World {
     /// What will happen; and when it has.
     fn expect_all(&mut self) -> u64 {
         let mut host = lock(&self.host);
+        let beat = self.plan.beat() * SECOND;
         let mut at = host.now;
         for (number, incident) in self.plan.incidents.iter().enumerate() {
-            at += u64::from(incident.pause) * SECOND + host.random.u64(0..SECOND);
+            at += u64::from(incident.pause) * beat + host.random.u64(0..beat);
             if number == self.plan.installed_after {
                 self.agenda.insert((at, 2 * number), Event::Start);
             }
@@ -119,7 +120,7 @@ impl World {
         if self.plan.installed_after >= self.plan.incidents.len() {
             self.agenda.insert((at, usize::MAX), Event::Start);
         }
-        at + FAULTS_END
+        at + FAULTS_END * beat + 60 * SECOND
     }
 
     /// No more faults: by the end of the calm, whatever leaked is to be gone.
@@ -171,15 +172,18 @@ impl World {
             Event::What(What::Restart {
                 pinned,
                 forgets,
-                seconds,
+                beats,
             }) if self.agent.is_some() => {
                 if forgets {
                     self.memory.clear();
                 }
-                self.kill(&Killed { pinned }, u64::from(seconds) * SECOND);
+                self.kill(
+                    &Killed { pinned },
+                    u64::from(beats) * self.plan.beat() * SECOND,
+                );
             }
-            Event::What(What::PowerCut { seconds, damaged }) if lock(&self.host).up => {
-                let after = u64::from(seconds) * SECOND;
+            Event::What(What::PowerCut { beats, damaged }) if lock(&self.host).up => {
+                let after = u64::from(beats) * self.plan.beat() * SECOND;
                 if self.agent.is_some() {
                     self.kill(&Killed { pinned: false }, after + 20 * SECOND);
                 } else {
@@ -274,6 +278,11 @@ impl World {
         host.leases.verify()?;
         let agent = self.agent.as_ref().ok_or("there is no agent at the end")?;
         self.truth.ended(&host, agent)?;
+        drop(host);
+        // What one start could not settle, because a store could not be read, the next one does.
+        self.kill(&Killed { pinned: false }, 0);
+        self.start()?;
+        let host = lock(&self.host);
         let history =
             journal::history(self.state.path(), usize::MAX).map_err(|error| error.to_string())?;
         if history.damaged > 0 {

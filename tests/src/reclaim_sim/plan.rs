@@ -37,10 +37,10 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// Something happens, so many seconds after the one before.
+/// Something happens, so many beats after the one before.
 #[derive(Clone, Copy, Debug)]
 pub struct Incident {
-    /// Seconds.
+    /// Beats.
     pub pause: u16,
     /// What.
     pub what: What,
@@ -77,11 +77,11 @@ pub enum What {
         /// It has the id of one before it.
         same_id: bool,
     },
-    /// A machine ends. Its lease is given back after so many seconds, or never.
+    /// A machine ends. Its lease is given back after so many beats, or never.
     Die {
         /// Which.
         machine: u8,
-        /// Seconds.
+        /// Beats.
         freed_after: Option<u16>,
     },
     /// A machine comes with the address of a lease whose holder is gone.
@@ -116,8 +116,8 @@ pub enum What {
     Detach {
         /// Which.
         port: u8,
-        /// Seconds.
-        seconds: u16,
+        /// Beats.
+        beats: u16,
         /// Whether the agent is told.
         told: bool,
     },
@@ -125,8 +125,8 @@ pub enum What {
     Intrude {
         /// Which.
         port: u8,
-        /// Seconds.
-        seconds: u16,
+        /// Beats.
+        beats: u16,
         /// Whether the agent is told.
         told: bool,
     },
@@ -134,25 +134,25 @@ pub enum What {
     Dark {
         /// Which.
         uplink: u8,
-        /// Seconds.
-        seconds: u16,
+        /// Beats.
+        beats: u16,
     },
     /// No event reaches the agent.
     Lossy {
-        /// Seconds.
-        seconds: u16,
+        /// Beats.
+        beats: u16,
     },
     /// A source of holders can't answer.
     Down {
         /// Which.
         source: Source,
-        /// Seconds.
-        seconds: u16,
+        /// Beats.
+        beats: u16,
     },
     /// The sources' next answers take their time.
     Late {
-        /// Seconds.
-        seconds: u16,
+        /// Beats.
+        beats: u16,
     },
     /// A source's next answer leaves out what it should name.
     Glitch {
@@ -163,17 +163,17 @@ pub enum What {
     Unreadable {
         /// Which; all.
         net: Option<u8>,
-        /// Seconds.
-        seconds: u16,
+        /// Beats.
+        beats: u16,
     },
     /// The agent's state can't be written.
     BrokenState {
-        /// Seconds.
-        seconds: u16,
+        /// Beats.
+        beats: u16,
     },
     /// Another process holds the stores' lock before each of the next plan's releases.
     Contended {
-        /// Seconds.
+        /// Seconds; five are more than the store waits.
         seconds: u8,
     },
     /// Who writes without the lock grants anew what is about to be released.
@@ -191,13 +191,13 @@ pub enum What {
         pinned: bool,
         /// Whether what it remembers is lost.
         forgets: bool,
-        /// Seconds without an agent.
-        seconds: u16,
+        /// Beats without an agent.
+        beats: u16,
     },
     /// The power is cut.
     PowerCut {
-        /// Seconds until the agent is there again.
-        seconds: u16,
+        /// Beats until the agent is there again.
+        beats: u16,
         /// How many older records are damaged, too.
         damaged: u8,
     },
@@ -221,7 +221,7 @@ pub fn plans() -> impl Strategy<Value = Plan> {
     };
     let modes = [mode(), mode(), mode(), mode(), mode()];
     let budget = (prop_oneof![Just(64usize), 1usize..4], 1u8..=100);
-    let incidents = prop::collection::vec(incident(), 2..28);
+    let incidents = prop::collection::vec(incident(), 4..48);
     let files = prop::bool::weighted(0.15);
     let flags = (any::<bool>(), any::<bool>(), files, any::<bool>());
     (modes, budget, flags, 0usize..6, incidents, any::<u64>()).prop_map(
@@ -251,7 +251,7 @@ pub fn plans() -> impl Strategy<Value = Plan> {
 }
 
 fn incident() -> impl Strategy<Value = Incident> {
-    let pause = prop_oneof![2 => 0u16..3, 5 => 0u16..90, 2 => 0u16..700, 1 => 0u16..2500];
+    let pause = prop_oneof![3 => 0u16..2, 5 => 0u16..20, 3 => 0u16..70, 1 => 0u16..200];
     (pause, what()).prop_map(|(pause, what)| Incident { pause, what })
 }
 
@@ -266,7 +266,7 @@ fn habit() -> impl Strategy<Value = Habit> {
 }
 
 fn what() -> impl Strategy<Value = What> {
-    let seconds = || 0u16..400;
+    let beats = || 0u16..50;
     let n = any::<u8>;
     let source = || prop::sample::select(vec![Source::Cri, Source::Namespaces]);
     let damage = prop::sample::select(vec![
@@ -276,35 +276,35 @@ fn what() -> impl Strategy<Value = What> {
         Damage::IdOnly,
     ]);
     let grant = (n(), habit(), 0u8..=100, any::<bool>());
-    let die = (n(), prop::option::weighted(0.3, seconds()));
+    let die = (n(), prop::option::weighted(0.25, beats()));
     prop_oneof![
-        10 => grant.prop_map(|(net, habit, setup, same_id)| What::Start { net, habit, setup, same_id }),
-        8 => die.prop_map(|(machine, freed_after)| What::Die { machine, freed_after }),
-        5 => (n(), habit()).prop_map(|(lease, habit)| What::Return { lease, habit }),
+        16 => grant.prop_map(|(net, habit, setup, same_id)| What::Start { net, habit, setup, same_id }),
+        12 => die.prop_map(|(machine, freed_after)| What::Die { machine, freed_after }),
+        8 => (n(), habit()).prop_map(|(lease, habit)| What::Return { lease, habit }),
         3 => (n(), habit(), any::<bool>())
             .prop_map(|(lease, habit, same_id)| What::Regrant { lease, habit, same_id }),
         2 => (n(), damage).prop_map(|(lease, damage)| What::Spoil { lease, damage }),
         1 => n().prop_map(|lease| What::Probe { lease }),
-        2 => (n(), seconds(), any::<bool>())
-            .prop_map(|(port, seconds, told)| What::Detach { port, seconds, told }),
-        2 => (n(), seconds(), any::<bool>())
-            .prop_map(|(port, seconds, told)| What::Intrude { port, seconds, told }),
-        2 => (n(), seconds()).prop_map(|(uplink, seconds)| What::Dark { uplink, seconds }),
-        1 => seconds().prop_map(|seconds| What::Lossy { seconds }),
-        1 => (source(), seconds()).prop_map(|(source, seconds)| What::Down { source, seconds }),
-        1 => (0u16..90).prop_map(|seconds| What::Late { seconds }),
+        2 => (n(), beats(), any::<bool>())
+            .prop_map(|(port, beats, told)| What::Detach { port, beats, told }),
+        2 => (n(), beats(), any::<bool>())
+            .prop_map(|(port, beats, told)| What::Intrude { port, beats, told }),
+        2 => (n(), beats()).prop_map(|(uplink, beats)| What::Dark { uplink, beats }),
+        1 => beats().prop_map(|beats| What::Lossy { beats }),
+        1 => (source(), beats()).prop_map(|(source, beats)| What::Down { source, beats }),
+        1 => (0u16..5).prop_map(|beats| What::Late { beats }),
         2 => source().prop_map(|source| What::Glitch { source }),
-        1 => (prop::option::of(n()), seconds())
-            .prop_map(|(net, seconds)| What::Unreadable { net, seconds }),
-        1 => seconds().prop_map(|seconds| What::BrokenState { seconds }),
-        2 => (0u8..90).prop_map(|seconds| What::Contended { seconds }),
+        1 => (prop::option::of(n()), beats())
+            .prop_map(|(net, beats)| What::Unreadable { net, beats }),
+        1 => beats().prop_map(|beats| What::BrokenState { beats }),
+        2 => (1u8..6).prop_map(|seconds| What::Contended { seconds }),
         1 => Just(What::Lawless),
         1 => (any::<bool>(), any::<bool>())
             .prop_map(|(before, pinned)| What::KilledReleasing { before, pinned }),
-        2 => (any::<bool>(), prop::bool::weighted(0.2), seconds())
-            .prop_map(|(pinned, forgets, seconds)| What::Restart { pinned, forgets, seconds }),
-        2 => (1u16..200, 0u8..3).prop_map(|(seconds, damaged)| What::PowerCut { seconds, damaged }),
-        3 => Just(What::Apply),
+        2 => (any::<bool>(), prop::bool::weighted(0.2), beats())
+            .prop_map(|(pinned, forgets, beats)| What::Restart { pinned, forgets, beats }),
+        2 => (1u16..20, 0u8..3).prop_map(|(beats, damaged)| What::PowerCut { beats, damaged }),
+        4 => Just(What::Apply),
         1 => (-100_000i32..100_000).prop_map(|seconds| What::Jump { seconds }),
     ]
 }
@@ -329,6 +329,11 @@ impl Plan {
                 .collect(),
             data_plane: true,
         }
+    }
+
+    /// The measure of this world's time: about a fortieth of its gate, in seconds.
+    pub fn beat(&self) -> u64 {
+        if self.short { 1 } else { 20 }
     }
 
     /// The longest that a pod's set-up takes: it is nowhere to be seen meanwhile.

@@ -21,10 +21,13 @@ use ipam_agent::{
 };
 
 use super::{
-    host::Host,
+    host::{Host, SECOND},
     net::{self, net, nets},
     plan::{NETS, Plan},
 };
+
+/// For so long the real store waits for its lock.
+const PATIENCE: u64 = 5 * SECOND;
 
 /// What unwinds when the agent is killed in the middle of a release.
 pub struct Killed {
@@ -78,7 +81,7 @@ impl Shop {
         if let Some(since) = host.alive(key) {
             return Err(format!(
                 "its holder has been alive for {} s",
-                (host.now - since) / super::SECOND
+                (host.now - since) / SECOND
             ));
         }
         if host.leases.generation(key) != Some(&lease.generation) {
@@ -200,7 +203,17 @@ impl LeaseStore for Shop {
         let doomed = {
             let mut host = lock(&self.host);
             let until = host.now + host.contended;
-            host.advance(until);
+            while host.now < until {
+                let now = host.now;
+                host.advance(now + SECOND);
+                host.welcome();
+            }
+            if host.contended >= PATIENCE {
+                return Err(ReleaseError::Locked {
+                    path: "lock".into(),
+                    seconds: PATIENCE / SECOND,
+                });
+            }
             host.doomed.take()
         };
         if let Some((true, pinned)) = doomed {

@@ -9,7 +9,7 @@ use std::{
 use ipam_agent::engine::{
     evidence::SourceReport,
     lease::{Generation, Mode},
-    plan::{Asker, Reason, ReclaimPlan},
+    plan::{Asker, Kept, Reason, ReclaimPlan},
     reclaim::ReclaimSettings,
 };
 
@@ -20,6 +20,9 @@ use super::{
     net::{self, net},
     plan::Plan,
 };
+
+/// By so much the agent may learn of its links later than they change.
+const TOLD_LATE: Duration = Duration::from_secs(1);
 
 /// What is known of a run of the agent, and of what it ought to know.
 pub struct Truth {
@@ -112,8 +115,13 @@ impl Truth {
                 0
             };
             self.clear.insert(key, passes);
-            if passes >= 2 && self.is_allowed(host, key) {
-                self.is_planned(&plan, key)?;
+            if self.is_allowed(host, key) {
+                match passes {
+                    0 => {}
+                    // Nothing but the second pass is missing.
+                    1 => is_planned(&plan, key, &[Reason::Budget, Reason::SecondPass])?,
+                    _ => is_planned(&plan, key, &[Reason::Budget])?,
+                }
             }
         }
         Ok(())
@@ -158,31 +166,6 @@ impl Truth {
             ));
         }
         Ok(())
-    }
-
-    fn is_planned(&self, plan: &ReclaimPlan, key: Key) -> Result<(), String> {
-        let store = net(key.0).store();
-        let mut planned = plan.releases.iter().map(|release| release.lease());
-        if planned.any(|lease| lease.store == store && lease.address == key.1) {
-            return Ok(());
-        }
-        let mut kept = plan.kept.iter();
-        let kept = kept.find(|kept| kept.store == store && kept.address == key.1);
-        match kept {
-            Some(kept)
-                if kept
-                    .blockers
-                    .iter()
-                    .all(|blocker| blocker.reason == Reason::Budget) =>
-            {
-                Ok(())
-            }
-            _ => Err(format!(
-                "{} of {store} is proven and kept: {}",
-                key.1,
-                why_kept(plan, key)
-            )),
-        }
     }
 
     fn within_budget(&self, plan: &ReclaimPlan) -> Result<(), String> {
@@ -261,10 +244,10 @@ impl Truth {
         } else {
             self.settings.gate
         };
-        let answered = if earlier {
-            self.answered_since.unwrap_or(host.now)
-        } else {
-            0
+        // A record that a power cut damaged is of the earlier boot, too.
+        let answered = match self.earlier.get(&key) {
+            Some(_) => self.answered_since.unwrap_or(host.now),
+            None => 0,
         };
         let heard = host.heard.get(&key.1).copied().unwrap_or(0);
         let since = [
@@ -276,7 +259,31 @@ impl Truth {
             heard,
         ];
         let since = since.into_iter().max().unwrap_or(host.now);
-        Duration::from_nanos(host.now - since.min(host.now)) >= window
+        Duration::from_nanos(host.now - since.min(host.now)) >= window + TOLD_LATE
+    }
+}
+
+/// A lease is to be released, or only these stand against it.
+fn is_planned(plan: &ReclaimPlan, key: Key, but: &[Reason]) -> Result<(), String> {
+    let store = net(key.0).store();
+    let mut planned = plan.releases.iter().map(|release| release.lease());
+    if planned.any(|lease| lease.store == store && lease.address == key.1) {
+        return Ok(());
+    }
+    let mut kept = plan.kept.iter();
+    let kept = kept.find(|kept| kept.store == store && kept.address == key.1);
+    let is_only = |kept: &Kept| {
+        kept.blockers
+            .iter()
+            .all(|blocker| but.contains(&blocker.reason))
+    };
+    match kept {
+        Some(kept) if is_only(kept) => Ok(()),
+        _ => Err(format!(
+            "{} of {store} is proven and kept: {}",
+            key.1,
+            why_kept(plan, key)
+        )),
     }
 }
 
