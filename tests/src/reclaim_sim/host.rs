@@ -816,7 +816,8 @@ impl Host {
         self.abandon(false);
         self.up = false;
         for number in 0..self.machines.len() {
-            if !self.machines[number].remote {
+            // Another host's machine lives on, once this host has set it up.
+            if !self.machines[number].remote || !self.machines[number].shown {
                 self.die(number);
             }
         }
