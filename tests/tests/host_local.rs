@@ -68,7 +68,7 @@ fn what_is_held_stays_and_what_leaked_goes_while_host_local_works() -> Result<()
     println!(
         "{runs} runs: {} addresses given ({} to an id once more), {} times the pool was full; \
          {} leaked leases released, {} stale plans kept what they named, {} releasers killed, \
-         {} of them in the middle of a release",
+         {} releases left undone by one",
         said(given),
         said(again),
         said(full),
@@ -154,8 +154,8 @@ fn releaser(directory: &Path, drain: bool) -> Result<Child> {
 impl Run<'_> {
     /// Has addresses given and freed, and lets some leak.
     fn work(&self, worker: usize, mut random: fastrand::Rng) -> Result<()> {
-        let (mut mine, mut leaked): (Vec<(IpAddr, String)>, Vec<(IpAddr, String)>) =
-            Default::default();
+        let mut mine: Vec<(IpAddr, String)> = Vec::new();
+        let mut leaked: Vec<(IpAddr, String)> = Vec::new();
         for call in 0..CALLS {
             let free = random.u8(..100) < 35;
             if free && !mine.is_empty() {

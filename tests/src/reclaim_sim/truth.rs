@@ -154,18 +154,15 @@ impl Truth {
 
     /// After a long calm nothing is left that leaked.
     pub fn ended(&self, host: &Host, agent: &Agent) -> Result<(), String> {
-        let leaked = host.leases.keys().filter(|&key| {
+        let mut leaked = host.leases.keys().filter(|&key| {
             host.alive(key).is_none() && net(key.0).watchable && self.is_allowed(host, key)
         });
-        for key in leaked {
-            let plan = agent.engine.plan(Asker::Daemon, host.clock());
-            return Err(format!(
-                "{} is still leased at the end: {}",
-                key.1,
-                why_kept(&plan, key)
-            ));
-        }
-        Ok(())
+        let Some(key) = leaked.next() else {
+            return Ok(());
+        };
+        let plan = agent.engine.plan(Asker::Daemon, host.clock());
+        let why = why_kept(&plan, key);
+        Err(format!("{} is still leased at the end: {why}", key.1))
     }
 
     fn within_budget(&self, plan: &ReclaimPlan) -> Result<(), String> {
