@@ -4,106 +4,167 @@
 //! the store, the last look or the journal has against it keeps the lease, and an error
 //! of one store is no other's.
 
-use std::sync::Arc;
+mod fence;
+mod undo;
 
-use jiff::Timestamp;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     engine::{
-        lease::StoreView,
+        lease::{StoreName, StoreView},
         plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
     },
     error::in_full,
-    journal::{Effect, EffectResult, Intent, Journal, JournalError},
-    store::{LeaseStore, Recheck, ReleaseError},
+    fault,
+    journal::{
+        Effect, EffectResult, Entry, Journal, JournalError, PutBack, UndoResult, Undone, When,
+    },
+    store::{FileOwner, LeaseStore, Recheck, ReleaseError},
 };
 
-/// Releases what `plan` says, in its order, and tells of each what became of it. `recheck`
-/// is asked under the store's lock right before each. Blocks on file I/O and locks.
+pub use fence::{fence, settle as settle_fences};
+pub use undo::{UndoError, put_back};
+
+/// So many releases share what has to reach the disk: their intents, the directory that they
+/// were taken from, and their effects.
+const BATCH: usize = 512;
+
+/// Releases what `plan` says, in its order, and tells of each what became of it; `by` is the
+/// person who asked. `recheck` is asked under the store's lock right before each. Blocks on
+/// file I/O and locks.
 pub fn execute(
     plan: &ReclaimPlan,
+    by: Option<&str>,
     stores: &[Arc<dyn LeaseStore>],
     journal: &mut Journal,
-    clock: &dyn Fn() -> Timestamp,
+    clock: &dyn Fn() -> When,
     recheck: &mut Recheck<'_>,
 ) -> Vec<Outcome> {
-    if plan.releases.is_empty() {
-        return Vec::new();
-    }
-    let ids = match journal.append_intents(clock(), plan.asker, &plan.releases) {
-        Ok(ids) => ids,
-        Err(error) => {
-            let failed = |release| outcome(release, OutcomeResult::Failed(in_full(&error)));
-            return plan.releases.iter().map(failed).collect();
-        }
+    let mut outcomes = Vec::with_capacity(plan.releases.len());
+    let mut work = Work {
+        stores,
+        recheck,
+        locked: BTreeMap::new(),
     };
-    let mut broken: Option<String> = None;
-    let mut outcomes = Vec::with_capacity(ids.len());
-    for (release, id) in plan.releases.iter().zip(&ids) {
-        if let Some(error) = &broken {
-            outcomes.push(outcome(release, OutcomeResult::Failed(error.clone())));
-            continue;
+    for batch in plan.releases.chunks(BATCH) {
+        let owners = batch.iter().map(|release| (release, work.owner(release)));
+        let written = match journal.append_intents(clock(), plan.asker, by, owners) {
+            Ok(ids) => {
+                let (results, effects): (Vec<_>, Vec<_>) =
+                    work.carry_out(batch).into_iter().unzip();
+                let written = journal.append_effects(clock(), ids.iter().cloned().zip(effects));
+                let told = batch.iter().zip(ids).zip(results);
+                outcomes
+                    .extend(told.map(|((release, id), result)| outcome(release, Some(id), result)));
+                written
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            // What became of those without an effect, the next start finds out by looking.
+            let left = plan.releases.iter().skip(outcomes.len());
+            let failed = OutcomeResult::Failed(in_full(&error));
+            outcomes.extend(left.map(|release| outcome(release, None, failed.clone())));
+            return outcomes;
         }
-        let (result, effect) = carry_out(release, stores, recheck);
-        if let Err(error) = journal.append_effect(clock(), id, effect) {
-            broken = Some(in_full(&error));
-        }
-        outcomes.push(outcome(release, result));
     }
-    if let Err(error) = journal.sync() {
+    if !outcomes.is_empty()
+        && let Err(error) = journal.sync()
+    {
         // The next start finds out by looking.
         tracing::warn!("{}", in_full(&error));
     }
+    fault::reach("effects-synced");
     outcomes
 }
 
-fn carry_out(
-    release: &Release,
-    stores: &[Arc<dyn LeaseStore>],
-    recheck: &mut Recheck<'_>,
-) -> (OutcomeResult, Effect) {
-    let name = &release.lease().store;
-    let done = match stores.iter().find(|store| store.has(name)) {
-        Some(store) => store.release(release, recheck),
-        None => Err(ReleaseError::Unknown(name.clone())),
-    };
-    match done {
-        Ok(()) => (
-            OutcomeResult::Released,
-            effect(EffectResult::Released, None),
-        ),
-        Err(error @ ReleaseError::NotDurable { .. }) => (
-            OutcomeResult::Released,
-            effect(EffectResult::Released, Some(in_full(&error))),
-        ),
-        Err(error @ (ReleaseError::Changed { .. } | ReleaseError::Replaced { .. })) => {
-            kept(Blocker::new(Reason::Changed, error.to_string()))
+/// What a plan is carried out with.
+struct Work<'a, 'b> {
+    stores: &'a [Arc<dyn LeaseStore>],
+    recheck: &'a mut Recheck<'b>,
+    /// Stores whose lock could not be had, and why: it isn't waited for again at once.
+    locked: BTreeMap<StoreName, String>,
+}
+
+impl Work<'_, '_> {
+    fn store(&self, name: &StoreName) -> Result<&Arc<dyn LeaseStore>, ReleaseError> {
+        let mut stores = self.stores.iter();
+        let store = stores.find(|store| store.has(name));
+        store.ok_or_else(|| ReleaseError::Unknown(name.clone()))
+    }
+
+    fn owner(&self, release: &Release) -> Option<FileOwner> {
+        let lease = release.lease();
+        self.store(&lease.store).ok()?.owner(lease)
+    }
+
+    /// Releases a batch; on disk, but for what the results say, when it returns.
+    fn carry_out(&mut self, batch: &[Release]) -> Vec<(OutcomeResult, Effect)> {
+        let mut done: Vec<_> = batch.iter().map(|release| self.release(release)).collect();
+        let mut flushed: BTreeMap<&StoreName, Option<String>> = BTreeMap::new();
+        for (release, (result, effect)) in batch.iter().zip(&mut done) {
+            if *result == OutcomeResult::Released {
+                let name = &release.lease().store;
+                let flush = || self.store(name).and_then(|store| store.flush(name));
+                let error = flushed
+                    .entry(name)
+                    .or_insert_with(|| flush().err().map(|error| in_full(&error)));
+                effect.detail = error.clone();
+            }
         }
-        Err(ReleaseError::Blocked(blocker)) => kept(blocker),
-        Err(error) => {
-            let error = in_full(&error);
-            (
-                OutcomeResult::Failed(error.clone()),
-                effect(EffectResult::Failed, Some(error)),
-            )
+        fault::reach("store-flushed");
+        done
+    }
+
+    fn release(&mut self, release: &Release) -> (OutcomeResult, Effect) {
+        let name = &release.lease().store;
+        if let Some(error) = self.locked.get(name) {
+            return failed(error.clone());
+        }
+        let store = self.store(name).map(Arc::clone);
+        match store.and_then(|store| store.release(release, self.recheck)) {
+            Ok(()) => (
+                OutcomeResult::Released,
+                effect(EffectResult::Released, None),
+            ),
+            Err(error @ (ReleaseError::Changed { .. } | ReleaseError::Replaced { .. })) => {
+                kept(Blocker::new(Reason::Changed, error.to_string()))
+            }
+            Err(ReleaseError::Blocked(blocker)) => kept(blocker),
+            Err(error) => {
+                let text = in_full(&error);
+                if let ReleaseError::Locked { .. } = error {
+                    self.locked.insert(name.clone(), text.clone());
+                }
+                failed(text)
+            }
         }
     }
 }
 
-/// Finds out what became of the intents that an earlier run left without an effect, and
-/// writes it down. A store that isn't among `views`, because it can't be read now, leaves
-/// its intents as they are. Returns how many were settled.
+/// Finds out what became of what an earlier run left under way, and writes it down. A store
+/// that isn't among `views`, because it can't be read now, leaves what is about it as it is.
+/// Returns how many were settled.
 pub fn settle(
     journal: &mut Journal,
     views: &[&StoreView],
-    clock: &dyn Fn() -> Timestamp,
+    clock: &dyn Fn() -> When,
 ) -> Result<usize, JournalError> {
     let mut settled = 0;
-    for (id, intent) in journal.unfinished()? {
-        let Some(view) = views.iter().find(|view| *view.store.0 == *intent.store) else {
+    for entry in journal.unfinished()? {
+        let Some(view) = views
+            .iter()
+            .find(|view| *view.store.0 == *entry.intent.store)
+        else {
             continue;
         };
-        journal.append_effect(clock(), &id, found(&intent, view))?;
+        if entry.effect.is_none() {
+            let effect = found(&entry, view);
+            journal.append_effects(clock(), [(entry.id.clone(), effect)])?;
+        }
+        if let Some(PutBack { undone: None, .. }) = entry.put_back {
+            journal.append_undone(clock(), &entry.id, found_back(&entry, view))?;
+        }
         settled += 1;
     }
     if settled > 0 {
@@ -112,19 +173,19 @@ pub fn settle(
     Ok(settled)
 }
 
-fn found(intent: &Intent, view: &StoreView) -> Effect {
-    let judged = intent.generation.generation();
+fn found(entry: &Entry, view: &StoreView) -> Effect {
+    let judged = entry.intent.generation.generation();
     let mut there = view
         .leases
         .iter()
-        .filter(|lease| lease.address.ip() == intent.address)
+        .filter(|lease| lease.address.ip() == entry.intent.address)
         .peekable();
     let (result, detail) = if there.peek().is_none() {
         (
             EffectResult::Released,
             "found at the next start: the lease is gone",
         )
-    } else if there.any(|lease| Some(&lease.generation) == judged.as_ref()) {
+    } else if there.any(|lease| Some(lease.generation()) == judged) {
         (
             EffectResult::Failed,
             "found at the next start: the lease is still there",
@@ -136,6 +197,43 @@ fn found(intent: &Intent, view: &StoreView) -> Effect {
         )
     };
     effect(result, Some(detail.to_owned()))
+}
+
+fn found_back(entry: &Entry, view: &StoreView) -> Undone {
+    let former = entry.intent.generation.generation();
+    let former = former.map(|former| former.content);
+    let mut there = view
+        .leases
+        .iter()
+        .filter(|lease| lease.address.ip() == entry.intent.address)
+        .peekable();
+    let (result, detail) = if there.peek().is_none() {
+        (
+            UndoResult::Failed,
+            "found at the next start: the lease is not there",
+        )
+    } else if there.any(|lease| Some(&lease.generation().content) == former.as_ref()) {
+        (
+            UndoResult::PutBack,
+            "found at the next start: the lease is there",
+        )
+    } else {
+        (
+            UndoResult::Taken,
+            "found at the next start: the address has another lease",
+        )
+    };
+    Undone {
+        result,
+        detail: Some(detail.to_owned()),
+    }
+}
+
+fn failed(error: String) -> (OutcomeResult, Effect) {
+    (
+        OutcomeResult::Failed(error.clone()),
+        effect(EffectResult::Failed, Some(error)),
+    )
 }
 
 fn kept(blocker: Blocker) -> (OutcomeResult, Effect) {
@@ -150,8 +248,9 @@ fn effect(result: EffectResult, detail: Option<String>) -> Effect {
     Effect { result, detail }
 }
 
-fn outcome(release: &Release, result: OutcomeResult) -> Outcome {
+fn outcome(release: &Release, id: Option<String>, result: OutcomeResult) -> Outcome {
     Outcome {
+        id,
         store: release.lease().store.clone(),
         address: release.lease().address,
         result,

@@ -1,10 +1,14 @@
 //! The truth about releases: an append-only file of JSON lines in the state directory.
 //!
 //! A release is written down before it is done (the intent, with all that is needed to undo
-//! it) and again after (the effect). The intent is on disk before the store is touched. A
-//! line that can't be read, because power was lost while it was written, is passed over and
-//! counted, never a reason to stop.
+//! it) and again after (the effect), and so is putting a lease back. The intent is on disk
+//! before the store is touched. A line that can't be read, because power was lost while it
+//! was written, is passed over and counted, never a reason to stop.
+//!
+//! What is quarantined is nowhere else: it is read here at each start, so no damage to the
+//! database forgets it.
 
+mod fence;
 mod read;
 mod record;
 
@@ -21,12 +25,15 @@ use std::{
 
 use crate::{
     engine::plan::{Asker, Release},
+    fault,
     state::make_directory,
+    store::FileOwner,
 };
-pub use read::{Entry, History, history, history_of};
+pub use fence::{FenceEffect, FenceIntent, FenceResult};
+pub use read::{Entry, History, PutBack, history, history_of};
 pub use record::{
     Content, Coverage, Effect, EffectResult, Evidence, Grant, HolderRecord, Intent, Phase, Record,
-    SCHEMA,
+    SCHEMA, Taken, Unanswered, Undo, UndoResult, Undone, When,
 };
 
 /// The journal's file in the state directory.
@@ -104,48 +111,91 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Writes down what is about to be done, all or nothing, on disk when it returns. Gives
-    /// each release's id, by which its effect is written down and it can be undone.
+    /// Writes down what is about to be released, all or nothing, on disk when it returns.
+    /// Gives each release's id, by which its effect is written down and it can be undone.
     pub fn append_intents<'a>(
         &mut self,
-        at: jiff::Timestamp,
+        when: When,
         asker: Asker,
-        releases: impl IntoIterator<Item = &'a Release>,
+        by: Option<&str>,
+        releases: impl IntoIterator<Item = (&'a Release, Option<FileOwner>)>,
+    ) -> Result<Vec<String>, JournalError> {
+        let intent =
+            |(release, file)| Phase::Intent(Box::new(Intent::new(asker, by, release, file)));
+        self.begin(when, releases.into_iter().map(intent))
+    }
+
+    /// The same of fences.
+    pub fn append_fences(
+        &mut self,
+        when: When,
+        fences: impl IntoIterator<Item = FenceIntent>,
+    ) -> Result<Vec<String>, JournalError> {
+        self.begin(when, fences.into_iter().map(Phase::Fence))
+    }
+
+    fn begin(
+        &mut self,
+        when: When,
+        phases: impl Iterator<Item = Phase>,
     ) -> Result<Vec<String>, JournalError> {
         let first = self.next;
         let records: Vec<Record> = (first..)
-            .zip(releases)
-            .map(|(number, release)| {
-                self.record(
-                    format!("{number:08}"),
-                    at,
-                    Phase::Intent(Box::new(Intent::new(asker, release))),
-                )
-            })
+            .zip(phases)
+            .map(|(number, phase)| self.record(&format!("{number:08}"), when, phase))
             .collect();
-        let before = self.length;
-        self.append(&records)?;
+        self.append_durably(&records)?;
         self.next = first + records.len() as u64;
-        if let Err(error) = self.sync() {
-            // What isn't surely on disk was never said.
-            if self.file.set_len(before).is_ok() {
-                self.length = before;
-            }
-            return Err(error);
-        }
         Ok(records.into_iter().map(|record| record.id).collect())
     }
 
-    /// Writes down what became of an intent. On disk only after [`Journal::sync`]: should it
-    /// be lost, the next start finds out by looking.
-    pub fn append_effect(
+    /// Writes down what became of intents. On disk only after [`Journal::sync`] or the next
+    /// intents: should it be lost, the next start finds out by looking.
+    pub fn append_effects(
         &mut self,
-        at: jiff::Timestamp,
-        id: &str,
-        effect: Effect,
+        when: When,
+        effects: impl IntoIterator<Item = (String, Effect)>,
     ) -> Result<(), JournalError> {
-        let record = self.record(id.to_owned(), at, Phase::Effect(effect));
-        self.append(&[record])
+        let effects = effects.into_iter();
+        let records: Vec<Record> = effects
+            .map(|(id, effect)| self.record(&id, when, Phase::Effect(effect)))
+            .collect();
+        self.append(&records)?;
+        fault::reach("effects-written");
+        Ok(())
+    }
+
+    /// Writes down that a lease is about to be put back, on disk when it returns.
+    pub fn append_undo(&mut self, when: When, id: &str, undo: Undo) -> Result<(), JournalError> {
+        self.append_durably(&[self.record(id, when, Phase::Undo(undo))])
+    }
+
+    /// Writes down what became of that, on disk when it returns.
+    pub fn append_undone(
+        &mut self,
+        when: When,
+        id: &str,
+        undone: Undone,
+    ) -> Result<(), JournalError> {
+        self.append(&[self.record(id, when, Phase::Undone(undone))])?;
+        fault::reach("undone-written");
+        self.sync()
+    }
+
+    /// Writes down that a quarantined address has a new lease. Should it be lost, the
+    /// address is watched for longer than need be.
+    pub fn append_taken(&mut self, when: When, id: &str, taken: Taken) -> Result<(), JournalError> {
+        self.append(&[self.record(id, when, Phase::Taken(taken))])
+    }
+
+    /// The same of a fence.
+    pub fn append_fence_effect(
+        &mut self,
+        when: When,
+        id: &str,
+        effect: FenceEffect,
+    ) -> Result<(), JournalError> {
+        self.append(&[self.record(id, when, Phase::FenceEffect(effect))])
     }
 
     /// Has everything appended so far on disk.
@@ -155,38 +205,68 @@ impl Journal {
             .map_err(|source| self.failed("write", source))
     }
 
-    /// The intents whose effect isn't known, by id: what was under way when the agent or the
-    /// host went down.
-    pub fn unfinished(&self) -> Result<BTreeMap<String, Intent>, JournalError> {
+    /// What was under way when the agent or the host went down: the releases, and the
+    /// leases to be put back, of which the journal doesn't say how they ended. The oldest
+    /// first.
+    pub fn unfinished(&self) -> Result<Vec<Entry>, JournalError> {
         // Twice, so that only what is unfinished is ever held.
-        let mut open = BTreeSet::new();
+        let (mut releases, mut undos) = (BTreeSet::new(), BTreeSet::new());
+        self.scan(|line| {
+            if let Ok(Record { id, phase, .. }) = line {
+                match phase {
+                    Phase::Intent(_) => drop(releases.insert(id)),
+                    Phase::Effect(_) => drop(releases.remove(&id)),
+                    Phase::Undo(_) => drop(undos.insert(id)),
+                    Phase::Undone(_) => drop(undos.remove(&id)),
+                    Phase::Taken(_) | Phase::Fence(_) | Phase::FenceEffect(_) => {}
+                }
+            }
+        })?;
+        if releases.is_empty() && undos.is_empty() {
+            return Ok(Vec::new());
+        }
+        let open = |entry: &Entry| releases.contains(&entry.id) || undos.contains(&entry.id);
+        self.entries(usize::MAX, open)
+    }
+
+    /// The release of this id, and what became of it.
+    pub fn entry(&self, id: &str) -> Result<Option<Entry>, JournalError> {
+        Ok(self.entries(1, |entry| entry.id == id)?.pop())
+    }
+
+    /// The newest `limit` releases of this boot, the oldest of them first.
+    pub fn of_this_boot(&self, limit: usize) -> Result<Vec<Entry>, JournalError> {
+        self.entries(limit, |entry| entry.boot_id == self.boot_id)
+    }
+
+    /// The newest of the wanted releases, the oldest of them first.
+    fn entries(
+        &self,
+        limit: usize,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<Entry>, JournalError> {
+        let read = File::open(&self.path).and_then(|file| read::newest(file, limit, wanted));
+        let history = read.map_err(|source| self.failed("read", source))?;
+        Ok(history.entries.into_iter().rev().collect())
+    }
+
+    /// The fences of which the same is true.
+    pub fn unfinished_fences(&self) -> Result<BTreeMap<String, FenceIntent>, JournalError> {
+        let mut open = BTreeMap::new();
         self.scan(|line| match line {
             Ok(Record {
                 id,
-                phase: Phase::Intent(_),
+                phase: Phase::Fence(intent),
                 ..
-            }) => drop(open.insert(id)),
+            }) => drop(open.insert(id, intent)),
             Ok(Record {
                 id,
-                phase: Phase::Effect(_),
+                phase: Phase::FenceEffect(_),
                 ..
             }) => drop(open.remove(&id)),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         })?;
-        let mut unfinished = BTreeMap::new();
-        if !open.is_empty() {
-            self.scan(|line| match line {
-                Ok(Record {
-                    id,
-                    phase: Phase::Intent(intent),
-                    ..
-                }) if open.contains(&id) => {
-                    unfinished.insert(id, *intent);
-                }
-                _ => {}
-            })?;
-        }
-        Ok(unfinished)
+        Ok(open)
     }
 
     fn scan(&self, each: impl FnMut(Result<Record, u64>)) -> Result<(), JournalError> {
@@ -194,14 +274,31 @@ impl Journal {
         read.map_err(|source| self.failed("read", source))
     }
 
-    fn record(&self, id: String, at: jiff::Timestamp, phase: Phase) -> Record {
+    fn record(&self, id: &str, when: When, phase: Phase) -> Record {
         Record {
             schema: SCHEMA.into(),
-            id,
-            at,
+            id: id.to_owned(),
+            when,
             boot_id: self.boot_id.clone(),
             phase,
         }
+    }
+
+    /// All or nothing, on disk when it returns.
+    fn append_durably(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let before = self.length;
+        fault::reach("intent-unwritten");
+        self.append(records)?;
+        fault::reach("intent-written");
+        if let Err(error) = self.sync() {
+            // What isn't surely on disk was never said.
+            if self.file.set_len(before).is_ok() {
+                self.length = before;
+            }
+            return Err(error);
+        }
+        fault::reach("intent-synced");
+        Ok(())
     }
 
     fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {

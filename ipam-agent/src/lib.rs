@@ -10,6 +10,7 @@ pub mod driver;
 pub mod engine;
 pub mod error;
 pub mod executor;
+pub mod fault;
 pub mod holder;
 pub mod journal;
 pub mod netlink;

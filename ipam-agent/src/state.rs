@@ -6,6 +6,7 @@
 //! never causes one. One process writes.
 
 mod database;
+mod pause;
 mod persistence;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::engine::{
     time::Timestamp,
 };
 use database::Store;
+pub use pause::Paused;
 pub use persistence::{NotPersistent, persistence};
 
 /// When and where the agent first saw a lease as it is.
@@ -331,9 +333,9 @@ pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Whether a file of this name in the state directory is the agent's memory: the database,
-/// one that was moved aside, the lock.
+/// one that was moved aside, the lock, a pause.
 pub fn is_ours(name: &str) -> bool {
-    name == LOCK || name.starts_with(database::FILE)
+    name == LOCK || name.starts_with(pause::FILE) || name.starts_with(database::FILE)
 }
 
 /// Whether a process has the state in `directory` open.

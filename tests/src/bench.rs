@@ -9,6 +9,7 @@ mod detect;
 mod flood;
 mod idle;
 mod judge;
+mod reclaim;
 mod replay;
 mod start;
 mod storm;
@@ -49,7 +50,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -90,6 +91,10 @@ const GROUPS: [Group; 10] = [
     Group {
         names: &["start_250_veths_s"],
         measure: start::figures,
+    },
+    Group {
+        names: &["plan_65536_s", "release_per_s"],
+        measure: reclaim::figures,
     },
     Group {
         names: &["replay_frames_per_s", "replay_rss_mib"],

@@ -24,12 +24,12 @@ pub struct Daemon {
 
 /// The agent's binary, beside this program's.
 pub fn binary() -> Result<PathBuf> {
+    beside("ipam-agent")
+}
+
+fn beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let beside = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("ipam-agent"));
+    let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join(name));
     beside
         .into_iter()
         .find(|path| path.is_file())
@@ -111,9 +111,30 @@ impl Daemon {
         Self::spawn(dir, config)?.answering()
     }
 
+    /// The same, and it dies as by a power cut at this point of a release or an undo
+    /// (`tests/src/bin/faulty.rs`), of which debug builds alone know.
+    pub fn start_dying_at(point: &str, dir: &Path, config: &str) -> Result<Self> {
+        let mut program = Command::new(beside("faulty")?);
+        program.env("IPAM_AGENT_DIES_AT", point);
+        Self::spawn_program(program, dir, config, log_in(dir)?)?.answering()
+    }
+
     /// The same without these capabilities, as setpriv(1) names them.
     pub fn start_without(capabilities: &str, dir: &Path, config: &str) -> Result<Self> {
         Self::spawn_program(program(capabilities)?, dir, config, log_in(dir)?)?.answering()
+    }
+
+    /// The same as a pod whose sandbox has its files in `sandbox`.
+    pub fn start_as_pod(sandbox: &Path, dir: &Path, config: &str) -> Result<Self> {
+        let mut program = Command::new("unshare");
+        // What kubelet and the runtime do for every container.
+        program
+            .args(["--mount", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+            .arg(sandbox.join("resolv.conf"))
+            .arg(binary()?)
+            .env("KUBERNETES_SERVICE_HOST", "10.43.0.1");
+        Self::spawn_program(program, dir, config, log_in(dir)?)?.answering()
     }
 
     fn answering(self) -> Result<Self> {

@@ -103,18 +103,24 @@ impl Lab {
             .context("can't leave the machine's namespaces")?;
         mount::<str, str, str, str>(None, "/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)
             .context("can't make mounts private")?;
-        let mut lab = Self {
-            dir: dir.to_owned(),
-            boots: 0,
-        };
+        let mut lab = Self::whole_machine(dir)?;
+        lab.boot()?;
+        Ok(lab)
+    }
+
+    /// The machine itself, with its own boot id and namespaces: only for one that is there
+    /// for nothing else. What survives a power cut is in `dir`.
+    pub fn whole_machine(dir: &Path) -> Result<Self> {
         for (name, place) in [("cni", "/var/lib/cni"), ("net.d", "/etc/cni/net.d")] {
-            let disk = lab.dir.join(name);
+            let disk = dir.join(name);
             fs::create_dir_all(&disk)?;
             fs::create_dir_all(place)?;
             bind(&disk, Path::new(place))?;
         }
-        lab.boot()?;
-        Ok(lab)
+        Ok(Self {
+            dir: dir.to_owned(),
+            boots: 0,
+        })
     }
 
     /// The host's disk: what survives a power cut.

@@ -4,11 +4,13 @@
 pub mod bench;
 pub mod capture;
 pub mod compare;
+pub mod containerd;
 pub mod daemon;
 pub mod demo;
 pub mod frames;
 pub mod fuzz;
 pub mod host_local;
+pub mod kubelet;
 pub mod lab;
 pub mod mutate;
 pub mod netns;

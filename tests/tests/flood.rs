@@ -79,14 +79,13 @@ impl Wire {
 
     fn lease(&mut self, addresses: impl Iterator<Item = Ipv4Addr>) {
         let store = StoreName("host-local:net".into());
-        let leases = addresses.map(|address| Lease {
-            store: store.clone(),
-            address: Address::from_ip(address.into()).unwrap(),
-            holder: Holder::default(),
-            generation: Generation::default(),
-            damage: None,
+        let leases = addresses.map(|address| {
+            let address = Address::from_ip(address.into()).unwrap();
+            let (holder, grant) = (Holder::default(), Generation::default());
+            Lease::new(store.clone(), address, &holder, &grant, None)
         });
         let view = StoreView {
+            fencing: Default::default(),
             store: store.clone(),
             mode: Mode::Observe,
             writable: Ok(()),

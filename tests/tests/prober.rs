@@ -1,5 +1,8 @@
 //! The prober on real veths, asking real kernels, and peers that only speak frames.
 
+#[path = "prober/survey.rs"]
+mod survey;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},

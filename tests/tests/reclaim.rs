@@ -1,12 +1,22 @@
 //! Leases of the real host-local, power cuts, and the real daemon that gives leaked
 //! addresses back: exactly those, and never a live one.
 
+#[path = "reclaim/after.rs"]
+mod after;
 #[path = "reclaim/blockers.rs"]
 mod blockers;
 #[path = "reclaim/continuity.rs"]
 mod continuity;
+#[path = "reclaim/faults.rs"]
+mod faults;
+#[path = "reclaim/fences.rs"]
+mod fences;
+#[path = "reclaim/floods.rs"]
+mod floods;
 #[path = "reclaim/incident.rs"]
 mod incident;
+#[path = "reclaim/probes.rs"]
+mod probes;
 #[path = "reclaim/store.rs"]
 mod store;
 

@@ -18,8 +18,17 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// Reads what this suite of Debian has. All that it writes is in the directory.
+    /// Reads what packages this suite of Debian has. All that it writes is in the directory.
     pub fn new(directory: &Path, suite: &str) -> anyhow::Result<Self> {
+        Self::reading(directory, suite, "deb")
+    }
+
+    /// The same of its sources.
+    pub fn of_sources(directory: &Path, suite: &str) -> anyhow::Result<Self> {
+        Self::reading(directory, suite, "deb-src")
+    }
+
+    fn reading(directory: &Path, suite: &str, kind: &str) -> anyhow::Result<Self> {
         let mirror = mirror()?;
         let sources = directory.join("sources.list");
         let lists = directory.join("lists");
@@ -27,7 +36,7 @@ impl Apt {
         let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
         fs::write(
             &sources,
-            format!("deb [signed-by={keys}] {mirror} {suite} main\n"),
+            format!("{kind} [signed-by={keys}] {mirror} {suite} main\n"),
         )?;
         let options = [
             format!("Dir::Etc::sourcelist={}", sources.display()),
@@ -70,6 +79,17 @@ impl Apt {
         package_in(&self.directory)
     }
 
+    /// The archive of a source package that its upstream made.
+    pub fn upstream_source(&self, package: &str) -> anyhow::Result<PathBuf> {
+        machine::run(
+            self.command("apt-get")
+                .args(["source", "--download-only", "--tar-only", package])
+                .current_dir(&self.directory)
+                .stdout(Stdio::null()),
+        )?;
+        file_in(&self.directory, "gz").context("apt-get source left no archive")
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(&self.arguments);
@@ -103,10 +123,14 @@ fn debian_mirror(text: &str) -> Option<String> {
 
 /// What `apt-get download` left.
 pub fn package_in(directory: &Path) -> anyhow::Result<PathBuf> {
-    fs::read_dir(directory)?
+    file_in(directory, "deb").context("apt-get download left no package")
+}
+
+fn file_in(directory: &Path, extension: &str) -> Option<PathBuf> {
+    fs::read_dir(directory)
+        .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get download left no package")
+        .find(|path| path.extension().is_some_and(|found| found == extension))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod initramfs;
 mod package;
+mod power_cut;
 
 use std::{
     env,
@@ -73,17 +74,47 @@ impl Kernel {
     fn test(&self, programs: &Programs) -> anyhow::Result<()> {
         let unpacked = package::unpacked(self, programs)?;
         let stage = tempfile::tempdir()?;
-        let initramfs = initramfs::build(stage.path(), &unpacked, programs)?;
+        let guest = Guest {
+            initramfs: initramfs::build(stage.path(), &unpacked, programs)?,
+            kernel: unpacked,
+            programs,
+        };
+        guest.run("the suite", &Boot::default())?;
+        power_cut::test(&guest, stage.path())
+    }
+}
+
+/// What boots.
+struct Guest<'a> {
+    kernel: package::Unpacked,
+    initramfs: PathBuf,
+    programs: &'a Programs,
+}
+
+/// How it is booted.
+#[derive(Default)]
+struct Boot<'a> {
+    /// The part of the guest's program that runs; without a name the suite.
+    part: Option<&'a str>,
+    /// `/dev/vda`.
+    disk: Option<&'a Path>,
+    /// The power is cut as soon as there is a verdict.
+    cut: bool,
+}
+
+impl Guest<'_> {
+    /// Boots it, and fails unless its verdict is that all passed.
+    fn run(&self, what: &str, how: &Boot<'_>) -> anyhow::Result<()> {
         let started = Instant::now();
-        let verdict = boot(&unpacked.vmlinuz, &initramfs, programs)?;
+        let verdict = self.boot(how).context(what.to_owned())?;
         ensure!(
-            verdict.kernel == unpacked.release,
+            verdict.kernel == self.kernel.release,
             "{} was to be booted, {} says it ran",
-            unpacked.release,
+            self.kernel.release,
             verdict.kernel
         );
         println!(
-            "Linux {}: {} passed, {} failed, {:.0} s",
+            "Linux {}, {what}: {} passed, {} failed, {:.0} s",
             verdict.kernel,
             verdict.passed,
             verdict.failed,
@@ -91,9 +122,41 @@ impl Kernel {
         );
         ensure!(
             verdict.failed == 0 && verdict.passed > 0,
-            "the suite failed"
+            "{what} failed: see above"
         );
         Ok(())
+    }
+
+    /// Boots the kernel, shows what its console says, and gives back the verdict.
+    fn boot(&self, how: &Boot<'_>) -> anyhow::Result<Verdict> {
+        let mut qemu = Command::new(&self.programs.qemu);
+        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none", "-serial", "stdio"])
+            .args(["-machine", "q35", "-cpu", "max"])
+            .args(["-accel", "tcg,thread=multi"])
+            .args(["-smp", "2", "-m", "1024"])
+            .args([OsStr::new("-kernel"), self.kernel.vmlinuz.as_os_str()])
+            .args([OsStr::new("-initrd"), self.initramfs.as_os_str()]);
+        if let Some(disk) = how.disk {
+            // What the guest has written is kept when the emulator is killed.
+            let file = format!("file={},format=raw,if=none,id=disk", disk.display());
+            qemu.args(["-drive", &format!("{file},cache=writeback")])
+                .args(["-device", "virtio-blk-pci,drive=disk"]);
+        }
+        // panic=-1 and -no-reboot: a panic ends the emulator.
+        let part = how.part.unwrap_or_default();
+        let words = format!("console=ttyS0 quiet panic=-1 mitigations=off -- {part}");
+        let mut qemu = qemu
+            .args(["-append", &words])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("can't run {}", self.programs.qemu.display()))?;
+        let verdict = listen(&mut qemu, how.cut);
+        // It has ended, or is to.
+        let _ = qemu.kill();
+        qemu.wait()?;
+        verdict
     }
 }
 
@@ -104,6 +167,7 @@ struct Programs {
     cpio: PathBuf,
     depmod: PathBuf,
     modprobe: PathBuf,
+    mkfs: PathBuf,
     /// For the guest's `/bin`.
     tools: Vec<PathBuf>,
     /// For the guest's `/usr/lib/cni`.
@@ -125,6 +189,7 @@ impl Programs {
             cpio: find("cpio"),
             depmod: find("depmod"),
             modprobe: find("modprobe"),
+            mkfs: find("mkfs.ext4"),
             tools: ["ip", "bridge", "tc"].map(&mut find).into(),
             plugins: ["/usr/lib/cni/bridge", "/usr/lib/cni/host-local"]
                 .map(&mut find)
@@ -165,43 +230,15 @@ impl Verdict {
     }
 }
 
-/// Boots the kernel, shows what its console says, and gives back the suite's verdict.
-fn boot(vmlinuz: &Path, initramfs: &Path, programs: &Programs) -> anyhow::Result<Verdict> {
-    let mut qemu = Command::new(&programs.qemu)
-        .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-        .args(["-display", "none", "-serial", "stdio"])
-        .args([
-            "-machine",
-            "q35",
-            "-cpu",
-            "max",
-            "-accel",
-            "tcg,thread=multi",
-        ])
-        .args(["-smp", "2", "-m", "1024"])
-        .args([OsStr::new("-kernel"), vmlinuz.as_os_str()])
-        .args([OsStr::new("-initrd"), initramfs.as_os_str()])
-        // panic=-1 and -no-reboot: a panic ends the emulator.
-        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("can't run {}", programs.qemu.display()))?;
-    let verdict = listen(&mut qemu);
-    // It has ended, or is to.
-    let _ = qemu.kill();
-    qemu.wait()?;
-    verdict
-}
-
-/// Follows the console to its end, for no longer than there is patience.
-fn listen(qemu: &mut Child) -> anyhow::Result<Verdict> {
+/// Follows the console, for no longer than there is patience: to its end, or to the verdict
+/// where the power is then cut.
+fn listen(qemu: &mut Child, cut: bool) -> anyhow::Result<Verdict> {
     let console = qemu.stdout.take().context("no console")?;
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || follow(console, &sender));
     let deadline = Instant::now() + PATIENCE;
     let mut verdict = None;
-    loop {
+    while !(cut && verdict.is_some()) {
         let left = deadline.saturating_duration_since(Instant::now());
         match lines.recv_timeout(left) {
             Ok(line) => match Verdict::in_line(&line) {

@@ -14,6 +14,9 @@ pub const RUST: &str = "1.95.0";
 /// The linker of the eBPF object; later ones want an LLVM that isn't rustc's.
 pub const BPF_LINKER: &str = "0.10.4";
 
+/// The kubelet that the tests run: of the one Kubernetes whose sources Debian has whole.
+pub const KUBELET: &str = "1.20.2";
+
 /// The repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -33,6 +36,11 @@ pub fn cache() -> anyhow::Result<PathBuf> {
 /// The directory of bpf-linker.
 pub fn bpf_linker() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join(format!("bpf-linker-{BPF_LINKER}/bin")))
+}
+
+/// The kubelet; the tests look for it there.
+pub fn kubelet() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join(format!("kubelet-{KUBELET}/kubelet")))
 }
 
 /// Where Debian's rust-src is unpacked to.

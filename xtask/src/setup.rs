@@ -5,6 +5,8 @@
 //! the Rust toolchain alone, but for rustup's own `component add`. What is there already
 //! is not touched, so that a second run takes no time.
 
+mod kubelet;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -19,13 +21,21 @@ use crate::{
 };
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 3] = ["arpwatch", "containernetworking-plugins", "iproute2"];
+const LABORATORY: [&str; 6] = [
+    "arpwatch",
+    "busybox-static",
+    "containerd",
+    "containernetworking-plugins",
+    "iproute2",
+    "runc",
+];
 /// What the comparison runs beside arpwatch; starts no daemon when it is installed.
 const COMPARISON: [&str; 1] = ["tshark"];
 /// What boots other kernels.
-const KERNELS: [&str; 6] = [
+const KERNELS: [&str; 7] = [
     "busybox-static",
     "cpio",
+    "e2fsprogs",
     "kmod",
     "qemu-system-x86",
     "xz-utils",
@@ -43,6 +53,7 @@ pub fn run() -> anyhow::Result<()> {
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
+        ("kubelet", kubelet::install),
     ] {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
@@ -54,7 +65,7 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     if failed != 0 {
-        bail!("{failed} of 4 are missing; `cargo xtask setup` goes on where it stopped");
+        bail!("{failed} of 5 are missing; `cargo xtask setup` goes on where it stopped");
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod host;
 use std::path::Path;
 
 use clap::Args;
+use tokio::task::spawn_blocking;
 
 use super::{
     CliError, Io, Status,
@@ -43,9 +44,11 @@ const LOOKS: &[Look] = &[
     host::attach_mode,
     host::interfaces,
     agent::stores,
+    host::cni_caches,
     agent::container_runtime,
     agent::state,
     agent::continuity,
+    agent::pause,
     agent::floors,
     agent::daemon,
 ];
@@ -70,7 +73,11 @@ impl DoctorArgs {
                 (Config::parse(Path::new("-"), "", flags)?, check)
             }
         };
-        let looks = LOOKS.iter().map(|look| look(&config));
+        // They wait for others, each a few seconds at most.
+        let looked = spawn_blocking(move || LOOKS.iter().map(|look| look(&config)).collect());
+        let looks: Vec<Check> = looked
+            .await
+            .map_err(|error| CliError::Runtime(error.into()))?;
         let doctor = Doctor {
             schema: DoctorSchema::V1,
             generated_at: clock::wall_time(),

@@ -28,10 +28,11 @@ pub use self::io::Io;
 use crate::{
     config::ConfigError,
     driver::{DriverError, ReplayError},
+    error::in_full,
     journal::JournalError,
     netlink::NetlinkError,
     prober::ProbeError,
-    report::RenderError,
+    report::{RenderError, clean},
     serve::ClientError,
     source::live::PinsError,
 };
@@ -154,6 +155,15 @@ pub enum CliError {
         /// Why.
         source: std::io::Error,
     },
+    /// What was asked for is done in part, or not at all.
+    #[error("{0}")]
+    Pause(String),
+    /// A lease could not be put back; why was told.
+    #[error("{0} was not put back")]
+    NotPutBack(String),
+    /// A fence of the agent's is still there.
+    #[error(transparent)]
+    Fence(#[from] crate::store::ReleaseError),
     /// The daemon or the scan could not go on.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -196,6 +206,20 @@ impl CliError {
             false => Self::Client(error),
         }
     }
+}
+
+/// What the program does: runs the command that its arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    Io::with_stdio(|io| match cli.run(io) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            let text = format!("ipam-agent: {}\n", clean(&in_full(&error)));
+            // If stderr is gone too, the exit status has to say it.
+            let _ = io.tell(&text);
+            error.exit_code()
+        }
+    })
 }
 
 impl Cli {

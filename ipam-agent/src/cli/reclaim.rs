@@ -1,8 +1,10 @@
-//! `ipam-agent reclaim plan|apply|history`
+//! `ipam-agent reclaim plan|apply|pause|resume|undo|history`
 
 mod apply;
 mod history;
+mod pause;
 mod plan;
+mod undo;
 
 use clap::Subcommand;
 
@@ -15,6 +17,12 @@ pub enum ReclaimCommand {
     Plan(plan::PlanArgs),
     /// Release what is proven stale; asks first
     Apply(apply::ApplyArgs),
+    /// Stop unattended releases
+    Pause(pause::PauseArgs),
+    /// Let unattended releases go on
+    Resume(pause::ResumeArgs),
+    /// Put a released lease back, if nobody took its address meanwhile
+    Undo(undo::UndoArgs),
     /// What was released, the newest first
     History(history::HistoryArgs),
 }
@@ -24,6 +32,9 @@ impl ReclaimCommand {
         match self {
             Self::Plan(args) => args.run(io).await,
             Self::Apply(args) => args.run(io).await,
+            Self::Pause(args) => args.run(io).await,
+            Self::Resume(args) => args.run(io).await,
+            Self::Undo(args) => args.run(io).await,
             Self::History(args) => args.run(io),
         }
     }

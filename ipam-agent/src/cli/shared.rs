@@ -79,3 +79,14 @@ pub fn log_to_stderr(level: &str) {
         .with_target(false)
         .init();
 }
+
+/// Who types this, for the journal: the user, behind sudo if need be.
+pub fn person() -> Option<String> {
+    let behind = std::env::var("SUDO_USER")
+        .ok()
+        .filter(|name| !name.is_empty());
+    behind.or_else(|| {
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid());
+        user.ok().flatten().map(|user| user.name)
+    })
+}

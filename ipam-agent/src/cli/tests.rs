@@ -114,6 +114,7 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
                 host,
                 complete,
                 blind,
+                paused: None,
                 releases: match complete {
                     true => [5, 6].map(release).into(),
                     false => Vec::new(),
@@ -148,6 +149,43 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
             });
             return Some(request);
         }
+        Query::Pause(PauseRequest { by }, reply) => {
+            let at = Some(generated_at);
+            let _ = reply.send(Pausing {
+                schema: PausingSchema::V1,
+                generated_at,
+                host,
+                paused: Some(PausedRecord { at, by }),
+                problem: None,
+            });
+        }
+        Query::Resume(reply) => {
+            let _ = reply.send(Pausing {
+                schema: PausingSchema::V1,
+                generated_at,
+                host,
+                paused: None,
+                problem: (!complete).then(|| "read-only file system".to_owned()),
+            });
+        }
+        Query::Undo(request, reply) => {
+            let result = match request.id.as_str() {
+                "1" => UndoOutcome::PutBack,
+                "2" => UndoOutcome::Refused,
+                _ => UndoOutcome::Failed,
+            };
+            let _ = reply.send(Undone {
+                schema: UndoneSchema::V1,
+                generated_at,
+                host,
+                id: request.id,
+                result,
+                store: None,
+                address: None,
+                holder: None,
+                detail: Some("a reason".to_owned()),
+            });
+        }
         Query::Watch(reply) => {
             let _ = reply.send(watch::watching());
         }
@@ -171,6 +209,7 @@ fn release(last: u8) -> PlannedRelease {
             earlier_boot: None,
             sources: vec!["namespaces".to_owned()],
             passes: 2,
+            unanswered_probes: Some(6),
         },
     }
 }
@@ -305,7 +344,12 @@ fn who_cannot_see_everything_and_finds_nothing_is_blind() {
 #[test]
 fn without_a_daemon_a_judge_is_blind_and_others_fail() {
     let nowhere = "--socket /nonexistent/agent.sock";
-    for judge in ["report", "reclaim plan", "reclaim apply --yes"] {
+    for judge in [
+        "report",
+        "reclaim plan",
+        "reclaim apply --yes",
+        "reclaim undo 1",
+    ] {
         let error = run(&format!("{judge} {nowhere}"), None)
             .result
             .expect_err(judge);
@@ -353,6 +397,35 @@ fn what_was_confirmed_is_applied_and_what_is_left_is_told() {
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0], requests[1]);
     assert_eq!(requests[0].confirmed[1].address.to_string(), "10.0.0.6");
+}
+
+#[test]
+fn what_was_undone_and_what_was_refused_end_differently() {
+    let daemon = Daemon::start(true);
+    let done = daemon.run("reclaim undo 1", None);
+    assert_eq!(done.result.expect("done"), Status::Nothing);
+    let refused = daemon.run("reclaim undo 2", None);
+    assert_eq!(refused.result.expect("refused"), Status::Something);
+    assert_eq!(refused.out, "Nothing was put back: a reason.\n");
+    let failed = daemon.run("reclaim undo 3 --output json", None);
+    assert!(matches!(failed.result, Err(CliError::NotPutBack(id)) if id == "3"));
+    let undone: Undone = serde_json::from_str(&failed.out).expect("JSON all the same");
+    assert_eq!(undone.detail.as_deref(), Some("a reason"));
+}
+
+#[test]
+fn a_pause_is_told_and_so_is_what_goes_wrong_with_it() {
+    let daemon = Daemon::start(true);
+    let paused = daemon.run("reclaim pause --output json", None);
+    assert_eq!(paused.result.expect("paused"), Status::Nothing);
+    let pausing: Pausing = serde_json::from_str(&paused.out).expect("JSON");
+    let by = pausing.paused.expect("paused").by;
+    assert!(by.is_some_and(|by| !by.is_empty()), "somebody runs this");
+    let resumed = daemon.run("reclaim resume", None);
+    assert_eq!(resumed.result.expect("resumed"), Status::Nothing);
+    assert_eq!(resumed.out, "Unattended releases go on.\n");
+    let failed = Daemon::start(false).run("reclaim resume", None);
+    assert!(matches!(failed.result, Err(CliError::Pause(why)) if why.contains("read-only")));
 }
 
 #[test]

@@ -11,13 +11,14 @@ use clap::Args;
 use super::{CliError, Io, Status, shared::ConfigArgs};
 use crate::{
     config::{Config, Overrides},
+    driver::stores::Stores,
     journal,
     source::live::{remove_all_leftovers, remove_pins},
     state,
 };
 
 /// Remove what the agent left on this host: filters and pins of an agent that was killed or
-/// handed over, its state and its socket. Leases are not touched.
+/// handed over, its fences, its state and its socket. Leases are not touched.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -67,7 +68,7 @@ pub(super) fn uninstall(
         return Err(CliError::Running(config.state_dir));
     }
     let question = format!(
-        "Remove all filters and pins of the agent, its state and journal in {}, and {}?",
+        "Remove all filters, pins and fences of the agent, its state and journal in {}, and {}?",
         config.state_dir.display(),
         config.socket.display(),
     );
@@ -77,6 +78,7 @@ pub(super) fn uninstall(
     for removed in remove_from_kernel()? {
         io.tell(&format!("removed {removed}\n"))?;
     }
+    lower_fences(&config, io)?;
     for file in state_files(&config.state_dir)? {
         remove(io, &file)?;
     }
@@ -90,6 +92,21 @@ pub(super) fn uninstall(
         }
     }
     Ok(Status::Nothing)
+}
+
+/// Gives back every address that the agent reserved.
+fn lower_fences(config: &Config, io: &mut Io<'_>) -> Result<(), CliError> {
+    let stores = Stores::new(&config.stores);
+    let readings = stores.read();
+    let views = readings.views();
+    for fence in views.iter().flat_map(|view| &view.fencing.fences) {
+        let (name, address) = (&fence.store, fence.address);
+        if let Some(store) = stores.sources().iter().find(|store| store.has(name)) {
+            store.lower_fence(fence)?;
+            io.tell(&format!("removed the fence of {address} in {name}\n"))?;
+        }
+    }
+    Ok(())
 }
 
 /// The files in the state directory that are the agent's: its database, what was moved

@@ -6,6 +6,7 @@
 //! neither a veto nor a proof.
 
 mod cache;
+mod dead;
 mod network;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     },
 };
 use cache::Attachment;
+pub use dead::{DeadEntry, dead_entries};
 pub use network::Network;
 
 /// The largest file that is read, in bytes: a configuration or a cached result.

@@ -83,6 +83,8 @@ pub struct StoreConfig {
     pub source: Source,
     /// What the daemon does with its leases unasked.
     pub reclaim: Mode,
+    /// Whether addresses that are used without a lease are reserved in it.
+    pub fence: bool,
     /// What it hands out, and on which wire; overrides what is found on the host.
     pub pools: Vec<Pool>,
 }

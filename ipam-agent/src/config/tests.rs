@@ -50,6 +50,7 @@ interfaces: { include: ["eth*"], exclude: [eth9] }
 stores:
   - kind: host-local
     reclaim: after-reboot
+    fence: true
     pools:
       - cidr: 192.168.60.0/24
         segment: mgmt-br
@@ -73,6 +74,7 @@ reclaim: { gate: 1h30m }
         panic!("two stores");
     };
     assert_eq!(networks.reclaim, Mode::AfterReboot);
+    assert!(networks.fence && !file.fence);
     let pool = &networks.pools[0];
     let segment = Place::Segment {
         name: "mgmt-br".into(),
@@ -109,6 +111,7 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, segment: b, vlan: 4095 }] }]\n",
         "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, gateway: 10.0.1.1 }] }]\n",
         "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, exclude: [10.0.0.9-10.0.0.2] }] }]\n",
+        "stores: [{ kind: file, fence: true }]\n",
         "holders: { cri: docker }\n",
         "holders:\n  cri: off\n  netns: false\nstores: [{ kind: host-local, reclaim: continuous }]\n",
         "observe:\n  data_plane: false\nstores: [{ kind: host-local, reclaim: after-reboot }]\n",

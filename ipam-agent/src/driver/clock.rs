@@ -2,7 +2,7 @@
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::{engine::time::Timestamp, report::compose::WallClock};
+use crate::{engine::time::Timestamp, journal::When, report::compose::WallClock};
 
 /// CLOCK_BOOTTIME, which goes on while the machine sleeps and is what the eBPF program
 /// stamps with (`bpf_ktime_get_boot_ns`).
@@ -20,6 +20,15 @@ pub fn wall() -> WallClock {
 /// The wall time.
 pub fn wall_time() -> jiff::Timestamp {
     wall().at(now())
+}
+
+/// Now, by both clocks.
+pub fn when() -> When {
+    let now = now();
+    When {
+        at: wall().at(now),
+        uptime: now.0,
+    }
 }
 
 /// Zero if the kernel hasn't the clock, which no kernel that runs the program lacks.

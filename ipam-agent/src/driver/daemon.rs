@@ -2,10 +2,14 @@
 //! pass, a person's question and a notice ask of it is in the modules below.
 
 mod confirm;
+mod fence;
 mod memory;
 mod passes;
+mod pause;
+mod probe;
 mod publish;
 mod requests;
+mod undo;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,9 +20,13 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use self::requests::{Asked, Waiting};
+use self::{
+    requests::{Asked, Waiting},
+    undo::PuttingBack,
+};
 use super::{
-    DriverError, boot_id, clock, gather,
+    DriverError, boot_id, clock,
+    gather::{self, Gathered},
     observer::{Ears, Observer},
     release::{Releaser, lock},
     stores::Readings,
@@ -28,14 +36,16 @@ use crate::{
     config::Config,
     engine::{
         evidence::SourceReport,
+        fence::Fenced,
         input::{Command, Input},
         plan::{Outcome, ReclaimPlan},
+        probing::Found,
     },
     error::in_full,
     prober::Prober,
     serve::{Query, Socket, Watchers, query, router},
     source::live::{Pins, PinsError, TableError},
-    state::State,
+    state::{Paused, State},
     store::watch::Watcher,
 };
 use ipam_common::{Address, sighting::Stamps};
@@ -50,14 +60,15 @@ const TICK: Duration = Duration::from_secs(1);
 /// What came back from outside the loop.
 enum Done {
     Read(Readings),
-    Gathered(
-        Vec<SourceReport>,
-        Result<Vec<(Address, Stamps)>, TableError>,
-    ),
+    Gathered(Gathered, Result<Vec<(Address, Stamps)>, TableError>),
     Behind(SourceReport),
     Asked(Input),
+    Probed(u64, Vec<Found>),
     Swept(Result<Portions, TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
+    PutBack(Box<PuttingBack>),
+    Noted(Result<(), String>),
+    Fenced(Vec<Fenced>),
 }
 
 struct Daemon {
@@ -66,8 +77,13 @@ struct Daemon {
     state_dir: std::path::PathBuf,
     holders: crate::config::Holders,
     releaser: Releaser,
+    paused: Option<Paused>,
     watchers: Watchers,
     prober: Prober,
+    /// In a laboratory: in how long a time the wire is asked.
+    probe_within: Option<Duration>,
+    /// The round in which the wire is being asked.
+    probing: Option<u64>,
     tasks: JoinSet<Done>,
     asked: Vec<Asked>,
     /// Plans that wait for the one that is being carried out, and who waits for them.
@@ -116,9 +132,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     };
     let (mut observer, mut ears) = Observer::new(config, boot, pins)?;
     let mut watcher = Watcher::new(observer.stores.roots())?;
-    observer.tell(Input::Remembered(
-        state.load().into_iter().map(memory::remembered).collect(),
-    ));
+    observer.tell(Input::Remembered(memory::remembered(state.load())));
     let readings = observer.stores.read();
     observer.stores_read(readings);
     let releaser = Releaser::new(
@@ -127,7 +141,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         observer.stores.clone(),
         Arc::clone(&observer.live),
         Arc::clone(&observer.tables),
-        config.holders.netns,
+        config.holders.clone(),
     );
     let mut daemon = Daemon {
         watchers: Watchers::new(&observer.host, clock::wall_time),
@@ -136,7 +150,10 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         state_dir: config.state_dir.clone(),
         holders: config.holders.clone(),
         releaser,
+        paused: None,
         prober: Prober::default(),
+        probe_within: config.reclaim.lab.then(|| config.reclaim.pass_interval / 2),
+        probing: None,
         tasks: JoinSet::new(),
         asked: Vec::new(),
         plans: VecDeque::new(),
@@ -150,6 +167,8 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         swept: Instant::now(),
         hurry: false,
     };
+    daemon.pause_as_before();
+    daemon.watch_released();
     // LEASED is filled before the first port is watched.
     daemon.obey();
     daemon.observer.begin(&mut ears).await?;
@@ -281,6 +300,8 @@ impl Daemon {
             match self.observer.obey(command) {
                 None | Some(Command::Watch { .. }) => {}
                 Some(Command::Ask(question)) => self.ask_claimants(question),
+                Some(Command::Probe(inquiry)) => self.probe(inquiry),
+                Some(Command::Fence(fences)) => self.fence(fences),
                 Some(Command::Gather) => self.gather(),
                 Some(Command::LookBehindPorts) => {
                     self.tasks
@@ -288,6 +309,8 @@ impl Daemon {
                 }
                 Some(Command::Publish(notice)) => self.publish(&notice),
                 Some(Command::Execute(plan)) => self.execute(plan, None),
+                Some(Command::PutBack { id, reason }) => self.put_back(id, reason),
+                Some(Command::Taken { id, holder }) => self.taken(id, holder),
                 Some(Command::Remember { leases, forget }) => self.remember(&leases, &forget),
             }
         }
@@ -300,6 +323,9 @@ impl Daemon {
                 // A panic is a defect of ours: the pass is void, the next one begins anew.
                 tracing::error!("a task failed: {error}");
                 (self.reading, self.gathering, self.sweeping) = (false, false, false);
+                if let Some(round) = self.probing {
+                    self.probed(round, Vec::new());
+                }
                 return;
             }
         };
@@ -314,9 +340,10 @@ impl Daemon {
                     self.ask_sources();
                 }
             }
-            Done::Gathered(sources, stamps) => self.pass(sources, stamps),
+            Done::Gathered(gathered, stamps) => self.pass(gathered, stamps),
             Done::Behind(report) => self.observer.tell(Input::Held(report)),
             Done::Asked(answers) => self.observer.tell(answers),
+            Done::Probed(round, found) => self.probed(round, found),
             Done::Swept(Ok(portions)) => {
                 self.portions = portions;
                 self.portion();
@@ -326,7 +353,11 @@ impl Daemon {
                 self.swept = Instant::now();
                 tracing::warn!("{}", in_full(&error));
             }
+            Done::Fenced(fenced) => self.fenced(fenced),
             Done::Executed(plan, outcomes) => self.executed(&plan, outcomes),
+            Done::PutBack(done) => self.was_put_back(*done),
+            Done::Noted(Ok(())) => {}
+            Done::Noted(Err(error)) => tracing::warn!("{error}"),
         }
     }
 }

@@ -1,28 +1,30 @@
 //! The evidence of a pass, gathered off the event loop.
 
 use crate::{
-    config::{Cri, Holders},
-    engine::evidence::{Source, SourceReport},
+    config::Holders,
+    engine::{
+        evidence::{Source, SourceReport},
+        holders::RuntimeReport,
+    },
     error::in_full,
-    holder::namespaces,
+    holder::{cri, namespaces},
 };
 
-/// What every configured source of holders says now. Blocks, a few seconds at most.
-pub fn holders(holders: &Holders) -> Vec<SourceReport> {
-    let mut reports = Vec::new();
-    if holders.cri != Cri::Off {
-        reports.push(SourceReport {
-            source: Source::Cri,
-            answer: Err(String::from(
-                "this version can't ask the container runtime: where the addresses behind \
-                 every veth are proof enough, set holders.cri: off",
-            )),
-        });
-    }
-    if holders.netns {
-        reports.push(behind_ports());
-    }
-    reports
+/// What every configured source of holders says now.
+#[derive(Debug)]
+pub struct Gathered {
+    /// Of the addresses that are held.
+    pub sources: Vec<SourceReport>,
+    /// Of the container runtimes.
+    pub runtimes: Option<RuntimeReport>,
+}
+
+/// Asks every configured source. Blocks, a few seconds at most.
+pub fn holders(holders: &Holders) -> Gathered {
+    // Runtimes first: what they list as READY is configured by then.
+    let runtimes = cri::report(&holders.cri, cri::PATIENCE);
+    let sources = holders.netns.then(behind_ports).into_iter().collect();
+    Gathered { sources, runtimes }
 }
 
 /// The addresses configured behind every host veth.

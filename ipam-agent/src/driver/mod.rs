@@ -9,7 +9,7 @@ pub mod offline;
 mod release;
 mod replay;
 mod scan;
-mod stores;
+pub mod stores;
 mod sweep;
 
 use std::path::PathBuf;

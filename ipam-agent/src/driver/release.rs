@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,17 +15,22 @@ use ipam_common::Address;
 
 use super::{clock, stores::Stores};
 use crate::{
+    config::Holders,
     engine::{
         Engine,
         evidence::PortCheck,
-        lease::StoreName,
-        plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
+        fence::{Fence, Fenced},
+        holders::SandboxBook,
+        input::Input,
+        lease::{Holder, StoreName},
+        plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
+        quarantine::{MAX_QUARANTINED, Released},
         time::Timestamp,
     },
     error::in_full,
-    executor,
-    holder::namespaces,
-    journal::{Journal, JournalError},
+    executor::{self, UndoError},
+    holder::{cri, namespaces},
+    journal::{Entry, HolderRecord, Journal, JournalError, Taken, Undo},
     source::live::{Live, Tables},
 };
 
@@ -41,7 +49,8 @@ pub struct Releaser {
     stores: Stores,
     live: Arc<Mutex<Live>>,
     tables: Arc<Tables>,
-    netns: bool,
+    holders: Holders,
+    paused: Arc<AtomicBool>,
 }
 
 impl Releaser {
@@ -53,17 +62,22 @@ impl Releaser {
         stores: Stores,
         live: Arc<Mutex<Live>>,
         tables: Arc<Tables>,
-        netns: bool,
+        holders: Holders,
     ) -> Self {
         let mut journal = Journal::open(state_dir, boot);
         if let Ok(open) = &mut journal {
             let readings = stores.read();
-            match executor::settle(open, &readings.views(), &clock::wall_time) {
+            let views = readings.views();
+            let settled = executor::settle(open, &views, &clock::when).and_then(|releases| {
+                let fences = executor::settle_fences(open, &views, &clock::when)?;
+                Ok(releases + fences)
+            });
+            match settled {
                 Ok(0) => {}
                 Ok(settled) => {
                     tracing::warn!(
                         settled,
-                        "an earlier run ended in the middle of releases; \
+                        "an earlier run ended in the middle of releases or fences; \
                          the journal now says what became of them"
                     );
                 }
@@ -75,7 +89,8 @@ impl Releaser {
             stores,
             live,
             tables,
-            netns,
+            holders,
+            paused: Arc::default(),
         }
     }
 
@@ -88,6 +103,11 @@ impl Releaser {
             Err(TryLockError::WouldBlock) => return None,
         };
         journal.as_ref().err().map(|error| in_full(error))
+    }
+
+    /// Whether to release nothing unasked, from this moment on.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Which ports the last look has to ask for, for each planned release.
@@ -111,13 +131,21 @@ impl Releaser {
         ports
     }
 
-    /// Carries the plan out. Blocks on files, locks and netlink.
-    pub fn execute(&self, plan: &ReclaimPlan, ports: &Ports) -> Vec<Outcome> {
+    /// Carries the plan out, which was made with these sandboxes known; `by` is the person
+    /// who asked. Blocks on files, locks, netlink and container runtimes.
+    pub fn execute(
+        &self,
+        plan: &ReclaimPlan,
+        by: Option<&str>,
+        ports: &Ports,
+        sandboxes: SandboxBook,
+    ) -> Vec<Outcome> {
         let mut journal = lock(&self.journal);
         let journal = match journal.as_mut() {
             Ok(journal) => journal,
             Err(error) => {
                 let failed = |release: &Release| Outcome {
+                    id: None,
                     store: release.lease().store.clone(),
                     address: release.lease().address,
                     result: OutcomeResult::Failed(in_full(error)),
@@ -129,15 +157,101 @@ impl Releaser {
             releaser: self,
             ports,
             blind: None,
+            sandboxes,
+            runtimes_asked: None,
             held: None,
         };
         executor::execute(
             plan,
+            by,
             self.stores.sources(),
             journal,
-            &clock::wall_time,
-            &mut |release| look.at(release),
+            &clock::when,
+            &mut |release| {
+                if plan.asker == Asker::Daemon && self.paused.load(Ordering::Relaxed) {
+                    let why = "a person has just paused unattended releases";
+                    return Err(Blocker::new(Reason::Mode, why));
+                }
+                look.at(release)
+            },
         )
+    }
+
+    /// Puts a released lease back. Blocks on files and locks.
+    pub fn put_back(&self, id: &str, undo: Undo) -> Result<Entry, PutBackError> {
+        let mut journal = lock(&self.journal);
+        match journal.as_mut() {
+            Ok(journal) => {
+                let stores = self.stores.sources();
+                let done = executor::put_back(id, undo, stores, journal, &clock::when);
+                Ok(done?)
+            }
+            Err(error) => Err(PutBackError::NoJournal(in_full(error))),
+        }
+    }
+
+    /// Writes down that released addresses have new leases. Blocks on files.
+    pub fn taken(&self, id: &str, holder: &Holder) -> Result<(), JournalError> {
+        let taken = Taken {
+            holder: HolderRecord::from(holder),
+        };
+        match lock(&self.journal).as_mut() {
+            Ok(journal) => journal.append_taken(clock::when(), id, taken),
+            // That was told, and holds up every release.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What earlier runs released in this boot.
+    pub fn released_before(&self) -> Result<Input, JournalError> {
+        let (mut quarantined, mut restored) = (Vec::new(), Vec::new());
+        if let Ok(journal) = lock(&self.journal).as_ref() {
+            for entry in journal.of_this_boot(MAX_QUARANTINED)? {
+                let list = match (entry.is_put_back(), entry.is_released()) {
+                    (true, _) => &mut restored,
+                    (_, true) if entry.taken.is_none() => &mut quarantined,
+                    _ => continue,
+                };
+                list.extend(entry.intent.lease().map(|lease| Released {
+                    id: entry.id.as_str().into(),
+                    lease,
+                    // Before the last look at its stamps: what came between was a veto.
+                    at: Timestamp(entry.when.uptime),
+                }));
+            }
+        }
+        Ok(Input::Released {
+            quarantined,
+            restored,
+        })
+    }
+}
+
+/// A lease was not put back.
+#[derive(Debug, thiserror::Error)]
+pub enum PutBackError {
+    /// By the executor.
+    #[error(transparent)]
+    Undo(#[from] UndoError),
+    /// There is no journal to write it down in.
+    #[error("nothing can be put back: {0}")]
+    NoJournal(String),
+}
+
+impl Releaser {
+    /// Raises and lowers fences. Blocks on files and locks.
+    pub fn fence(&self, fences: Vec<Fence>) -> Vec<Fenced> {
+        match lock(&self.journal).as_mut() {
+            Ok(journal) => executor::fence(fences, self.stores.sources(), journal, &clock::when),
+            Err(error) => {
+                let error = in_full(error);
+                let failed = |fence| Fenced {
+                    fence,
+                    result: Err(error.clone()),
+                };
+                fences.into_iter().map(failed).collect()
+            }
+        }
     }
 }
 
@@ -146,6 +260,8 @@ struct LastLook<'a> {
     releaser: &'a Releaser,
     ports: &'a Ports,
     blind: Option<(Timestamp, BTreeMap<u32, String>)>,
+    sandboxes: SandboxBook,
+    runtimes_asked: Option<Timestamp>,
     held: Option<(Timestamp, Vec<Address>)>,
 }
 
@@ -154,7 +270,29 @@ impl LastLook<'_> {
         let now = clock::now();
         self.is_watched(release, now)?;
         self.is_silent(release, now)?;
+        self.has_no_sandbox(release, now)?;
         self.is_unheld(release, now)
+    }
+
+    /// Container runtimes are asked while the store is locked: whoever wants an address of it
+    /// waits, so a runtime that is slow keeps the lease, and isn't asked for the next at once.
+    fn has_no_sandbox(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
+        if is_stale(self.runtimes_asked, now) {
+            let Some(report) = cri::report(&self.releaser.holders.cri, cri::LAST_PATIENCE) else {
+                return Ok(());
+            };
+            let now = clock::now();
+            self.sandboxes.hear(report, now);
+            self.runtimes_asked = Some(now);
+        }
+        if let Some(why) = self.sandboxes.problem() {
+            return Err(Blocker::new(Reason::SourceDown, format!("cri: {why}")));
+        }
+        let window = release.proof().coverage().window();
+        let now = clock::now();
+        let doubt = self.sandboxes.doubt(window, now);
+        let holder = self.sandboxes.holder(release.lease(), now);
+        holder.or(doubt).map_or(Ok(()), Err)
     }
 
     fn is_watched(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
@@ -163,7 +301,7 @@ impl LastLook<'_> {
         let Some(ports) = self.ports.get(&key) else {
             return Err(Blocker::new(Reason::Changed, "its segment is gone"));
         };
-        if is_stale(self.blind.as_ref(), now) {
+        if is_stale(self.blind.as_ref().map(|(at, _)| *at), now) {
             self.blind = Some((now, BTreeMap::new()));
             let live = lock(&self.releaser.live);
             let wanted: BTreeSet<u32> = self
@@ -205,10 +343,10 @@ impl LastLook<'_> {
     }
 
     fn is_unheld(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
-        if !self.releaser.netns {
+        if !self.releaser.holders.netns {
             return Ok(());
         }
-        if is_stale(self.held.as_ref(), now) {
+        if is_stale(self.held.as_ref().map(|(at, _)| *at), now) {
             let held = namespaces::addresses_behind_veths()
                 .map_err(|error| Blocker::new(Reason::SourceDown, in_full(&error)))?;
             let held = held.iter().map(|held| held.address).collect();
@@ -226,8 +364,8 @@ impl LastLook<'_> {
 }
 
 /// Whether what was asked has to be asked again.
-fn is_stale<T>(answer: Option<&(Timestamp, T)>, now: Timestamp) -> bool {
-    answer.is_none_or(|(at, _)| now.since(*at) >= FRESH)
+fn is_stale(answered: Option<Timestamp>, now: Timestamp) -> bool {
+    answered.is_none_or(|at| now.since(at) >= FRESH)
 }
 
 /// A lock that a panicked thread held is as good as any: what it guards is told anew.

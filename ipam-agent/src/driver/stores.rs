@@ -40,7 +40,8 @@ impl Stores {
                         config.reclaim,
                         config.pools.clone(),
                         Arc::clone(&cni),
-                    );
+                    )
+                    .fenced(config.fence);
                     directories += 1;
                     Arc::new(if directories > 1 {
                         store.qualified()

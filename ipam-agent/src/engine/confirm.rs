@@ -28,7 +28,7 @@ pub struct Question {
     pub segment: Segment,
     /// Which address.
     pub address: Address,
-    /// Whom; at least two.
+    /// Whom.
     pub claimants: Vec<Claimant>,
     /// Nobody was heard probing for it of late: it may be asked for in nobody's name without
     /// making a machine give it up that is about to take it.
@@ -106,6 +106,7 @@ impl Engine {
             return;
         };
         let place = (id, address);
+        self.squatter_answered(place, answered, now);
         self.found(place, now, |judge, entry| {
             judge.confirmed(entry, answered, now)
         });

@@ -1,6 +1,6 @@
 //! Verdicts: what is wrong with an address, how badly, and why, in words.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ipam_common::{Address, Mac};
 
@@ -471,6 +471,8 @@ pub struct Event {
     pub macs: Vec<Mac>,
     /// Of a collision: whether the second asked too.
     pub both_asked: bool,
+    /// Of a released address: what became of its lease, in words.
+    pub outcome: Option<Arc<str>>,
 }
 
 /// Kinds of [`Event`].
@@ -496,29 +498,48 @@ impl EventKind {
             Self::ReleasedButAlive => "released-but-alive",
         }
     }
+
+    /// How bad it is.
+    pub const fn severity(self) -> Severity {
+        match self {
+            // The agent itself gave away what somebody uses.
+            Self::ReleasedButAlive => Severity::Critical,
+            Self::AddressMoved | Self::ProbeCollision | Self::SenderMismatch => Severity::Info,
+        }
+    }
 }
 
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Event {
+    /// In one sentence, with each MAC as `name` has it.
+    pub fn sentence(&self, name: &dyn Fn(Mac) -> String) -> String {
         let address = self.address;
-        match (self.kind, self.macs.as_slice()) {
+        let names: Vec<String> = self.macs.iter().map(|&mac| name(mac)).collect();
+        match (self.kind, names.as_slice()) {
             (EventKind::AddressMoved, [from, to]) => {
-                write!(f, "{address} moved from {from} to {to}")
+                format!("{address} moved from {from} to {to}")
             }
             (EventKind::ProbeCollision, [asker, other]) if self.both_asked => {
-                write!(f, "{asker} and {other} both probed for {address}")
+                format!("{asker} and {other} both probed for {address}")
             }
             (EventKind::ProbeCollision, [asker, owner]) => {
-                write!(f, "{asker} probed for {address}, which {owner} has")
+                format!("{asker} probed for {address}, which {owner} has")
             }
-            (EventKind::SenderMismatch, [sender, source]) => write!(
-                f,
-                "{address} was asserted for {sender} in a frame from {source}"
-            ),
-            (EventKind::ReleasedButAlive, [mac]) => {
-                write!(f, "{address} was released and is in use by {mac}")
+            (EventKind::SenderMismatch, [sender, source]) => {
+                format!("{address} was asserted for {sender} in a frame from {source}")
             }
-            (kind, macs) => write!(f, "{}: {address} {macs:?}", kind.name()),
+            (EventKind::ReleasedButAlive, names) => {
+                let by = names.first().map(|name| format!(" by {name}"));
+                let outcome = self
+                    .outcome
+                    .as_deref()
+                    .map(|outcome| format!(": {outcome}"));
+                format!(
+                    "{address} was released and is in use{}{}",
+                    by.unwrap_or_default(),
+                    outcome.unwrap_or_default()
+                )
+            }
+            (kind, names) => format!("{}: {address} {}", kind.name(), names.join(", ")),
         }
     }
 }

@@ -18,12 +18,34 @@ struct Watch {
     appeared: Option<Timestamp>,
     /// Since when our program is on it.
     attached: Option<Timestamp>,
-    /// Why it isn't.
-    why: Option<Arc<str>>,
+    /// Why it isn't, and since when.
+    blind: Option<(Arc<str>, Timestamp)>,
     /// Since when an uplink is without carrier.
     dark: Option<Timestamp>,
     /// When it last came back.
     lit: Option<Timestamp>,
+    /// What ended when it was attached or came back last.
+    gap: Option<Gap>,
+}
+
+/// A time in which life could have been missed on a port, over by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The port.
+    pub port: Arc<str>,
+    /// Why.
+    pub why: Arc<str>,
+    /// For how long.
+    pub length: Duration,
+}
+
+/// That a segment is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Since when, without a gap.
+    pub since: Timestamp,
+    /// The gap before, if there was one.
+    pub after: Option<Gap>,
 }
 
 /// The watch on every port.
@@ -51,38 +73,59 @@ impl CoverageBook {
             let watch = self.ports.entry(ifindex).or_insert_with(|| Watch {
                 appeared: (!first).then_some(now),
                 attached: None,
-                why: None,
+                blind: None,
                 dark: None,
                 lit: None,
+                gap: None,
             });
             // The other end of a veth without carrier is down: no frame can come.
             let dark = port.kind != PortKind::Veth && !(port.up && port.carrier);
             if dark {
                 watch.dark.get_or_insert(now);
-            } else if watch.dark.take().is_some() {
+            } else if let Some(dark) = watch.dark.take() {
                 watch.lit = Some(now);
+                watch.gap = Some(Gap {
+                    port: Arc::clone(&port.name),
+                    why: "no carrier".into(),
+                    length: now.since(dark),
+                });
             }
         }
     }
 
     /// Our program is on the port, and has seen every frame since then.
-    pub fn attached(&mut self, ifindex: u32, since: Timestamp) {
-        if let Some(watch) = self.ports.get_mut(&ifindex)
-            && watch.attached.is_none()
-        {
-            watch.attached = Some(since);
-            if watch.why.take().is_some() {
+    pub fn attached(&mut self, ifindex: u32, since: Timestamp, topology: &Topology) {
+        let (Some(watch), Some(port)) =
+            (self.ports.get_mut(&ifindex), topology.ports.get(&ifindex))
+        else {
+            return;
+        };
+        if watch.attached.is_some() {
+            return;
+        }
+        watch.attached = Some(since);
+        let gap = |why, from| Gap {
+            port: Arc::clone(&port.name),
+            why,
+            length: since.since(from),
+        };
+        watch.gap = match (watch.blind.take(), watch.appeared) {
+            (Some((why, from)), _) => {
                 // It had been missing: no grace for the time without it.
                 watch.appeared = None;
+                Some(gap(why, from))
             }
-        }
+            (None, Some(appeared)) => Some(gap("it came up before we were on it".into(), appeared)),
+            (None, None) => None,
+        };
     }
 
     /// Our program isn't on the port, or not first.
-    pub fn blind(&mut self, ifindex: u32, why: &str) {
+    pub fn blind(&mut self, ifindex: u32, why: &str, now: Timestamp) {
         if let Some(watch) = self.ports.get_mut(&ifindex) {
             watch.attached = None;
-            watch.why = Some(why.into());
+            let from = watch.blind.as_ref().map_or(now, |(_, from)| *from);
+            watch.blind = Some((why.into(), from));
         }
     }
 
@@ -92,10 +135,14 @@ impl CoverageBook {
         topology: &Topology,
         segment: &Segment,
         now: Timestamp,
-    ) -> Result<Timestamp, String> {
-        let mut since = self
+    ) -> Result<Watched, String> {
+        let started = self
             .started
             .ok_or_else(|| String::from("the host's links are not known yet"))?;
+        let mut watched = Watched {
+            since: started,
+            after: None,
+        };
         for (ifindex, port) in topology.ports_of(segment) {
             let name = &port.name;
             if !port.wanted {
@@ -106,22 +153,32 @@ impl CoverageBook {
             let Some(watch) = self.ports.get(&ifindex) else {
                 return Err(format!("{name} isn't watched yet"));
             };
-            match (watch.attached, watch.appeared) {
-                (Some(at), Some(appeared)) if at.since(appeared) <= ATTACH_GRACE => {}
-                (Some(at), _) => since = since.max(at),
+            let attached = match (watch.attached, watch.appeared) {
+                (Some(at), Some(appeared)) if at.since(appeared) <= ATTACH_GRACE => started,
+                (Some(at), _) => at,
                 (None, Some(appeared))
-                    if watch.why.is_none() && now.since(appeared) <= ATTACH_GRACE => {}
+                    if watch.blind.is_none() && now.since(appeared) <= ATTACH_GRACE =>
+                {
+                    started
+                }
                 (None, _) => {
-                    let why = watch.why.as_deref().unwrap_or("not attached yet");
+                    let why = watch.blind.as_ref();
+                    let why = why.map_or("not attached yet", |(why, _)| why);
                     return Err(format!("{name} isn't watched: {why}"));
                 }
-            }
+            };
             if watch.dark.is_some() {
                 return Err(format!("{name} has no carrier"));
             }
-            since = since.max(watch.lit.unwrap_or(since));
+            let since = attached.max(watch.lit.unwrap_or(attached));
+            if since > watched.since {
+                watched = Watched {
+                    since,
+                    after: watch.gap.clone(),
+                };
+            }
         }
-        Ok(since)
+        Ok(watched)
     }
 }
 
@@ -167,6 +224,7 @@ mod tests {
 
     fn since(book: &CoverageBook, topology: &Topology, at: u64) -> Result<Timestamp, String> {
         book.since(topology, &segment(), Timestamp(at))
+            .map(|watched| watched.since)
     }
 
     #[test]
@@ -175,7 +233,7 @@ mod tests {
         let mut book = CoverageBook::default();
         book.links(&wire, Timestamp(SECOND));
         assert!(since(&book, &wire, SECOND).is_err());
-        book.attached(1, Timestamp(SECOND + 5));
+        book.attached(1, Timestamp(SECOND + 5), &wire);
         assert_eq!(since(&book, &wire, 9 * SECOND), Ok(Timestamp(SECOND + 5)));
     }
 
@@ -187,7 +245,7 @@ mod tests {
         book.links(&wire, Timestamp(10 * SECOND));
         assert_eq!(since(&book, &wire, 10 * SECOND + 1), Ok(Timestamp(0)));
         assert!(since(&book, &wire, 12 * SECOND).is_err());
-        book.attached(1, Timestamp(13 * SECOND));
+        book.attached(1, Timestamp(13 * SECOND), &wire);
         assert_eq!(since(&book, &wire, 14 * SECOND), Ok(Timestamp(13 * SECOND)));
         // Gone, it blocks nothing any more.
         let empty = topology(&[]);
@@ -201,11 +259,21 @@ mod tests {
         let mut book = CoverageBook::default();
         book.links(&topology(&[]), Timestamp(0));
         book.links(&wire, Timestamp(SECOND));
-        book.attached(1, Timestamp(SECOND));
-        book.blind(1, "the filter is gone");
+        book.attached(1, Timestamp(SECOND), &wire);
+        book.blind(1, "the filter is gone", Timestamp(SECOND));
         assert!(since(&book, &wire, SECOND + 1).is_err_and(|why| why.contains("filter is gone")));
-        book.attached(1, Timestamp(SECOND + 2));
-        assert_eq!(since(&book, &wire, 3 * SECOND), Ok(Timestamp(SECOND + 2)));
+        book.attached(1, Timestamp(SECOND + 2), &wire);
+        let watched = book.since(&wire, &segment(), Timestamp(3 * SECOND));
+        let gap = Gap {
+            port: "port1".into(),
+            why: "the filter is gone".into(),
+            length: Duration::from_nanos(2),
+        };
+        let expected = Watched {
+            since: Timestamp(SECOND + 2),
+            after: Some(gap),
+        };
+        assert_eq!(watched, Ok(expected));
     }
 
     #[test]
@@ -216,7 +284,7 @@ mod tests {
             topology(&[(1, PortKind::Bond, false)]),
         );
         book.links(&lit, Timestamp(0));
-        book.attached(1, Timestamp(1));
+        book.attached(1, Timestamp(1), &lit);
         book.links(&dark, Timestamp(SECOND));
         assert!(since(&book, &dark, 2 * SECOND).is_err());
         book.links(&lit, Timestamp(3 * SECOND));

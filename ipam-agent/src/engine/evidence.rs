@@ -3,6 +3,8 @@
 
 use ipam_common::{Address, sighting::Stamps};
 
+use super::holders::RuntimeReport;
+
 /// The answers of one pass, all gathered after it began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassEvidence {
@@ -10,8 +12,13 @@ pub struct PassEvidence {
     pub ports: Vec<(u32, PortCheck)>,
     /// LEASED, read whole: an address that isn't here was not being watched for.
     pub stamps: Vec<(Address, Stamps)>,
-    /// What each source of holders said; every configured source is here.
+    /// What each source of addresses that are held said; every configured one is here.
     pub sources: Vec<SourceReport>,
+    /// What the container runtimes said, if they are to be asked.
+    pub runtimes: Option<RuntimeReport>,
+    /// Whether a person waits for what the next pass finds: the wire is asked about all that
+    /// could go.
+    pub person: bool,
 }
 
 /// What the kernel says of our program on a port.

@@ -109,6 +109,7 @@ impl Engine {
             at,
             macs: vec![collision.asker, collision.other],
             both_asked: collision.both_asked,
+            outcome: None,
         };
         self.happened(event, now);
     }
@@ -163,6 +164,7 @@ impl Engine {
             at: seen.at,
             macs: vec![sighting.mac, source],
             both_asked: false,
+            outcome: None,
         };
         self.happened(event, now);
     }
@@ -286,6 +288,7 @@ impl Engine {
     }
 
     fn assertion(&mut self, place: Place, mut heard: Heard, now: Timestamp) {
+        self.is_quarantined_alive(place, &heard, now);
         heard.strong &= !self.owners.is_exempt(place.1, heard.mac);
         let claims = self
             .table

@@ -11,9 +11,12 @@ use super::{
     confirm::Question,
     conflict::{Conflict, Event},
     evidence::{PassEvidence, SourceReport},
-    lease::{Generation, StoreName, StoreView},
+    fence::{Fence, Fenced},
+    lease::{Generation, Holder, Lease, StoreName, StoreView},
     owner::Owners,
     plan::{Outcome, ReclaimPlan},
+    probing::{Found, Inquiry},
+    quarantine::{PutBack, Released},
     segment::{Segment, Topology},
     time::Timestamp,
 };
@@ -94,11 +97,40 @@ pub enum Input {
         /// Who has it.
         answered: Vec<Mac>,
     },
+    /// These leases are about to be released.
+    Releasing(Vec<Lease>),
+    /// The answers to [`Command::Probe`]; what it doesn't name was not asked.
+    Probed {
+        /// [`Inquiry::round`].
+        round: u64,
+        /// What came of each.
+        found: Vec<Found>,
+    },
+    /// What became of fences.
+    Fenced(Vec<Fenced>),
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
+    /// What earlier runs of the agent released in this boot. Comes after the stores were
+    /// read.
+    Released {
+        /// Those that nobody was known to have a new lease of.
+        quarantined: Vec<Released>,
+        /// Those that were put back.
+        restored: Vec<Released>,
+    },
+    /// A lease was to be put back; so it ended.
+    PutBack {
+        /// The journal's id of its release.
+        id: String,
+        /// How it ended.
+        result: PutBack,
+    },
+    /// Whether a person paused unattended releases, in words.
+    Paused(Option<String>),
     /// Whether the agent's state is writable and survives a reboot; if not, why.
     State(Result<(), String>),
-    /// What earlier runs of the agent recorded, in this boot and before. Comes first.
+    /// What earlier runs of the agent recorded, in this boot and before, the oldest first.
+    /// Comes first.
     Remembered(Vec<Remembered>),
 }
 
@@ -133,10 +165,29 @@ pub enum Command {
     LookBehindPorts,
     /// Ask the claimants of an address, then say [`Input::Answers`].
     Ask(Question),
+    /// Ask whether anybody has addresses that are about to be released.
+    Probe(Inquiry),
+    /// Raise and lower fences, then say [`Input::Fenced`].
+    Fence(Vec<Fence>),
     /// Tell whoever watches.
     Publish(Notice),
     /// Release what the plan says, then say [`Input::Outcomes`].
     Execute(ReclaimPlan),
+    /// Put a released lease back if nobody has a new lease of its address, then say
+    /// [`Input::PutBack`].
+    PutBack {
+        /// The journal's id of its release.
+        id: Arc<str>,
+        /// Why, in a sentence.
+        reason: String,
+    },
+    /// Write down that a released address has a new lease.
+    Taken {
+        /// The journal's id of its release.
+        id: Arc<str>,
+        /// Whose it is.
+        holder: Holder,
+    },
     /// Record leases; forget others.
     Remember {
         /// New or changed; [`super::leasebook::LeaseBook::to_remember`] has what is to be

@@ -1,10 +1,14 @@
 //! Leases as the engine knows them, whatever store they come from.
 
+mod packed;
+
 use std::{fmt, sync::Arc};
 
 use ipam_common::{Address, Mac};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use self::packed::Packed;
 
 /// A lease store's name in reports: its kind and its network, `host-local:k8s-pod-network`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,19 +20,103 @@ impl fmt::Display for StoreName {
     }
 }
 
-/// That `store` gave `address` to `holder`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// That `store` gave `address` to a holder. Small, for there may be a million.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Lease {
     /// Who gave it.
     pub store: StoreName,
     /// What was given.
     pub address: Address,
-    /// To whom, as far as the store and the libcni caches know.
-    pub holder: Holder,
-    /// Which grant this is: compare-and-swap is on this.
-    pub generation: Generation,
     /// What is wrong with the store's record of it, if anything.
     pub damage: Option<Damage>,
+    mac: Option<Mac>,
+    inode: u64,
+    modified: i64,
+    texts: Packed,
+}
+
+impl Lease {
+    /// That `store` gave `address` to `holder`, in that grant.
+    pub fn new(
+        store: StoreName,
+        address: Address,
+        holder: &Holder,
+        generation: &Generation,
+        damage: Option<Damage>,
+    ) -> Self {
+        Self {
+            store,
+            address,
+            damage,
+            mac: holder.mac,
+            inode: generation.inode,
+            modified: generation.modified,
+            texts: Packed::new(holder, &generation.content),
+        }
+    }
+
+    /// To whom, as far as the store and the libcni caches know.
+    pub fn holder(&self) -> Holder {
+        let parts = self.texts.parts();
+        Holder {
+            container_id: parts.container_id(),
+            interface: parts.interface.map(Arc::from),
+            pod: parts.pod.map(Arc::from),
+            mac: self.mac,
+            host_interface: parts.host_interface.map(Arc::from),
+        }
+    }
+
+    /// The holder's MAC.
+    pub fn mac(&self) -> Option<Mac> {
+        self.mac
+    }
+
+    /// The host interface behind which the holder is: `veth1a2b`.
+    pub fn host_interface(&self) -> Option<&str> {
+        self.texts.parts().host_interface
+    }
+
+    /// The holder's name for people, as [`Holder::name`].
+    pub fn holder_name(&self) -> Option<Arc<str>> {
+        self.texts.parts().name()
+    }
+
+    /// The file's inode number.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Whether this is the same grant by the same store, whatever else is known of its
+    /// holder by now.
+    pub fn is_same_grant(&self, other: &Self) -> bool {
+        self.store == other.store
+            && self.inode == other.inode
+            && self.modified == other.modified
+            && (self.texts == other.texts
+                || self.texts.parts().content() == other.texts.parts().content())
+    }
+
+    /// Which grant this is: compare-and-swap is on this.
+    pub fn generation(&self) -> Generation {
+        Generation {
+            inode: self.inode,
+            modified: self.modified,
+            content: self.texts.parts().content(),
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("store", &self.store)
+            .field("address", &self.address)
+            .field("holder", &self.holder())
+            .field("generation", &self.generation())
+            .field("damage", &self.damage)
+            .finish()
+    }
 }
 
 /// To whom an address was given.
@@ -53,10 +141,14 @@ impl Holder {
     /// Its name for people: the pod, else the container, shortened. Untrusted text.
     pub fn name(&self) -> Option<Arc<str>> {
         let container = self.container_id.as_deref();
-        let container =
-            container.map(|id| format!("container {}", id.get(..SHORT_ID).unwrap_or(id)).into());
+        let container = container.map(|id| format!("container {}", short(id)).into());
         self.pod.clone().or(container)
     }
+}
+
+/// The part of a container's id that tells it from others.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..SHORT_ID).unwrap_or(id)
 }
 
 /// What identifies one grant of one address for good: if any of it changes, it is another.
@@ -96,6 +188,18 @@ pub enum Damage {
     /// The id without the interface: what host-local before 0.8 wrote, or a record cut off
     /// at the line's end.
     IdOnly,
+}
+
+impl Damage {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Nul => "nul",
+            Self::Truncated => "truncated",
+            Self::IdOnly => "id-only",
+        }
+    }
 }
 
 /// What the daemon does unasked with a store's leases.
@@ -175,4 +279,25 @@ pub struct StoreView {
     pub pools: Vec<Pool>,
     /// What it has handed out, one entry an address.
     pub leases: Vec<Lease>,
+    /// What the agent itself has reserved in it.
+    pub fencing: Fencing,
+}
+
+/// What of a store the agent reserves, so that nobody gets it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fencing {
+    /// Whether addresses that are used without a lease are to be reserved.
+    pub wanted: bool,
+    /// The reservations, by address. They are nobody's leases.
+    pub fences: Vec<Lease>,
+}
+
+impl Fencing {
+    /// Whether the address is reserved.
+    pub fn has(&self, address: Address) -> bool {
+        let found = self
+            .fences
+            .binary_search_by_key(&address, |fence| fence.address);
+        found.is_ok()
+    }
 }

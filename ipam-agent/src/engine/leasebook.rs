@@ -2,15 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::Arc,
 };
 
 use ipam_common::{Address, sighting::Stamps};
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     input::Remembered,
-    lease::{Lease, Mode, Place, Pool, StoreName, StoreView},
-    time::Timestamp,
+    lease::{Fencing, Lease, Mode, Place, Pool, StoreName, StoreView},
+    shelf::{Keyed, Shelf},
+    time::{Moment, Timestamp},
 };
 
 /// Where a lease comes from, in terms of boots.
@@ -33,23 +36,37 @@ pub struct Record {
     pub since: Timestamp,
     /// Its boot.
     pub origin: Origin,
-    /// Since when its address is in LEASED.
-    pub watched_since: Option<Timestamp>,
+    watched_since: Moment,
     /// LEASED's stamps at the last pass.
     pub stamps: Stamps,
     /// The port behind which the last pass found it configured; `Some(None)`: somewhere.
     pub held: Option<Option<u32>>,
     /// How many passes in a row found nothing against it, for the daemon and for a person.
-    pub passes: [u32; 2],
+    pub passes: [u8; 2],
     round: u32,
 }
 
 impl Record {
+    /// Since when its address is in LEASED.
+    pub fn watched_since(&self) -> Option<Timestamp> {
+        self.watched_since.get()
+    }
+
+    /// Its address is in LEASED since then.
+    pub fn watch_since(&mut self, at: Timestamp) {
+        self.watched_since = Moment::from(Some(at));
+    }
+
+    /// Its address is not in LEASED.
+    pub fn unwatch(&mut self) {
+        self.watched_since = Moment::NEVER;
+    }
+
     fn to_remember(&self, this_boot: &Arc<str>) -> Remembered {
         Remembered {
             store: self.lease.store.clone(),
             address: self.lease.address,
-            generation: self.lease.generation.clone(),
+            generation: self.lease.generation(),
             boot: match &self.origin {
                 Origin::EarlierBoot(boot) => Arc::clone(boot),
                 Origin::ThisBoot | Origin::Unknown => Arc::clone(this_boot),
@@ -70,6 +87,8 @@ pub struct Store {
     pub place: Place,
     /// What it hands out.
     pub pools: Vec<Pool>,
+    /// What the agent itself has reserved.
+    pub fencing: Fencing,
     /// Why it could not be read the last time.
     pub failed: Option<String>,
 }
@@ -81,14 +100,26 @@ pub struct Changes {
     pub added: Vec<Address>,
     /// Addresses no longer leased by anybody.
     pub removed: Vec<Address>,
-    /// Every address whose leases changed in any way.
-    pub touched: BTreeSet<Address>,
+    /// Every address whose leases changed in any way, in order, once.
+    pub touched: Vec<Address>,
     /// Whether pools or places changed.
     pub pools: bool,
     /// To be recorded.
     pub remember: Vec<(StoreName, Address)>,
     /// To be forgotten.
     pub forget: Vec<(StoreName, Address)>,
+}
+
+/// The leases of one address: at least one, and seldom more.
+#[derive(Debug)]
+struct Leases(SmallVec<[Record; 1]>);
+
+impl Keyed for Leases {
+    type Key = Address;
+
+    fn key(&self) -> Address {
+        self.0[0].lease.address
+    }
 }
 
 /// Every lease of every store.
@@ -98,9 +129,11 @@ pub struct LeaseBook {
     sources: BTreeMap<usize, BTreeSet<StoreName>>,
     failing: BTreeMap<usize, String>,
     stores: BTreeMap<StoreName, Store>,
-    records: BTreeMap<Address, Vec<Record>>,
+    records: Shelf<Leases>,
     /// What earlier runs recorded, until the lease is read.
     remembered: BTreeMap<(StoreName, Address), Remembered>,
+    /// The earlier boots of that, the oldest first.
+    boots: Vec<Arc<str>>,
     round: u32,
 }
 
@@ -113,8 +146,13 @@ impl LeaseBook {
         }
     }
 
-    /// What earlier runs recorded.
+    /// What earlier runs recorded, the oldest first.
     pub fn remember(&mut self, remembered: Vec<Remembered>) {
+        for known in &remembered {
+            if known.boot != self.boot && !self.boots.contains(&known.boot) {
+                self.boots.push(Arc::clone(&known.boot));
+            }
+        }
         self.remembered = remembered
             .into_iter()
             .map(|known| ((known.store.clone(), known.address), known))
@@ -141,6 +179,9 @@ impl LeaseBook {
             present.insert(name);
         }
         let unread = present.clone();
+        let told: usize = views.iter().map(|view| view.leases.len()).sum();
+        self.records
+            .reserve(told.saturating_sub(self.records.len()));
         for view in views {
             present.insert(view.store.clone());
             let store = Store {
@@ -148,6 +189,7 @@ impl LeaseBook {
                 writable: view.writable,
                 place: view.place,
                 pools: view.pools,
+                fencing: view.fencing,
                 failed: None,
             };
             let known = self.stores.insert(view.store, store.clone());
@@ -191,34 +233,36 @@ impl LeaseBook {
     }
 
     fn upsert(&mut self, lease: Lease, first: bool, now: Timestamp, changes: &mut Changes) {
-        let records = self.records.entry(lease.address).or_default();
+        let address = lease.address;
+        let mut there = self.records.get_mut(address);
+        let records = there.as_mut().map_or(&mut [][..], |leases| &mut leases.0);
         if records.is_empty() {
-            changes.added.push(lease.address);
+            changes.added.push(address);
         }
         // An address that is granted anew is in LEASED already.
-        let watched = records.iter().any(|record| record.watched_since.is_some());
-        let known = records.iter_mut().find(|record| {
-            record.lease.store == lease.store
-                && record.lease.generation == lease.generation
-                && record.round != self.round
-        });
+        let watched = records
+            .iter()
+            .any(|record| record.watched_since().is_some());
+        let known = records
+            .iter_mut()
+            .find(|record| record.round != self.round && record.lease.is_same_grant(&lease));
         if let Some(record) = known {
             record.round = self.round;
             if record.lease != lease {
-                changes.touched.insert(lease.address);
+                changes.touched.push(address);
                 record.lease = lease;
             }
             return;
         }
-        changes.touched.insert(lease.address);
-        let key = (lease.store.clone(), lease.address);
+        changes.touched.push(address);
+        let key = (lease.store.clone(), address);
         let remembered = self.remembered.remove(&key).or_else(|| {
             let mut records = records.iter();
             let known = records.find(|record| record.lease.store == lease.store)?;
             Some(known.to_remember(&self.boot))
         });
         let known = remembered.as_ref();
-        let same = known.filter(|known| known.generation == lease.generation);
+        let same = known.filter(|known| known.generation == lease.generation());
         let (origin, since) = match same {
             Some(known) if known.boot == self.boot => (Origin::Unknown, known.since.min(now)),
             Some(known) => (Origin::EarlierBoot(Arc::clone(&known.boot)), now),
@@ -227,7 +271,7 @@ impl LeaseBook {
                 Some(known)
                     if lease.damage.is_some()
                         && known.boot != self.boot
-                        && known.generation.inode == lease.generation.inode =>
+                        && known.generation.inode == lease.inode() =>
                 {
                     (Origin::EarlierBoot(Arc::clone(&known.boot)), now)
                 }
@@ -238,18 +282,20 @@ impl LeaseBook {
         if same.is_none() {
             changes.remember.push(key);
         }
-        // Most addresses have one lease, and there may be a million.
-        records.reserve_exact(1);
-        records.push(Record {
+        let record = Record {
             lease,
             since,
             origin,
-            watched_since: watched.then_some(now),
+            watched_since: Moment::from(watched.then_some(now)),
             stamps: Stamps::default(),
             held: None,
             passes: [0; 2],
             round: self.round,
-        });
+        };
+        match there {
+            Some(leases) => leases.0.push(record),
+            None => self.records.insert(Leases(smallvec![record])),
+        }
     }
 
     /// Drop what the stores that were read no longer hold.
@@ -261,32 +307,35 @@ impl LeaseBook {
         changes: &mut Changes,
     ) {
         let round = self.round;
+        let keep = |record: &Record| {
+            let store = &record.lease.store;
+            let swept =
+                gone.contains(store) || (present.contains(store) && !unread.contains(store));
+            record.round == round || !swept
+        };
         let mut forgotten = Vec::new();
-        self.records.retain(|&address, records| {
-            let before = records.len();
-            records.retain(|record| {
-                let store = &record.lease.store;
-                let swept =
-                    gone.contains(store) || (present.contains(store) && !unread.contains(store));
-                let keep = record.round == round || !swept;
-                if !keep {
-                    forgotten.push((store.clone(), address));
-                }
-                keep
-            });
-            if records.len() != before {
-                changes.touched.insert(address);
+        self.records.retain(|leases| {
+            let (address, Leases(records)) = (leases.key(), leases);
+            let dropped = records.iter().filter(|record| !keep(record));
+            let before = forgotten.len();
+            forgotten.extend(dropped.map(|record| (record.lease.store.clone(), address)));
+            if forgotten.len() == before {
+                return true;
             }
-            if records.is_empty() {
+            changes.touched.push(address);
+            let left = records.iter().any(keep);
+            if left {
+                records.retain(|record| keep(record));
+            } else {
                 changes.removed.push(address);
             }
-            !records.is_empty()
+            left
         });
+        changes.removed.sort_unstable();
+        forgotten.sort_by_key(|&(_, address)| address);
         for key in forgotten {
-            let still = self
-                .records
-                .get(&key.1)
-                .is_some_and(|records| records.iter().any(|record| record.lease.store == key.0));
+            let mut left = self.of(&key.1).iter();
+            let still = left.any(|record| record.lease.store == key.0);
             if !still {
                 self.remembered.remove(&key);
                 changes.forget.push(key);
@@ -294,7 +343,9 @@ impl LeaseBook {
         }
         changes
             .added
-            .retain(|address| self.records.contains_key(address));
+            .retain(|&address| self.records.contains(address));
+        changes.touched.sort_unstable();
+        changes.touched.dedup();
     }
 
     /// Forget what an earlier run recorded of this source's stores and is no longer there.
@@ -304,17 +355,24 @@ impl LeaseBook {
         unread: &BTreeSet<StoreName>,
         changes: &mut Changes,
     ) {
-        let records = &self.records;
-        self.remembered.retain(|(store, address), _| {
+        let mut remembered = mem::take(&mut self.remembered);
+        remembered.retain(|(store, address), _| {
             let read = present.contains(store) && !unread.contains(store);
-            let there = records
-                .get(address)
-                .is_some_and(|records| records.iter().any(|record| record.lease.store == *store));
+            let mut records = self.of(address).iter();
+            let there = records.any(|record| record.lease.store == *store);
             if read && !there {
                 changes.forget.push((store.clone(), *address));
             }
             !read || there
         });
+        self.remembered = remembered;
+    }
+
+    /// The place of an earlier boot among those that are remembered, the oldest first.
+    pub fn boot_order(&self, boot: &str) -> usize {
+        let mut boots = self.boots.iter();
+        let place = boots.position(|known| **known == *boot);
+        place.unwrap_or(self.boots.len())
     }
 
     /// The stores, by name.
@@ -324,13 +382,13 @@ impl LeaseBook {
 
     /// The leases of an address.
     pub fn of(&self, address: &Address) -> &[Record] {
-        self.records.get(address).map_or(&[], Vec::as_slice)
+        { self.records.get(*address) }.map_or(&[], |leases| &leases.0)
     }
 
-    /// The addresses that have more than one lease.
+    /// The addresses that have more than one lease, in no particular order.
     pub fn several(&self) -> impl Iterator<Item = Address> {
-        let several = self.records.iter().filter(|(_, records)| records.len() > 1);
-        several.map(|(&address, _)| address)
+        let several = self.records.iter().filter(|leases| leases.0.len() > 1);
+        several.map(Leases::key)
     }
 
     /// What is to be recorded of a lease.
@@ -342,24 +400,26 @@ impl LeaseBook {
 
     /// Every lease, by address.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.records.values().flatten()
+        self.records.sorted().flat_map(|leases| &leases.0)
     }
 
-    /// Every lease, to note something of it.
+    /// Every lease, by address, to note something of it.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Record> {
-        self.records.values_mut().flatten()
+        self.records.sorted_mut().flat_map(|leases| &mut leases.0)
     }
 
     /// Whether anybody leased the address.
     pub fn contains(&self, address: &Address) -> bool {
-        self.records.contains_key(address)
+        self.records.contains(*address)
     }
 
     /// These addresses are in LEASED since `now`.
     pub fn watching(&mut self, addresses: &[Address], now: Timestamp) {
-        for address in addresses {
-            for record in self.records.get_mut(address).into_iter().flatten() {
-                record.watched_since.get_or_insert(now);
+        for &address in addresses {
+            let leases = self.records.get_mut(address).into_iter();
+            for record in leases.flat_map(|leases| &mut leases.0) {
+                let since = record.watched_since().unwrap_or(now);
+                record.watch_since(since);
             }
         }
     }

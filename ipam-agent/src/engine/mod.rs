@@ -9,7 +9,9 @@ pub mod confirm;
 pub mod conflict;
 pub mod coverage;
 pub mod evidence;
+pub mod fence;
 mod hear;
+pub mod holders;
 pub mod input;
 mod judge;
 mod kinship;
@@ -18,10 +20,13 @@ pub mod leasebook;
 pub mod owner;
 mod pass;
 pub mod plan;
+pub mod probing;
+pub mod quarantine;
 pub mod reclaim;
 mod runs;
 mod scope;
 pub mod segment;
+mod shelf;
 mod station;
 pub mod table;
 mod tell;
@@ -37,17 +42,21 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::HashMap;
 use ipam_common::{Address, Mac, sighting::Tags};
 
 use self::{
     attempt::Attempts,
     conflict::{Conflict, Event},
     coverage::CoverageBook,
+    fence::Fences,
     input::{Command, Input, Notice},
     judge::Judge,
     kinship::Kinships,
     leasebook::LeaseBook,
     owner::Owners,
+    probing::Probing,
+    quarantine::Quarantine,
     reclaim::{PassFacts, ReclaimSettings},
     scope::Scopes,
     segment::Topology,
@@ -123,14 +132,17 @@ pub struct Engine {
     table: Table,
     /// Which segment a port's frames of these tags, and of a link-local address or not,
     /// belong to, as far as asked since the links changed.
-    wires: BTreeMap<(u32, Tags, bool), SegmentId>,
+    wires: HashMap<(u32, Tags, bool), SegmentId>,
     leases: LeaseBook,
     scopes: Scopes,
     coverage: CoverageBook,
     pass: PassFacts,
+    probing: Probing,
+    fences: Fences,
     stations: Stations,
     twice: LeasedTwice,
     attempts: Attempts,
+    quarantine: Quarantine,
     /// Frames whose Ethernet source wasn't the sender, and when they were told of.
     mismatches: BTreeMap<(Place, Mac, Mac), Timestamp>,
     timers: BTreeSet<(Timestamp, Timer)>,
@@ -154,16 +166,19 @@ impl Engine {
             kinships: Kinships::default(),
             topology: Arc::default(),
             table: Table::default(),
-            wires: BTreeMap::new(),
+            wires: HashMap::new(),
             scopes: Scopes::default(),
             coverage: CoverageBook::default(),
             pass: PassFacts {
                 state: Some(String::from("the agent's state was not checked yet")),
                 ..PassFacts::default()
             },
+            probing: Probing::default(),
+            fences: Fences::default(),
             stations: Stations::default(),
             twice: LeasedTwice::default(),
             attempts: Attempts::default(),
+            quarantine: Quarantine::default(),
             mismatches: BTreeMap::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
@@ -184,8 +199,10 @@ impl Engine {
             Input::Lost(count) => self.counts.lost = self.counts.lost.saturating_add(count),
             Input::Links(topology) => self.links(topology, now),
             Input::WatchedSince(since) => self.coverage.started(since),
-            Input::Attached { ifindex, since } => self.coverage.attached(ifindex, since),
-            Input::Unattached { ifindex, why } => self.coverage.blind(ifindex, &why),
+            Input::Attached { ifindex, since } => {
+                self.coverage.attached(ifindex, since, &self.topology);
+            }
+            Input::Unattached { ifindex, why } => self.coverage.blind(ifindex, &why, now),
             Input::Stores {
                 source,
                 views,
@@ -209,7 +226,16 @@ impl Engine {
                 address,
                 answered,
             } => self.answers(&segment, address, &answered, now),
+            Input::Releasing(leases) => self.releasing(leases, now),
+            Input::Probed { round, found } => self.probed(round, found, now),
+            Input::Fenced(fenced) => self.fenced(&fenced),
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
+            Input::Released {
+                quarantined,
+                restored,
+            } => self.released_before(quarantined, restored, now),
+            Input::PutBack { id, result } => self.put_back(&id, result, now),
+            Input::Paused(paused) => self.pass.paused = paused,
             Input::State(state) => self.pass.state = state.err(),
             Input::Remembered(remembered) => self.leases.remember(remembered),
         }
@@ -234,6 +260,9 @@ impl Engine {
                 self.publish(Notice::Happened(event));
             }
         }
+        if self.fences.next().is_some_and(|at| at <= now) {
+            self.fence(now);
+        }
         if self.next_pass.is_some_and(|at| at <= now) {
             self.next_pass = Some(now + self.settings.reclaim.pass_interval);
             self.commands.push_back(Command::Gather);
@@ -244,6 +273,7 @@ impl Engine {
             self.stations.forget(now, CLAIM_MEMORY);
             self.attempts.forget(now);
             self.twice.forget(now, self.settings.windows.memory);
+            self.forget_quarantined(now);
             self.mismatches
                 .retain(|_, at| now.since(*at) < MISMATCH_MEMORY);
         }
@@ -254,6 +284,7 @@ impl Engine {
         [
             self.timers.first().map(|&(at, _)| at),
             self.unsettled.front().map(|&(at, _)| at),
+            self.fences.next(),
             self.next_pass,
             self.next_forget,
         ]
@@ -317,6 +348,7 @@ impl Engine {
         if let Some(at) = judged.deadline {
             self.timers.insert((at, Timer::Address(place)));
         }
+        self.note_squat(place, conflict.as_ref(), now);
         self.tell(&segment, place.1, conflict, moved, heard, judged, now);
         if heard.is_some() {
             self.ask_claimants(place, now);
@@ -351,8 +383,13 @@ impl Engine {
         }
     }
 
-    fn leases_changed(&mut self, changes: leasebook::Changes, now: Timestamp) {
+    fn leases_changed(&mut self, mut changes: leasebook::Changes, now: Timestamp) {
         self.scopes = Scopes::new(self.leases.stores(), &self.topology);
+        let quarantine = &self.quarantine;
+        changes
+            .removed
+            .retain(|address| !quarantine.watches(address));
+        self.end_quarantines(changes.touched.iter().copied());
         if !changes.added.is_empty() || !changes.removed.is_empty() {
             self.commands.push_back(Command::Watch {
                 add: changes.added,
@@ -366,7 +403,7 @@ impl Engine {
             });
         }
         if changes.pools {
-            let all: Vec<Place> = self.table.iter().map(|(&place, _)| place).collect();
+            let all: Vec<Place> = self.table.sorted().map(|(place, _)| place).collect();
             for place in all {
                 self.judge(place, None, None, now);
             }

@@ -7,10 +7,11 @@ use ipam_common::Address;
 
 use super::{
     Engine,
-    evidence::{Held, PassEvidence, PortCheck, SourceReport},
+    evidence::{Held, PassEvidence, PortCheck, Source, SourceReport},
+    holders::RuntimeReport,
     input::Command,
-    plan::{Asker, Outcome, OutcomeResult},
-    reclaim::slot,
+    plan::{Asker, Outcome, OutcomeResult, Release},
+    reclaim::{Clear, slot},
     table::Place,
     time::Timestamp,
 };
@@ -19,19 +20,26 @@ impl Engine {
     pub(super) fn evidence(&mut self, evidence: PassEvidence, now: Timestamp) {
         for (ifindex, check) in &evidence.ports {
             match check {
-                PortCheck::Attached => self.coverage.attached(*ifindex, now),
-                PortCheck::Blind(why) => self.coverage.blind(*ifindex, why),
+                PortCheck::Attached => self.coverage.attached(*ifindex, now, &self.topology),
+                PortCheck::Blind(why) => self.coverage.blind(*ifindex, why, now),
             }
         }
         let stamps: BTreeMap<_, _> = evidence.stamps.into_iter().collect();
         let mut held: BTreeMap<Address, Option<u32>> = BTreeMap::new();
         self.pass.at = Some(now);
+        self.pass.number += 1;
         self.pass.sources.clear();
         self.pass.down.clear();
+        if let Some(report) = evidence.runtimes {
+            self.runtimes(report, now);
+        }
         for report in evidence.sources {
             match report.answer {
                 Ok(addresses) => {
-                    self.pass.sources.push(report.source);
+                    match self.contradicted(&addresses) {
+                        None => self.pass.sources.push(report.source),
+                        Some(why) => self.pass.down.push((report.source, why)),
+                    }
                     held.extend(addresses.iter().map(|held| (held.address, held.ifindex)));
                     self.look_behind(&addresses, now);
                 }
@@ -41,27 +49,33 @@ impl Engine {
         if self.pass.down.is_empty() {
             self.pass.answered_since.get_or_insert(now);
         }
+        self.pass.held = held.keys().copied().collect();
         let mut unwatched = Vec::new();
         for record in self.leases.iter_mut() {
             let address = record.lease.address;
             match stamps.get(&address) {
                 Some(stamps) => {
                     record.stamps = *stamps;
-                    let since = Some(Timestamp(stamps.since)).filter(|since| since.0 > 0);
-                    record.watched_since = since.or(record.watched_since).or(Some(now));
+                    let since = match stamps.since {
+                        0 => record.watched_since().unwrap_or(now),
+                        since => Timestamp(since),
+                    };
+                    record.watch_since(since);
                 }
                 // It was not being watched for, whatever we thought.
                 None => {
-                    record.watched_since = None;
+                    record.unwatch();
                     unwatched.push(address);
                 }
             }
             record.held = held.get(&address).copied();
         }
+        unwatched.extend(self.look_at_quarantined(&stamps, &held, now));
         // An agent before us may have watched for addresses that nobody has a lease of now.
         let unleased = stamps.into_keys();
         let unleased: Vec<_> = unleased
             .filter(|address| self.leases.of(address).is_empty())
+            .filter(|address| !self.quarantine.watches(address))
             .collect();
         if !unwatched.is_empty() || !unleased.is_empty() {
             self.commands.push_back(Command::Watch {
@@ -69,16 +83,35 @@ impl Engine {
                 remove: unleased,
             });
         }
-        self.count_passes(now);
+        let clear = self.count_passes(now);
         let plan = self.plan(Asker::Daemon, now);
+        let mut going = BTreeSet::new();
         if !plan.releases.is_empty() && !self.executing {
+            let leases = plan.releases.iter().map(Release::lease);
+            going = leases.map(|l| (l.store.clone(), l.address)).collect();
             self.executing = true;
             self.commands.push_back(Command::Execute(plan));
         }
+        self.ask_the_wire(&clear, evidence.person, &going, now);
+    }
+
+    fn runtimes(&mut self, report: RuntimeReport, now: Timestamp) {
+        self.pass.sandboxes.hear(report, now);
+        match self.pass.sandboxes.problem() {
+            None => self.pass.sources.push(Source::Cri),
+            Some(why) => self.pass.down.push((Source::Cri, why)),
+        }
+    }
+
+    /// How the runtimes contradict who says that these addresses are held, and no others.
+    fn contradicted(&self, held: &[Held]) -> Option<String> {
+        let shown = held.iter().map(|held| held.address).collect();
+        self.pass.sandboxes.unshown(&shown)
     }
 
     /// Count, for each lease and asker, how many passes in a row found nothing against it.
-    fn count_passes(&mut self, now: Timestamp) {
+    fn count_passes(&mut self, now: Timestamp) -> Clear {
+        let mut found = Clear::default();
         for asker in [Asker::Daemon, Asker::Person] {
             let planner = self.planner(now);
             let clear: Vec<bool> = self
@@ -86,11 +119,19 @@ impl Engine {
                 .iter()
                 .map(|record| planner.is_clear(record, asker))
                 .collect();
+            let keys = match asker {
+                Asker::Daemon => &mut found.daemon,
+                Asker::Person => &mut found.person,
+            };
             for (record, clear) in self.leases.iter_mut().zip(clear) {
+                if clear {
+                    keys.push((record.lease.store.clone(), record.lease.address));
+                }
                 let passes = &mut record.passes[slot(asker)];
                 *passes = if clear { passes.saturating_add(1) } else { 0 };
             }
         }
+        found
     }
 
     pub(super) fn held(&mut self, report: SourceReport, now: Timestamp) {
@@ -118,14 +159,22 @@ impl Engine {
 
     pub(super) fn outcomes(&mut self, outcomes: Vec<Outcome>) {
         self.executing = false;
+        let mut kept = BTreeSet::new();
         for outcome in outcomes {
-            if outcome.result == OutcomeResult::Released {
-                continue;
+            let is_released = outcome.result == OutcomeResult::Released;
+            let id = outcome.id.as_deref().filter(|_| is_released);
+            self.release_ended(&outcome.store, outcome.address, id);
+            if !is_released {
+                kept.insert((outcome.address, outcome.store));
             }
-            for record in self.leases.iter_mut() {
-                if record.lease.address == outcome.address && record.lease.store == outcome.store {
-                    record.passes = [0; 2];
-                }
+        }
+        if kept.is_empty() {
+            return;
+        }
+        for record in self.leases.iter_mut() {
+            let lease = &record.lease;
+            if kept.contains(&(lease.address, lease.store.clone())) {
+                record.passes = [0; 2];
             }
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     lease::{Lease, StoreName},
+    probing::Unanswered,
     time::Timestamp,
 };
 use ipam_common::Address;
@@ -154,7 +155,8 @@ impl Coverage {
     }
 }
 
-/// That nobody uses a lease's address: covered, silent, without a holder, twice.
+/// That nobody uses a lease's address: covered, silent even when asked, without a holder,
+/// twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaleProof {
     pub(super) coverage: Coverage,
@@ -163,6 +165,7 @@ pub struct StaleProof {
     pub(super) earlier_boot: Option<String>,
     pub(super) sources: Vec<&'static str>,
     pub(super) passes: u32,
+    pub(super) unanswered: Option<Unanswered>,
 }
 
 impl StaleProof {
@@ -196,6 +199,11 @@ impl StaleProof {
     pub fn passes(&self) -> u32 {
         self.passes
     }
+
+    /// The probes that nobody answered; `None` on routed links, where none are sent.
+    pub fn unanswered(&self) -> Option<Unanswered> {
+        self.unanswered
+    }
 }
 
 /// One release: a lease exactly as it was judged, and the proof. Only the planner can
@@ -225,6 +233,7 @@ impl Release {
             earlier_boot: None,
             sources: vec!["namespaces"],
             passes: 2,
+            unanswered: Some(Unanswered { sent: 6, ports: 2 }),
         };
         Self { lease, proof }
     }
@@ -267,6 +276,8 @@ pub struct ReclaimPlan {
 /// What became of one planned release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// The journal's id of it; `None`: it isn't in the journal.
+    pub id: Option<String>,
     /// The store.
     pub store: StoreName,
     /// The address.

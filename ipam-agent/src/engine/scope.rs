@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
 use ipam_common::Address;
 
 use super::{
@@ -49,11 +50,11 @@ pub struct ScopedPool {
 /// The index, made anew when stores or links change.
 #[derive(Clone, Debug, Default)]
 pub struct Scopes {
-    stores: BTreeMap<StoreName, Scope>,
+    stores: HashMap<StoreName, Scope>,
     pools: Vec<ScopedPool>,
     /// The pools that have a wire of their own, by store.
     placed: BTreeMap<StoreName, Vec<usize>>,
-    by_segment: BTreeMap<Segment, Vec<usize>>,
+    by_segment: HashMap<Segment, Vec<usize>>,
     anywhere: Vec<usize>,
 }
 

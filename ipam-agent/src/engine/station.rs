@@ -16,6 +16,7 @@ use super::{
     conflict::{About, Conflict, Severity, Verdict},
     judge::Windows,
     segment::{PortKind, Segment, Topology},
+    shelf::{Keyed, Shelves},
     table::{Claim, Heard, MAX_ENTRIES, SegmentId},
     time::Timestamp,
 };
@@ -35,16 +36,28 @@ pub type StationId = (SegmentId, Mac);
 /// Every MAC, and where it was heard last.
 #[derive(Debug, Default)]
 pub struct Stations {
-    stations: BTreeMap<StationId, Station>,
+    /// By the segments' numbers.
+    stations: Shelves<Station>,
+    /// Those that were heard on two ports.
+    tracks: BTreeMap<StationId, Track>,
     refused: u64,
 }
 
 #[derive(Debug)]
 struct Station {
+    mac: Mac,
+    /// Whether there is a track of it.
+    moved: bool,
     ifindex: u32,
     last: Timestamp,
-    /// Once it was heard on two ports.
-    track: Option<Box<Track>>,
+}
+
+impl Keyed for Station {
+    type Key = Mac;
+
+    fn key(&self) -> Mac {
+        self.mac
+    }
 }
 
 /// A station that moved.
@@ -80,28 +93,47 @@ impl Stations {
     /// A station spoke for an address. Whether it is to be looked at.
     pub fn hear(&mut self, id: StationId, address: Address, heard: &Heard) -> bool {
         let full = self.stations.len() >= MAX_ENTRIES;
-        let station = match self.stations.get_mut(&id) {
-            Some(station) => station,
-            None if full => {
+        let Some(station) = self.stations.get_mut(id.0.index(), id.1) else {
+            if full {
                 self.refused = self.refused.saturating_add(1);
                 return false;
             }
-            None => {
-                let station = Station {
-                    ifindex: heard.ifindex,
-                    last: heard.at,
-                    track: None,
-                };
-                self.stations.insert(id, station);
-                return false;
-            }
+            let (segment, mac) = id;
+            let new = || Station {
+                mac,
+                moved: false,
+                ifindex: heard.ifindex,
+                last: heard.at,
+            };
+            self.stations.get_or_insert_with(segment.index(), mac, new);
+            return false;
         };
-        station.hear(address, heard)
+        let elsewhere = heard.ifindex != station.ifindex;
+        if elsewhere || station.moved {
+            station.moved = true;
+            let track = self.tracks.entry(id).or_insert_with(|| {
+                let before = Heard {
+                    ifindex: station.ifindex,
+                    at: station.last,
+                    total: None,
+                    ..*heard
+                };
+                Track::new(address, &before)
+            });
+            // What is told late says where it was, not where it is.
+            let moves = elsewhere && heard.at >= station.last;
+            track.hear(address, heard, moves);
+            if moves {
+                station.ifindex = heard.ifindex;
+            }
+        }
+        station.last = station.last.max(heard.at);
+        elsewhere
     }
 
     /// Whether a station is known.
     pub fn contains(&self, id: StationId) -> bool {
-        self.stations.contains_key(&id)
+        self.stations.get(id.0.index(), id.1).is_some()
     }
 
     /// How many new stations were not followed because there were too many.
@@ -118,8 +150,7 @@ impl Stations {
         windows: Windows,
         now: Timestamp,
     ) -> Looked {
-        let station = self.stations.get_mut(&id);
-        let Some(track) = station.and_then(|station| station.track.as_deref_mut()) else {
+        let Some(track) = self.tracks.get_mut(&id) else {
             return Looked::default();
         };
         track.look(id.1, segment, topology, windows, now)
@@ -127,70 +158,60 @@ impl Stations {
 
     /// Every station that moved.
     pub fn tracks(&self) -> impl Iterator<Item = (StationId, &Track)> {
-        self.stations
-            .iter()
-            .filter_map(|(&id, station)| Some((id, station.track.as_deref()?)))
+        self.tracks.iter().map(|(&id, track)| (id, track))
     }
 
     /// A station that moved.
     pub fn track(&self, id: StationId) -> Option<&Track> {
-        self.stations.get(&id)?.track.as_deref()
+        self.tracks.get(&id)
     }
 
     /// Forgets who said nothing for so long, unless there is a conflict about it.
     pub fn forget(&mut self, now: Timestamp, after: Duration) {
-        self.stations.retain(|_, station| {
-            let conflict = station.track.as_ref().is_some_and(|t| t.conflict.is_some());
-            conflict || now.since(station.last) < after
-        });
-    }
-}
-
-impl Station {
-    fn hear(&mut self, address: Address, heard: &Heard) -> bool {
-        let moved = heard.ifindex != self.ifindex;
-        if !moved && self.track.is_none() {
-            self.last = self.last.max(heard.at);
-            return false;
-        }
-        let (ifindex, last) = (self.ifindex, self.last);
-        let track = self.track.get_or_insert_with(|| {
-            let mut track = Box::new(Track {
-                claims: Vec::new(),
-                changes: 0,
-                address,
-                conflict: None,
-                moves: VecDeque::new(),
-                both_since: None,
-                deadline: None,
-            });
-            let before = Heard {
-                ifindex,
-                at: last,
-                total: None,
-                ..*heard
-            };
-            track.note(&before);
-            track
-        });
-        track.note(heard);
-        track.address = address;
-        // What is told late says where it was, not where it is.
-        if moved && heard.at >= self.last {
-            track.changes = track.changes.saturating_add(1);
-            track.moves.push_back(heard.at);
-            if track.moves.len() > MOVES {
-                track.moves.pop_front();
+        let tracks = &mut self.tracks;
+        self.stations.retain(|segment, station| {
+            let id = (SegmentId::new(segment), station.mac);
+            let conflict = tracks
+                .get(&id)
+                .is_some_and(|track| track.conflict.is_some());
+            let keep = conflict || now.since(station.last) < after;
+            if !keep {
+                tracks.remove(&id);
             }
-            track.both_since.get_or_insert(heard.at);
-            self.ifindex = heard.ifindex;
-        }
-        self.last = self.last.max(heard.at);
-        moved
+            keep
+        });
     }
 }
 
 impl Track {
+    /// Of a station that was heard once, then.
+    fn new(address: Address, heard: &Heard) -> Self {
+        let mut track = Self {
+            claims: Vec::new(),
+            changes: 0,
+            address,
+            conflict: None,
+            moves: VecDeque::new(),
+            both_since: None,
+            deadline: None,
+        };
+        track.note(heard);
+        track
+    }
+
+    fn hear(&mut self, address: Address, heard: &Heard, moves: bool) {
+        self.note(heard);
+        self.address = address;
+        if moves {
+            self.changes = self.changes.saturating_add(1);
+            self.moves.push_back(heard.at);
+            if self.moves.len() > MOVES {
+                self.moves.pop_front();
+            }
+            self.both_since.get_or_insert(heard.at);
+        }
+    }
+
     fn note(&mut self, heard: &Heard) {
         let known = self.claims.iter_mut().find(|c| c.ifindex == heard.ifindex);
         if let Some(claim) = known {

@@ -6,13 +6,15 @@ use std::{
 };
 
 use ipam_common::{Address, Evidence, Mac};
+use smallvec::SmallVec;
 
 use super::{
     conflict::{Alive, Conflict},
     owner::OwnerKey,
     runs::Runs,
     segment::Segment,
-    time::Timestamp,
+    shelf::{Keyed, Shelves},
+    time::{Moment, Timestamp},
 };
 
 /// How many addresses are kept, over all segments. Beyond it, those that are neither
@@ -30,6 +32,18 @@ pub const CLAIM_MEMORY: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(u32);
 
+impl SegmentId {
+    /// That of an index, which [`Self::index`] gave.
+    pub(super) fn new(index: usize) -> Self {
+        Self(index as u32)
+    }
+
+    /// The number itself: less than [`MAX_SEGMENTS`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Where in the table: an address of a segment.
 pub type Place = (SegmentId, Address);
 
@@ -44,8 +58,7 @@ pub struct Claim {
     pub first_seen: Timestamp,
     /// Last heard.
     pub last_seen: Timestamp,
-    /// Last assertion that contests; `None` if it only ever gave weak ones or is exempt.
-    pub last_strong: Option<Timestamp>,
+    last_strong: Moment,
     /// How many frames.
     pub frames: u32,
     /// The kinds of evidence, as [`Evidence::bit`].
@@ -62,12 +75,17 @@ impl Claim {
             ifindex: heard.ifindex,
             first_seen: heard.at,
             last_seen: heard.at,
-            last_strong: None,
+            last_strong: Moment::NEVER,
             frames: 0,
             kinds: 0,
             answered_at: Timestamp(0),
             answered: [0; 6],
         }
+    }
+
+    /// Last assertion that contests; `None` if it only ever gave weak ones or is exempt.
+    pub fn last_strong(&self) -> Option<Timestamp> {
+        self.last_strong.get()
     }
 
     /// Its last answer to somebody's question: whose, and when.
@@ -93,7 +111,7 @@ impl Claim {
             self.answered_at = heard.at;
         }
         if heard.strong {
-            self.last_strong = self.last_strong.max(Some(heard.at));
+            self.last_strong = Moment::from(self.last_strong().max(Some(heard.at)));
         }
     }
 
@@ -110,7 +128,7 @@ impl Claim {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Who claims it, in the order of first hearing.
-    pub claims: Vec<Claim>,
+    pub claims: SmallVec<[Claim; 1]>,
     /// What is being judged, as soon as there is anything to judge.
     pub contest: Option<Box<Contest>>,
 }
@@ -194,7 +212,6 @@ impl Entry {
         let place = self.claims.iter().position(|claim| claim.mac == heard.mac);
         let place = place.unwrap_or_else(|| {
             self.make_room();
-            self.claims.reserve_exact(1);
             self.claims.push(Claim::new(heard));
             self.claims.len() - 1
         });
@@ -219,7 +236,7 @@ impl Entry {
     pub fn strong(&self) -> impl Iterator<Item = (&Claim, Timestamp)> {
         self.claims
             .iter()
-            .filter_map(|claim| Some((claim, claim.last_strong?)))
+            .filter_map(|claim| Some((claim, claim.last_strong()?)))
     }
 
     /// The last sign of life.
@@ -236,12 +253,32 @@ impl Entry {
     }
 }
 
+/// An entry, and its address.
+#[derive(Debug)]
+struct Placed {
+    address: Address,
+    entry: Entry,
+}
+
+impl Keyed for Placed {
+    type Key = Address;
+
+    fn key(&self) -> Address {
+        self.address
+    }
+}
+
+fn located((number, placed): (usize, &Placed)) -> (Place, &Entry) {
+    ((SegmentId::new(number), placed.address), &placed.entry)
+}
+
 /// Every address of every segment.
 #[derive(Debug, Default)]
 pub struct Table {
     ids: BTreeMap<Segment, SegmentId>,
     segments: Vec<Segment>,
-    entries: BTreeMap<Place, Entry>,
+    /// By the segments' numbers.
+    entries: Shelves<Placed>,
     evicted: u64,
 }
 
@@ -267,7 +304,7 @@ impl Table {
 
     /// The segment of a number.
     pub fn segment(&self, id: SegmentId) -> &Segment {
-        &self.segments[id.0 as usize]
+        &self.segments[id.index()]
     }
 
     /// Every segment met, in the order of names.
@@ -277,25 +314,37 @@ impl Table {
 
     /// An address, made if new; `spare` says which may go if the table is full.
     pub fn entry(&mut self, place: Place, spare: &dyn Fn(&Address) -> bool) -> &mut Entry {
-        if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&place) {
+        if self.entries.len() >= MAX_ENTRIES && self.get(&place).is_none() {
             self.evict(spare);
         }
-        self.entries.entry(place).or_default()
+        let (segment, address) = place;
+        let new = || Placed {
+            address,
+            entry: Entry::default(),
+        };
+        let placed = { &mut self.entries }.get_or_insert_with(segment.index(), address, new);
+        &mut placed.entry
     }
 
     /// An address.
     pub fn get(&self, place: &Place) -> Option<&Entry> {
-        self.entries.get(place)
+        Some(&self.entries.get(place.0.index(), place.1)?.entry)
     }
 
     /// An address, to change it.
     pub fn get_mut(&mut self, place: &Place) -> Option<&mut Entry> {
-        self.entries.get_mut(place)
+        let placed = self.entries.get_mut(place.0.index(), place.1)?;
+        Some(&mut placed.entry)
+    }
+
+    /// Everything, in no particular order, but always in the same.
+    pub fn iter(&self) -> impl Iterator<Item = (Place, &Entry)> {
+        self.entries.iter().map(located)
     }
 
     /// Everything, segment by segment as they were met.
-    pub fn iter(&self) -> impl Iterator<Item = (&Place, &Entry)> {
-        self.entries.iter()
+    pub fn sorted(&self) -> impl Iterator<Item = (Place, &Entry)> {
+        self.entries.sorted().map(located)
     }
 
     /// The places of one address, in every segment.
@@ -303,24 +352,7 @@ impl Table {
         self.ids
             .values()
             .map(move |&id| (id, address))
-            .filter(|place| self.entries.contains_key(place))
-    }
-
-    /// The addresses of one segment within a range.
-    pub fn range(
-        &self,
-        id: SegmentId,
-        first: Address,
-        last: Address,
-    ) -> impl Iterator<Item = (Place, &Entry)> {
-        self.entries
-            .range((id, first)..=(id, last))
-            .map(|(&place, entry)| (place, entry))
-    }
-
-    /// How many addresses are known in a segment.
-    pub fn count(&self, id: SegmentId) -> usize {
-        self.entries.keys().filter(|place| place.0 == id).count()
+            .filter(|place| self.get(place).is_some())
     }
 
     /// How many addresses were dropped because the table was full.
@@ -330,7 +362,7 @@ impl Table {
 
     /// Forget what nobody repeated for [`CLAIM_MEMORY`], unless it is contested.
     pub fn forget(&mut self, now: Timestamp) {
-        self.entries.retain(|_, entry| {
+        self.entries.retain(|_, Placed { entry, .. }| {
             entry.contest.is_some() || {
                 entry
                     .claims
@@ -343,7 +375,7 @@ impl Table {
     /// Drop an eighth of what may go, the longest unheard: of what neither is leased nor
     /// was ever anybody else's; if there is none, of what is in no conflict now; else of all.
     fn evict(&mut self, spare: &dyn Fn(&Address) -> bool) {
-        let worth = |place: &Place, entry: &Entry| {
+        let worth = |place: Place, entry: &Entry| {
             let conflict = entry.contest.as_ref().and_then(|c| c.conflict.as_ref());
             match conflict.is_some_and(Conflict::is_active) {
                 true => 2,
@@ -351,10 +383,9 @@ impl Table {
             }
         };
         let of = |least: u8| -> Vec<(Option<Timestamp>, Place)> {
-            let entries = self.entries.iter();
-            entries
-                .filter(|(place, entry)| worth(place, entry) == least)
-                .map(|(&place, entry)| (entry.last_seen(), place))
+            self.iter()
+                .filter(|&(place, entry)| worth(place, entry) == least)
+                .map(|(place, entry)| (entry.last_seen(), place))
                 .collect()
         };
         let Some(mut candidates) = (0..=2).map(of).find(|found| !found.is_empty()) else {
@@ -362,8 +393,8 @@ impl Table {
         };
         let nth = (candidates.len() / 8).min(candidates.len() - 1);
         candidates.select_nth_unstable(nth);
-        for (_, place) in &candidates[..=nth] {
-            self.entries.remove(place);
+        for &(_, (segment, address)) in &candidates[..=nth] {
+            self.entries.remove(segment.index(), address);
         }
         self.evicted = self.evicted.saturating_add(nth as u64 + 1);
     }

@@ -46,6 +46,7 @@ impl Engine {
                     at: heard.unwrap_or(now),
                     macs: vec![from, to],
                     both_asked: false,
+                    outcome: None,
                 },
                 now,
             );
@@ -63,13 +64,18 @@ impl Engine {
     /// Something happened that is no conflict, or not yet: it is told of when it has turned
     /// into none.
     pub(super) fn happened(&mut self, event: Event, now: Timestamp) {
-        if self.events.len() >= MAX_EVENTS {
-            self.events.pop_front();
-        }
-        self.events.push_back(event.clone());
+        self.keep_event(event.clone());
         if self.unsettled.len() < MAX_EVENTS {
             self.unsettled.push_back((now + EVENT_SETTLES, event));
         }
+    }
+
+    /// For reports.
+    pub(super) fn keep_event(&mut self, event: Event) {
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
     }
 
     /// What looked like a move, or like a probe that was given up, was part of a contest.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU64,
     ops::{Add, Sub},
     time::Duration,
 };
@@ -15,6 +16,27 @@ impl Timestamp {
     /// How long ago `earlier` was; zero if it lies ahead, as events of two CPUs may.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A [`Timestamp`], or never, in eight bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment(Option<NonZeroU64>);
+
+impl Moment {
+    /// None.
+    pub const NEVER: Self = Self(None);
+
+    /// The time.
+    pub fn get(self) -> Option<Timestamp> {
+        self.0.map(|held| Timestamp(held.get() - 1))
+    }
+}
+
+impl From<Option<Timestamp>> for Moment {
+    /// The last nanosecond of all, in the year 2554, is one early.
+    fn from(at: Option<Timestamp>) -> Self {
+        Self(at.and_then(|at| NonZeroU64::new(at.0.saturating_add(1))))
     }
 }
 

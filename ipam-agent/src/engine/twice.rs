@@ -75,7 +75,7 @@ impl LeasedTwice {
         now: Timestamp,
     ) -> Option<&Conflict> {
         let holders = records.iter().map(|record| {
-            let holder = in_words(&record.lease.holder);
+            let holder = in_words(&record.lease.holder());
             (record.lease.store.clone(), holder)
         });
         let verdict = Verdict::DuplicateLease {
@@ -123,7 +123,7 @@ fn contradictions<'a>(
     let mut found: BTreeMap<Segment, Vec<&Record>> = BTreeMap::new();
     for (i, one) in records.iter().enumerate() {
         for other in &records[i + 1..] {
-            if !differ(&one.lease.holder, &other.lease.holder) {
+            if !differ(&one.lease.holder(), &other.lease.holder()) {
                 continue;
             }
             let Some(segment) = shared(one, other, scopes) else {

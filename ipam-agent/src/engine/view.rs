@@ -11,12 +11,14 @@ use super::{
     Counts, Engine,
     conflict::{Conflict, Event, Kind, Verdict},
     judge::Judge,
+    lease::Lease,
     leasebook::{LeaseBook, Record},
     plan::{Asker, ReclaimPlan},
     reclaim::{LeaseState, PassFacts, Planner},
+    scope::Scope,
     segment::{Segment, Topology},
     station::Track,
-    table::{Claim, Entry},
+    table::{Claim, Contest, Entry, Place},
     time::Timestamp,
 };
 
@@ -41,6 +43,14 @@ impl Engine {
         self.planner(now).plan(asker)
     }
 
+    /// When the address was last asserted, wherever.
+    pub fn last_heard(&self, address: Address) -> Option<Timestamp> {
+        let places = self.table.places_of(address);
+        places
+            .filter_map(|place| self.table.get(&place)?.last_seen())
+            .max()
+    }
+
     /// The planner over what is known now.
     pub fn planner(&self, now: Timestamp) -> Planner<'_> {
         Planner {
@@ -50,7 +60,10 @@ impl Engine {
             topology: &self.topology,
             table: &self.table,
             coverage: &self.coverage,
+            quarantine: &self.quarantine,
             pass: &self.pass,
+            probing: &self.probing,
+            attempts: &self.attempts,
             now,
         }
     }
@@ -58,11 +71,14 @@ impl Engine {
     /// Every conflict that is open or ended less than an hour ago: of addresses, of stations,
     /// of leases; each by segment and address.
     pub fn conflicts(&self) -> impl Iterator<Item = Case<'_>> {
-        let contests = self.entries().filter_map(|(segment, address, entry)| {
-            let contest = entry.contest.as_ref()?;
+        let mut contested: Vec<(Place, &Entry, &Contest)> = { self.table.iter() }
+            .filter_map(|(place, entry)| Some((place, entry, entry.contest.as_deref()?)))
+            .collect();
+        contested.sort_unstable_by_key(|&(place, _, _)| place);
+        let contests = contested.into_iter().filter_map(|(place, entry, contest)| {
             Some(Case {
-                segment,
-                address,
+                segment: self.table.segment(place.0),
+                address: place.1,
                 claims: &entry.claims,
                 changes: contest.runs.changes(),
                 conflict: contest.conflict.as_ref()?,
@@ -140,15 +156,7 @@ impl Engine {
     ) -> String {
         let entry = self.entry(segment, address);
         let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
-        let name = |mac: Mac| {
-            if self.topology.own_macs.contains(&mac) {
-                return format!("{mac} (this host)");
-            }
-            let port = claim_of(mac).and_then(|claim| self.topology.ports.get(&claim.ifindex));
-            let made = vendor(mac).map_or_else(String::new, |vendor| format!(" ({vendor})"));
-            let on = port.map_or_else(String::new, |port| format!(" on {}", port.name));
-            format!("{mac}{made}{on}")
-        };
+        let name = |mac: Mac| self.name(claim_of(mac), mac, vendor);
         let sentence = conflict.verdict.sentence(address, &name);
         match &conflict.verdict {
             Verdict::Duplicate(contested) => {
@@ -162,6 +170,32 @@ impl Engine {
         }
     }
 
+    /// An event in one sentence, each MAC with its vendor and where it was heard.
+    pub fn event_sentence(
+        &self,
+        event: &Event,
+        vendor: &dyn Fn(Mac) -> Option<&'static str>,
+    ) -> String {
+        let entry = self.entry(&event.segment, event.address);
+        let claim_of = |mac: Mac| entry?.claims.iter().find(|claim| claim.mac == mac);
+        event.sentence(&|mac| self.name(claim_of(mac), mac, vendor))
+    }
+
+    fn name(
+        &self,
+        claim: Option<&Claim>,
+        mac: Mac,
+        vendor: &dyn Fn(Mac) -> Option<&'static str>,
+    ) -> String {
+        if self.topology.own_macs.contains(&mac) {
+            return format!("{mac} (this host)");
+        }
+        let port = claim.and_then(|claim| self.topology.ports.get(&claim.ifindex));
+        let made = vendor(mac).map_or_else(String::new, |vendor| format!(" ({vendor})"));
+        let on = port.map_or_else(String::new, |port| format!(" on {}", port.name));
+        format!("{mac}{made}{on}")
+    }
+
     /// To whom an address is leased, and who of its claimants that is. This host's own claim
     /// is none: nobody hears it.
     fn grant(&self, record: &Record, claims: &[Option<&Claim>]) -> String {
@@ -172,7 +206,7 @@ impl Engine {
             scopes: &self.scopes,
             windows: self.settings.windows,
         };
-        let holder = &record.lease.holder;
+        let holder = record.lease.holder();
         let is_holder =
             { claims.iter().flatten() }.find(|claim| judge.is_holder(record, claim) == Some(true));
         let is_stranger = |claim: &Claim| judge.is_holder(record, claim) == Some(false);
@@ -199,7 +233,7 @@ impl Engine {
     /// Every address, by segment.
     pub fn entries(&self) -> impl Iterator<Item = (&Segment, Address, &Entry)> {
         self.table
-            .iter()
+            .sorted()
             .map(|(place, entry)| (self.table.segment(place.0), place.1, entry))
     }
 
@@ -221,7 +255,7 @@ impl Engine {
                 let tally = Tally {
                     first_seen: claim.first_seen.0,
                     last_seen: claim.last_seen.0,
-                    last_strong: claim.last_strong.map_or(0, |at| at.0),
+                    last_strong: claim.last_strong().map_or(0, |at| at.0),
                     frames: claim.frames,
                     kinds: claim.kinds,
                     ..Tally::default()
@@ -255,6 +289,14 @@ impl Engine {
             .collect()
     }
 
+    /// The wire of a lease, if one is known.
+    pub fn segment_of(&self, lease: &Lease) -> Option<&Segment> {
+        match self.scopes.of(lease) {
+            Scope::Segment(segment) => Some(segment),
+            Scope::Nowhere(_) | Scope::Anywhere | Scope::Unknown => None,
+        }
+    }
+
     /// The links.
     pub fn topology(&self) -> &Topology {
         &self.topology
@@ -262,7 +304,8 @@ impl Engine {
 
     /// Since when a segment has been watched whole or, in words, why it isn't.
     pub fn covered_since(&self, segment: &Segment, now: Timestamp) -> Result<Timestamp, String> {
-        self.coverage.since(&self.topology, segment, now)
+        let watched = self.coverage.since(&self.topology, segment, now)?;
+        Ok(watched.since)
     }
 
     /// What the last pass was told.

@@ -1,5 +1,7 @@
 //! Plans carried out against host-local's directories, with the journal beside.
 
+mod undo;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -93,15 +95,18 @@ impl Host {
             releases: leases.into_iter().map(Release::for_test).collect(),
             kept: Vec::new(),
         };
-        let outcomes = execute(&plan, &self.stores, journal, &clock, recheck);
+        let outcomes = execute(&plan, None, &self.stores, journal, &clock, recheck);
         let planned = plan.releases.iter().map(|release| release.lease().address);
         assert!(outcomes.iter().map(|outcome| outcome.address).eq(planned));
         outcomes.into_iter().map(|outcome| outcome.result).collect()
     }
 }
 
-fn clock() -> Timestamp {
-    "2026-11-01T10:00:00Z".parse().expect("a time")
+fn clock() -> When {
+    When {
+        at: "2026-11-01T10:00:00Z".parse().expect("a time"),
+        uptime: 1_000_000_007,
+    }
 }
 
 fn open(directory: &Path) -> Journal {
@@ -113,10 +118,9 @@ fn every_release_is_carried_out_and_written_down_whatever_becomes_of_the_others(
     let host = Host::new();
     let mut journal = open(&host.state());
     let mut leases = host.leases();
-    leases.push(Lease {
-        store: crate::engine::lease::StoreName("kea:x".into()),
-        ..leases[0].clone()
-    });
+    let mut elsewhere = leases[0].clone();
+    elsewhere.store = crate::engine::lease::StoreName("kea:x".into());
+    leases.push(elsewhere);
     // One is granted anew after it was judged, one is heard of at the last moment.
     fs::write(
         host.base.path().join("networks/a/10.1.0.2"),
@@ -170,7 +174,7 @@ fn every_release_is_carried_out_and_written_down_whatever_becomes_of_the_others(
         .entries
         .iter()
         .rev()
-        .map(|entry| entry.effect.as_ref().expect("an effect").result);
+        .map(|entry| entry.effect.as_ref().expect("an effect").1.result);
     use EffectResult::{Failed, Kept, Released};
     assert_eq!(
         told.collect::<Vec<_>>(),
@@ -228,7 +232,12 @@ fn what_a_crash_left_open_is_settled_by_looking() {
     let releases: Vec<Release> = leases[..4].iter().cloned().map(Release::for_test).collect();
     let mut journal = open(&host.state());
     journal
-        .append_intents(clock(), Asker::Daemon, &releases)
+        .append_intents(
+            clock(),
+            Asker::Daemon,
+            None,
+            releases.iter().map(|r| (r, None)),
+        )
         .expect("written");
     drop(journal);
     // The crash came after the first unlink; the second address has a new lease by now, the
@@ -259,7 +268,7 @@ fn what_a_crash_left_open_is_settled_by_looking() {
         .map(|entry| {
             (
                 entry.intent.address.to_string(),
-                entry.effect.as_ref().expect("an effect").result,
+                entry.effect.as_ref().expect("an effect").1.result,
             )
         })
         .collect();

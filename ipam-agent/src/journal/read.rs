@@ -8,11 +8,11 @@ use std::{
     path::Path,
 };
 
-use serde::Serialize;
-
 use super::{
     FILE, JournalError,
-    record::{Effect, Intent, Phase, Record, SCHEMA},
+    record::{
+        Effect, EffectResult, Intent, Phase, Record, SCHEMA, Taken, Undo, UndoResult, Undone, When,
+    },
 };
 
 /// The longest line that is read, in bytes. A record holds at most 4 KiB of a lease, six
@@ -20,19 +20,64 @@ use super::{
 const LINE_LIMIT: usize = 64 * 1024;
 
 /// A release and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its id.
     pub id: String,
     /// When it was to be done.
-    pub at: jiff::Timestamp,
+    pub when: When,
     /// In which boot.
     pub boot_id: String,
     /// What was to be done, and why.
-    #[serde(flatten)]
     pub intent: Intent,
+    /// What became of it, and when that was written; `None`: not known (yet).
+    pub effect: Option<(When, Effect)>,
+    /// The last time that it was to be put back.
+    pub put_back: Option<PutBack>,
+    /// The new lease that ended its quarantine.
+    pub taken: Option<(When, Taken)>,
+}
+
+/// That a released lease was to be put back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutBack {
+    /// When, and why; `None`: its line can't be read.
+    pub undo: Option<(When, Undo)>,
     /// What became of it; `None`: not known (yet).
-    pub effect: Option<Effect>,
+    pub undone: Option<(When, Undone)>,
+}
+
+impl Entry {
+    /// Whether the lease is gone by our hand, and was not put back.
+    pub fn is_released(&self) -> bool {
+        let effect = self.effect.as_ref();
+        effect.is_some_and(|(_, effect)| effect.result == EffectResult::Released)
+            && !self.is_put_back()
+    }
+
+    /// Whether the lease was put back.
+    pub fn is_put_back(&self) -> bool {
+        let undone = self.put_back.as_ref().and_then(|put| put.undone.as_ref());
+        undone.is_some_and(|(_, undone)| undone.result == UndoResult::PutBack)
+    }
+
+    /// Learns what a later line says of it.
+    fn note(&mut self, when: When, phase: Phase) {
+        match phase {
+            Phase::Intent(_) | Phase::Fence(_) | Phase::FenceEffect(_) => {}
+            Phase::Effect(effect) => self.effect = Some((when, effect)),
+            Phase::Undo(undo) => {
+                self.put_back = Some(PutBack {
+                    undo: Some((when, undo)),
+                    undone: None,
+                });
+            }
+            Phase::Undone(undone) => {
+                self.put_back.get_or_insert_default().undone = Some((when, undone));
+            }
+            Phase::Taken(taken) => self.taken = Some((when, taken)),
+        }
+    }
 }
 
 /// The newest releases.
@@ -48,7 +93,7 @@ pub struct History {
 
 /// The newest `limit` releases of the journal in this state directory. No journal: none.
 pub fn history(directory: &Path, limit: usize) -> Result<History, JournalError> {
-    newest(directory, limit, |_| true)
+    in_directory(directory, limit, |_| true)
 }
 
 /// The newest `limit` releases of one address.
@@ -57,37 +102,57 @@ pub fn history_of(
     address: IpAddr,
     limit: usize,
 ) -> Result<History, JournalError> {
-    newest(directory, limit, |intent| intent.address == address)
+    in_directory(directory, limit, |entry| entry.intent.address == address)
 }
 
-fn newest(
+fn in_directory(
     directory: &Path,
     limit: usize,
-    wanted: impl Fn(&Intent) -> bool,
+    wanted: impl Fn(&Entry) -> bool,
 ) -> Result<History, JournalError> {
     let path = directory.join(FILE);
-    let failed = |source| JournalError {
-        doing: "read",
-        path: path.clone(),
-        source,
-    };
-    let file = match File::open(&path) {
-        Ok(file) => file,
+    let read = match File::open(&path) {
+        Ok(file) => newest(file, limit, wanted),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(History::default()),
-        Err(error) => return Err(failed(error)),
+        Err(error) => Err(error),
     };
+    read.map_err(|source| JournalError {
+        doing: "read",
+        path,
+        source,
+    })
+}
+
+/// The newest `limit` of the releases that are wanted, as their intents tell them.
+pub(super) fn newest(
+    file: File,
+    limit: usize,
+    wanted: impl Fn(&Entry) -> bool,
+) -> io::Result<History> {
     let mut history = History::default();
     let mut newest: VecDeque<Entry> = VecDeque::new();
     // How many entries were dropped at the front, and where each id's is, counted with them.
     let (mut dropped, mut places) = (0, HashMap::new());
-    let read = scan(file, |line| match line {
+    scan(file, |line| match line {
         Ok(Record {
             id,
-            at,
+            when,
             boot_id,
             phase: Phase::Intent(intent),
             ..
-        }) if wanted(&intent) => {
+        }) => {
+            let entry = Entry {
+                id,
+                when,
+                boot_id,
+                intent: *intent,
+                effect: None,
+                put_back: None,
+                taken: None,
+            };
+            if !wanted(&entry) {
+                return;
+            }
             if newest.len() == limit {
                 if let Some(oldest) = newest.pop_front() {
                     places.remove(&oldest.id);
@@ -96,32 +161,22 @@ fn newest(
                     return;
                 }
             }
-            places.insert(id.clone(), dropped + newest.len());
-            newest.push_back(Entry {
-                id,
-                at,
-                boot_id,
-                intent: *intent,
-                effect: None,
-            });
+            places.insert(entry.id.clone(), dropped + newest.len());
+            newest.push_back(entry);
         }
         Ok(Record {
-            id,
-            phase: Phase::Effect(effect),
-            ..
+            id, when, phase, ..
         }) => {
             let place = places.get(&id).map(|place| place - dropped);
             if let Some(entry) = place.and_then(|place| newest.get_mut(place)) {
-                entry.effect = Some(effect);
+                entry.note(when, phase);
             }
         }
-        Ok(_) => {}
         Err(number) => {
             history.damaged += 1;
             history.first_damaged.get_or_insert(number);
         }
-    });
-    read.map_err(failed)?;
+    })?;
     history.entries = newest.into_iter().rev().collect();
     Ok(history)
 }

@@ -1,15 +1,18 @@
 //! A line of the journal.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use ipam_common::Address;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fence::{FenceEffect, FenceIntent};
 use crate::engine::{
-    lease::{Damage, Generation, Holder},
+    lease::{Damage, Generation, Holder, Lease, StoreName},
     plan::{Asker, Release, StaleProof},
 };
+use crate::store::FileOwner;
 
 /// The schema's name, in every record.
 pub const SCHEMA: &str = "ipam-agent/journal/v1";
@@ -19,17 +22,29 @@ pub const SCHEMA: &str = "ipam-agent/journal/v1";
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: Cow<'static, str>,
-    /// The release's id, the same in its intent and its effect. Digits, and in the order of
-    /// the intents.
+    /// The release's id, the same in all lines about it. Digits, and in the order of the
+    /// intents.
     pub id: String,
-    /// When it was written, by the wall clock.
-    #[schemars(with = "String")]
-    pub at: jiff::Timestamp,
+    /// When it was written.
+    #[serde(flatten)]
+    pub when: When,
     /// In which boot.
     pub boot_id: String,
     /// What is said.
     #[serde(flatten)]
     pub phase: Phase,
+}
+
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct When {
+    /// By the wall clock, which anybody may set: for people.
+    #[schemars(with = "String")]
+    pub at: jiff::Timestamp,
+    /// Nanoseconds of that boot's CLOCK_BOOTTIME, which nobody can set: what is reckoned
+    /// with.
+    #[serde(default)]
+    pub uptime: u64,
 }
 
 /// What a line says.
@@ -40,6 +55,16 @@ pub enum Phase {
     Intent(Box<Intent>),
     /// What became of it.
     Effect(Effect),
+    /// A released lease is about to be put back.
+    Undo(Undo),
+    /// What became of that.
+    Undone(Undone),
+    /// A new lease of the address ended its quarantine.
+    Taken(Taken),
+    /// A fence is about to be raised or lowered.
+    Fence(FenceIntent),
+    /// What became of that.
+    FenceEffect(FenceEffect),
 }
 
 /// A lease that is about to be released.
@@ -48,6 +73,9 @@ pub struct Intent {
     /// Who wants it.
     #[schemars(with = "String")]
     pub asker: Asker,
+    /// Which person, as told by the command; not proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// The store.
     pub store: String,
     /// The address.
@@ -92,6 +120,9 @@ pub struct Grant {
     pub modified: i64,
     /// Its content.
     pub content: Content,
+    /// Whose it was; missing if that could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileOwner>,
 }
 
 /// Bytes, readable where they are text.
@@ -123,6 +154,19 @@ pub struct Evidence {
     pub sources: Vec<String>,
     /// How many passes in a row agreed.
     pub passes: u32,
+    /// Our probes for the address, which nobody answered; absent on routed links, where none
+    /// are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<Unanswered>,
+}
+
+/// Probes that nobody answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unanswered {
+    /// How many, out of all ports together.
+    pub sent: u32,
+    /// Out of how many ports.
+    pub ports: usize,
 }
 
 /// A watch without a gap.
@@ -156,16 +200,59 @@ pub enum EffectResult {
     Failed,
 }
 
+/// A released lease is about to be put back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Undo {
+    /// Who wants it: the daemon, because the address is in use, or a person.
+    #[schemars(with = "String")]
+    pub asker: Asker,
+    /// Which person, as told by the command; not proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// What became of putting a lease back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Undone {
+    /// How it ended.
+    pub result: UndoResult,
+    /// In words, if there is more to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// How putting a lease back ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UndoResult {
+    /// The lease is there again.
+    PutBack,
+    /// The address has a new lease.
+    Taken,
+    /// It could not be done.
+    Failed,
+}
+
+/// A new lease of a released address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Taken {
+    /// To whom.
+    pub holder: HolderRecord,
+}
+
 impl Intent {
     /// Of a planned release.
-    pub fn new(asker: Asker, release: &Release) -> Self {
+    pub fn new(asker: Asker, by: Option<&str>, release: &Release, file: Option<FileOwner>) -> Self {
         let lease = release.lease();
         Self {
             asker,
+            by: by.map(str::to_owned),
             store: lease.store.0.to_string(),
             address: lease.address.ip(),
-            holder: HolderRecord::from(&lease.holder),
-            generation: Grant::from(&lease.generation),
+            holder: HolderRecord::from(&lease.holder()),
+            generation: Grant::new(&lease.generation(), file),
             damage: lease.damage,
             reason: reason(release),
             evidence: Evidence::from(release.proof()),
@@ -173,10 +260,32 @@ impl Intent {
     }
 }
 
+impl Intent {
+    /// The lease as it was; `None` if the line doesn't say.
+    pub fn lease(&self) -> Option<Lease> {
+        let text = |text: &Option<String>| text.as_deref().map(Arc::from);
+        let holder = Holder {
+            container_id: text(&self.holder.container_id),
+            interface: text(&self.holder.interface),
+            pod: text(&self.holder.pod),
+            mac: self.holder.mac.as_ref().and_then(|mac| mac.parse().ok()),
+            host_interface: None,
+        };
+        Some(Lease::new(
+            StoreName(self.store.as_str().into()),
+            Address::from_ip(self.address)?,
+            &holder,
+            &self.generation.generation()?,
+            self.damage,
+        ))
+    }
+}
+
 /// Why a lease is released, for a person.
 fn reason(release: &Release) -> String {
     let (lease, proof) = (release.lease(), release.proof());
-    let whose = match (&lease.holder.pod, &lease.holder.container_id) {
+    let holder = lease.holder();
+    let whose = match (&holder.pod, &holder.container_id) {
         (Some(pod), _) => format!("{}, leased to {pod},", lease.address),
         (None, Some(id)) => format!(
             "{}, leased to container {},",
@@ -190,8 +299,12 @@ fn reason(release: &Release) -> String {
     } else {
         ""
     };
+    let unanswered = match proof.unanswered() {
+        Some(unanswered) if unanswered.sent > 0 => format!(", {unanswered}"),
+        _ => String::new(),
+    };
     format!(
-        "{whose} was not heard for {} while its wire was watched without a gap, no holder is known to {}{earlier}, and {} passes agree",
+        "{whose} was not heard for {} while its wire was watched without a gap{unanswered}, no holder is known to {}{earlier}, and {} passes agree",
         minutes(proof.quiet_for().as_secs()),
         match proof.sources() {
             [] => "anyone who could be asked".to_owned(),
@@ -221,11 +334,13 @@ impl From<&Holder> for HolderRecord {
     }
 }
 
-impl From<&Generation> for Grant {
-    fn from(generation: &Generation) -> Self {
+impl Grant {
+    /// Of a lease's file.
+    fn new(generation: &Generation, file: Option<FileOwner>) -> Self {
         Self {
             inode: generation.inode,
             modified: generation.modified,
+            file,
             content: match str::from_utf8(&generation.content) {
                 Ok(text) => Content::Text(text.to_owned()),
                 Err(_) => Content::Bytes {
@@ -234,9 +349,7 @@ impl From<&Generation> for Grant {
             },
         }
     }
-}
 
-impl Grant {
     /// The generation that was written down; `None` if its bytes can't be read any more.
     pub fn generation(&self) -> Option<Generation> {
         let content = match &self.content {
@@ -267,6 +380,10 @@ impl From<&StaleProof> for Evidence {
                 .map(|&source| source.to_owned())
                 .collect(),
             passes: proof.passes(),
+            unanswered: proof.unanswered().map(|unanswered| Unanswered {
+                sent: unanswered.sent,
+                ports: unanswered.ports,
+            }),
         }
     }
 }

@@ -12,25 +12,43 @@ use crate::{
     full_disk,
 };
 
-fn at() -> jiff::Timestamp {
-    "2026-11-01T10:00:00Z".parse().expect("a time")
+fn when() -> When {
+    When {
+        at: "2026-11-01T10:00:00Z".parse().expect("a time"),
+        uptime: 1_000_000_007,
+    }
+}
+
+fn owned<'a>(
+    releases: impl IntoIterator<Item = &'a Release>,
+) -> impl Iterator<Item = (&'a Release, Option<FileOwner>)> {
+    let owner = FileOwner {
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+    };
+    releases
+        .into_iter()
+        .map(move |release| (release, Some(owner)))
 }
 
 fn release(last: u8, content: &[u8]) -> Release {
-    Release::for_test(Lease {
-        store: StoreName("host-local:net".into()),
-        address: Address::v4([10, 0, 0, last]).expect("claimable"),
-        holder: Holder {
-            pod: Some("ns/name".into()),
-            ..Holder::default()
-        },
-        generation: Generation {
-            inode: 7,
-            modified: 5,
-            content: content.into(),
-        },
-        damage: content.is_empty().then_some(Damage::Empty),
-    })
+    let holder = Holder {
+        pod: Some("ns/name".into()),
+        ..Holder::default()
+    };
+    let generation = Generation {
+        inode: 7,
+        modified: 5,
+        content: content.into(),
+    };
+    Release::for_test(Lease::new(
+        StoreName("host-local:net".into()),
+        Address::v4([10, 0, 0, last]).expect("claimable"),
+        &holder,
+        &generation,
+        content.is_empty().then_some(Damage::Empty),
+    ))
 }
 
 fn released() -> Effect {
@@ -47,7 +65,7 @@ fn journal() -> (TempDir, Journal) {
 }
 
 fn intend(journal: &mut Journal, release: &Release) -> String {
-    let ids = journal.append_intents(at(), Asker::Person, [release]);
+    let ids = journal.append_intents(when(), Asker::Person, Some("ada"), owned([release]));
     ids.expect("written").remove(0)
 }
 
@@ -56,7 +74,7 @@ fn a_record_reads_as_documented() {
     let (base, mut journal) = journal();
     let id = intend(&mut journal, &release(7, b"4bd7\r\neth0"));
     journal
-        .append_effect(at(), &id, released())
+        .append_effects(when(), [(id.clone(), released())])
         .expect("written");
     let text = fs::read_to_string(base.path().join(FILE)).expect("the journal");
     let lines: Vec<serde_json::Value> = text
@@ -67,15 +85,16 @@ fn a_record_reads_as_documented() {
         lines,
         [
             serde_json::json!({
-                "schema": "ipam-agent/journal/v1", "id": "00000001", "at": "2026-11-01T10:00:00Z", "boot_id": "boot-1",
-                "phase": "intent", "asker": "person", "store": "host-local:net", "address": "10.0.0.7",
+                "schema": "ipam-agent/journal/v1", "id": "00000001", "at": "2026-11-01T10:00:00Z", "uptime": 1_000_000_007, "boot_id": "boot-1",
+                "phase": "intent", "asker": "person", "by": "ada", "store": "host-local:net", "address": "10.0.0.7",
                 "holder": { "pod": "ns/name" },
-                "generation": { "inode": 7, "modified": 5, "content": "4bd7\r\neth0" },
-                "reason": "10.0.0.7, leased to ns/name, was not heard for 16 min while its wire was watched without a gap, no holder is known to namespaces, and 2 passes agree",
-                "evidence": { "quiet_for": 960, "unchanged_for": 1000, "coverage": { "since": 0, "window": 900 }, "sources": ["namespaces"], "passes": 2 },
+                "generation": { "inode": 7, "modified": 5, "content": "4bd7\r\neth0", "file": { "mode": 0o600, "uid": 0, "gid": 0 } },
+                "reason": "10.0.0.7, leased to ns/name, was not heard for 16 min while its wire was watched without a gap, 6 probes out of 2 ports were not answered, no holder is known to namespaces, and 2 passes agree",
+                "evidence": { "quiet_for": 960, "unchanged_for": 1000, "coverage": { "since": 0, "window": 900 }, "sources": ["namespaces"], "passes": 2,
+                              "unanswered": { "sent": 6, "ports": 2 } },
             }),
             serde_json::json!({
-                "schema": "ipam-agent/journal/v1", "id": "00000001", "at": "2026-11-01T10:00:00Z", "boot_id": "boot-1",
+                "schema": "ipam-agent/journal/v1", "id": "00000001", "at": "2026-11-01T10:00:00Z", "uptime": 1_000_000_007, "boot_id": "boot-1",
                 "phase": "effect", "result": "released",
             }),
         ]
@@ -92,21 +111,19 @@ fn an_intent_without_an_effect_is_found_at_the_next_start() {
     let (base, mut journal) = journal();
     let releases = [release(1, b"a"), release(2, b""), release(3, &[0xff, 0])];
     let ids = journal
-        .append_intents(at(), Asker::Daemon, &releases)
+        .append_intents(when(), Asker::Daemon, None, owned(&releases))
         .expect("written");
     journal
-        .append_effect(at(), &ids[0], released())
+        .append_effects(when(), [(ids[0].clone(), released())])
         .expect("written");
     drop(journal);
 
     let mut journal = Journal::open(base.path(), "boot-2").expect("open");
     let unfinished = journal.unfinished().expect("read");
-    assert_eq!(unfinished.keys().collect::<Vec<_>>(), [&ids[1], &ids[2]]);
-    for (id, release) in [(&ids[1], &releases[1]), (&ids[2], &releases[2])] {
-        assert_eq!(
-            unfinished[id].generation.generation().as_ref(),
-            Some(&release.lease().generation)
-        );
+    assert_eq!(unfinished.len(), 2);
+    for (entry, (id, release)) in unfinished.iter().zip(ids.iter().zip(&releases).skip(1)) {
+        assert_eq!(entry.id, *id);
+        assert_eq!(entry.intent.lease().as_ref(), Some(release.lease()));
     }
     let next = intend(&mut journal, &release(4, b"d"));
     assert!(next > ids[2], "{next}");
@@ -126,7 +143,7 @@ fn a_line_cut_off_by_a_power_cut_spoils_no_other() {
     let third = intend(&mut journal, &release(3, b"c"));
     assert!(third > first && third >= second);
     journal
-        .append_effect(at(), &third, released())
+        .append_effects(when(), [(third.clone(), released())])
         .expect("written");
     let history = history(base.path(), 10).expect("read");
     assert_eq!((history.damaged, history.first_damaged), (1, Some(2)));
@@ -145,7 +162,7 @@ fn the_history_of_an_address_is_its_own() {
     intend(&mut journal, &release(2, b"b"));
     let third = intend(&mut journal, &release(1, b"c"));
     journal
-        .append_effect(at(), &first, released())
+        .append_effects(when(), [(first.clone(), released())])
         .expect("written");
     let address = release(1, b"").lease().address.ip();
     let of = |limit| {
@@ -165,11 +182,11 @@ fn history_is_newest_first_and_no_longer_than_asked() {
     let (base, mut journal) = journal();
     let releases: Vec<Release> = (1..=100).map(|last| release(last, b"x")).collect();
     let ids = journal
-        .append_intents(at(), Asker::Daemon, &releases)
+        .append_intents(when(), Asker::Daemon, None, owned(&releases))
         .expect("written");
     for id in &ids {
         journal
-            .append_effect(at(), id, released())
+            .append_effects(when(), [(id.clone(), released())])
             .expect("written");
     }
     let history = history(base.path(), 3).expect("read");
@@ -179,7 +196,7 @@ fn history_is_newest_first_and_no_longer_than_asked() {
         history
             .entries
             .iter()
-            .all(|entry| entry.effect == Some(released()))
+            .all(|entry| entry.effect == Some((when(), released())))
     );
     assert_eq!(super::history(base.path(), 0).expect("read").entries, []);
     assert_eq!(
@@ -197,7 +214,7 @@ fn on_a_full_disk_nothing_is_half_said() {
         full_disk::fill(disk);
         let many: Vec<Release> = (1..=200).map(|last| release(last, b"x")).collect();
         let error = journal
-            .append_intents(at(), Asker::Daemon, &many)
+            .append_intents(when(), Asker::Daemon, None, owned(&many))
             .expect_err("full");
         assert!(
             crate::error::in_full(&error).contains("No space left"),

@@ -85,8 +85,37 @@ pub(super) const fn stripped(tags: Tags) -> u16 {
     }
 }
 
-/// ARP and Neighbor Discovery that has the address as its sender or target.
-pub(super) fn about(address: Address, tags: Tags) -> Vec<SockFilter> {
+/// Addresses of one family that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    /// One of them.
+    address: Address,
+    /// How many bits of the mapped form are the same.
+    bits: u32,
+}
+
+impl From<Address> for Range {
+    fn from(address: Address) -> Self {
+        Self { address, bits: 128 }
+    }
+}
+
+impl Range {
+    /// The smallest that has all of these; `None` for none.
+    pub(super) fn of(addresses: &[Address]) -> Option<Self> {
+        let number = |address: &Address| u128::from_be_bytes(address.mapped());
+        let address = *addresses.first()?;
+        let differ = addresses.iter().fold(0, |differ, other| {
+            differ | (number(other) ^ number(&address))
+        });
+        let bits = differ.leading_zeros();
+        Some(Self { address, bits })
+    }
+}
+
+/// ARP and Neighbor Discovery that has an address of the range as its sender or target.
+pub(super) fn about(range: Range, tags: Tags) -> Vec<SockFilter> {
+    let Range { address, .. } = range;
     // A frame without a tag, and one that has only a priority, give 0.
     let mut common = vec![Test::vid(LOAD_WORD, VLAN_TAG, stripped(tags))];
     let payload = if tags.outer != 0 {
@@ -103,23 +132,33 @@ pub(super) fn about(address: Address, tags: Tags) -> Vec<SockFilter> {
         common.push(Test::new(LOAD_BYTE, payload + 6, ICMPV6));
         (payload + 8, payload + 48)
     };
-    let mut body = all(words(address, sender), accept());
-    body.extend(all(words(address, target), accept()));
+    let mut body = all(words(range, sender), accept());
+    body.extend(all(words(range, target), accept()));
     let mut program = Test::new(LOAD_WORD, PACKET_TYPE, OUTGOING).then(none());
     program.extend(all(common.into_iter(), body));
     program.extend(none());
     program
 }
 
-/// That the address is there.
-fn words(address: Address, at: u32) -> impl DoubleEndedIterator<Item = Test> {
-    let mapped = address.mapped();
+/// That an address of the range is there.
+fn words(range: Range, at: u32) -> impl DoubleEndedIterator<Item = Test> {
+    let mapped = range.address.mapped();
     // Of IPv4 in its mapped form, the last.
-    let skip = if address.is_ipv4() { 3 } else { 0 };
-    let words = mapped.as_chunks::<4>().0.iter().skip(skip);
+    let skip = if range.address.is_ipv4() { 3 } else { 0 };
+    let words = mapped.as_chunks::<4>().0.iter().enumerate().skip(skip);
     let tests = (at..)
         .step_by(4)
         .zip(words)
-        .map(|(at, word)| Test::new(LOAD_WORD, at, u32::from_be_bytes(*word)));
+        .filter_map(|(at, (index, word))| {
+            let before = u32::try_from(index).unwrap_or(0) * 32;
+            let same = range.bits.saturating_sub(before).min(32);
+            let mask = u32::MAX.checked_shl(32 - same)?;
+            let is = u32::from_be_bytes(*word) & mask;
+            let mask = (mask != u32::MAX).then_some(mask);
+            Some(Test {
+                mask,
+                ..Test::new(LOAD_WORD, at, is)
+            })
+        });
     tests.collect::<Vec<_>>().into_iter()
 }

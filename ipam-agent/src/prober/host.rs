@@ -71,6 +71,10 @@ impl Host {
         self.links.remove(&ifindex)
     }
 
+    pub(super) fn get(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex)
+    }
+
     pub(super) fn named(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)
     }

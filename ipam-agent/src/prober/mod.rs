@@ -11,7 +11,8 @@
 //! taken for sightings there. Where one comes back by another port it has a MAC of this host.
 //!
 //! Bounded: [`AT_ONCE`] questions are asked at once, [`WAITING`] more wait, others are
-//! refused; all of them together send [`FRAMES_PER_SECOND`] at most.
+//! refused; all of them together send [`FRAMES_PER_SECOND`] at most. A [`Survey`] asks for
+//! many addresses side by side; it has a rate of its own, and one for each port.
 
 mod asker;
 mod check;
@@ -22,6 +23,7 @@ mod host;
 mod pace;
 mod schedule;
 mod socket;
+mod survey;
 
 use std::{
     collections::BTreeSet,
@@ -39,6 +41,7 @@ pub use self::{
     asker::Asker,
     check::{Checked, User, check},
     schedule::Schedule,
+    survey::{Survey, Surveyed},
 };
 use self::{
     exchange::exchange,
@@ -54,6 +57,10 @@ pub const AT_ONCE: usize = 64;
 pub const WAITING: usize = 1024;
 /// How many frames are sent in a second, out of all ports together.
 pub const FRAMES_PER_SECOND: u32 = 500;
+/// The same of a survey, most of whose frames go to pods of this host.
+const SURVEY_FRAMES_PER_SECOND: u32 = 5000;
+/// How many of them out of one port.
+const PER_PORT: u32 = 200;
 
 /// Where a question goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +180,7 @@ struct Bounds {
     at_once: Semaphore,
     waiting: Semaphore,
     pace: Mutex<Pace>,
+    survey_pace: Mutex<Pace>,
 }
 
 impl Default for Prober {
@@ -181,6 +189,7 @@ impl Default for Prober {
             at_once: Semaphore::new(AT_ONCE),
             waiting: Semaphore::new(AT_ONCE + WAITING),
             pace: Mutex::new(Pace::new(FRAMES_PER_SECOND)),
+            survey_pace: Mutex::new(Pace::new(SURVEY_FRAMES_PER_SECOND)),
         }))
     }
 }
@@ -207,7 +216,11 @@ impl Prober {
             to: Some(confirm.claimant),
             tags: outlet.tags,
         };
-        let socket = PortSocket::open(&link, outlet.tags, address)?;
+        let socket = PortSocket::open(
+            &link,
+            outlet.tags,
+            &filter::about(address.into(), outlet.tags),
+        )?;
         let judge = |sighting: &_| exchange::confirmed(&confirm, question.mac, sighting);
         let answer = exchange(self, &socket, &question, &Schedule::unicast(), judge).await?;
         Ok(answer.unwrap_or(Answer::Silent))
@@ -232,7 +245,11 @@ impl Prober {
             to: None,
             tags: outlet.tags,
         };
-        let socket = PortSocket::open(&link, outlet.tags, address)?;
+        let socket = PortSocket::open(
+            &link,
+            outlet.tags,
+            &filter::about(address.into(), outlet.tags),
+        )?;
         let judge = |sighting: &_| exchange::heard(look, question.mac, sighting);
         let heard = exchange(self, &socket, &question, &look.schedule, judge).await;
         if matches!(heard, Ok(None) | Err(ProbeError::Socket { .. })) {
@@ -250,10 +267,17 @@ impl Prober {
 
     /// When the next frame may be sent.
     fn slot(&self) -> Instant {
-        let pace = self.0.pace.lock();
-        let mut pace = pace.unwrap_or_else(PoisonError::into_inner);
-        pace.slot(Instant::now())
+        slot(&self.0.pace)
     }
+
+    fn survey_slot(&self) -> Instant {
+        slot(&self.0.survey_pace)
+    }
+}
+
+fn slot(pace: &Mutex<Pace>) -> Instant {
+    let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+    pace.slot(Instant::now())
 }
 
 /// The link as it is now, if questions can be asked there.

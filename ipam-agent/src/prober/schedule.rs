@@ -72,6 +72,11 @@ impl Schedule {
         }
     }
 
+    /// How long is listened before the question of this number, counted from 0, or after all.
+    pub(super) fn wait(&self, question: usize) -> Duration {
+        self.waits.get(question).copied().unwrap_or(self.listen)
+    }
+
     /// How often it asks.
     pub fn questions(&self) -> u32 {
         u32::try_from(self.waits.len()).unwrap_or(u32::MAX)

@@ -6,9 +6,9 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use ipam_common::{Address, Captured, Parsed, Sighting, parse, sighting::Tags};
+use ipam_common::{Captured, Parsed, Sighting, parse, sighting::Tags};
 use nix::sys::socket::bind;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{ProbeError, filter, host::Link};
@@ -27,8 +27,9 @@ pub(super) struct PortSocket {
 }
 
 impl PortSocket {
-    /// Opens it, to hear of the address under these tags. Nothing that came before is heard.
-    pub(super) fn open(link: &Link, tags: Tags, address: Address) -> Result<Self, ProbeError> {
+    /// Opens it, to hear under these tags what a filter lets through. Nothing that came before
+    /// is heard.
+    pub(super) fn open(link: &Link, tags: Tags, wanted: &[SockFilter]) -> Result<Self, ProbeError> {
         let failed = |what| {
             let interface = link.name.clone();
             move |source: io::Error| match source.kind() {
@@ -55,7 +56,7 @@ impl PortSocket {
         bind(socket.as_raw_fd(), &link.address)
             .map_err(io::Error::from)
             .map_err(failed("bind a socket to"))?;
-        attach(&filter::about(address, tags))?;
+        attach(wanted)?;
         let socket = watch_socket(socket).map_err(failed("wait for frames on"))?;
         let stripped = filter::stripped(tags);
         Ok(Self {

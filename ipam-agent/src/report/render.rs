@@ -4,6 +4,7 @@ mod addresses;
 mod check;
 mod doctor;
 mod explain;
+mod history;
 mod leases;
 mod reclaim;
 mod report;

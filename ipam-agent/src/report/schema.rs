@@ -1,14 +1,14 @@
-//! JSON Schema of every document, for `docs/schema/`.
+//! JSON Schema of every document, and of a line of the journal, for `docs/schema/`.
 
 use schemars::{Schema, schema_for};
 
 use super::document::{
-    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, Plan, Report,
-    Segments, WatchLine,
+    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, PauseRequest,
+    Pausing, Plan, Report, Segments, UndoRequest, Undone, WatchLine,
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 12] {
+pub fn all() -> [(&'static str, Schema); 17] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
@@ -18,7 +18,12 @@ pub fn all() -> [(&'static str, Schema); 12] {
         ("plan-v1.json", schema_for!(Plan)),
         ("apply-request-v1.json", schema_for!(ApplyRequest)),
         ("applied-v1.json", schema_for!(Applied)),
+        ("undo-request-v1.json", schema_for!(UndoRequest)),
+        ("undone-v1.json", schema_for!(Undone)),
+        ("pause-request-v1.json", schema_for!(PauseRequest)),
+        ("pausing-v1.json", schema_for!(Pausing)),
         ("history-v1.json", schema_for!(History)),
+        ("journal-v1.json", schema_for!(crate::journal::Record)),
         ("doctor-v1.json", schema_for!(Doctor)),
         ("watch-v1.json", schema_for!(WatchLine)),
         ("check-v1.json", schema_for!(AddressCheck)),

@@ -16,11 +16,11 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::router::APPLY_PATIENCE;
-use crate::report::document::{Applied, ApplyRequest, WatchLine};
+use super::router::{APPLY_PATIENCE, PLAN_PATIENCE};
+use crate::report::document::{Applied, ApplyRequest, Plan, WatchLine};
 
 /// How long an answer may take: longer than the daemon gives itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -129,16 +129,37 @@ impl Client {
         })
     }
 
-    /// Releases what a person confirmed.
+    /// What would be released if a person asked for it now.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn plan(&self) -> Result<Plan, ClientError> {
+        let patience = PLAN_PATIENCE + PATIENCE;
+        self.exchange(patience, Method::GET, "/api/v1/reclaim", Body::empty())
+            .await
+    }
+
+    /// Asks for something that changes.
     ///
     /// # Errors
     /// As [`Client::get`]. After [`ClientError::Slow`] the daemon may still be at it.
-    pub async fn apply(&self, request: &ApplyRequest) -> Result<Applied, ClientError> {
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let json = serde_json::to_vec(request).map_err(|error| self.protocol(error))?;
         let patience = APPLY_PATIENCE + PATIENCE;
-        let path = "/api/v1/reclaim/apply";
         self.exchange(patience, Method::POST, path, Body::from(json))
             .await
+    }
+
+    /// Releases what a person confirmed.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<Applied, ClientError> {
+        self.post("/api/v1/reclaim/apply", request).await
     }
 
     async fn exchange<T: DeserializeOwned>(

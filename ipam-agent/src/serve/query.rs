@@ -5,7 +5,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::watch::Watching;
 use crate::report::document::{
-    Addresses, Applied, ApplyRequest, Explain, Leases, Plan, Report, Segments,
+    Addresses, Applied, ApplyRequest, Explain, Leases, PauseRequest, Pausing, Plan, Report,
+    Segments, UndoRequest, Undone,
 };
 
 /// How many queries wait at most; who asks further waits with their connection.
@@ -34,6 +35,12 @@ pub enum Query {
     Plan(Reply<Plan>),
     /// A person confirmed these releases.
     Apply(ApplyRequest, Reply<Applied>),
+    /// A person wants unattended releases to stop.
+    Pause(PauseRequest, Reply<Pausing>),
+    /// A person wants them to go on.
+    Resume(Reply<Pausing>),
+    /// A person wants a released lease back.
+    Undo(UndoRequest, Reply<Undone>),
 }
 
 /// The queue from the API to the driver.

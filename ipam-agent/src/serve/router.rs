@@ -24,10 +24,12 @@ use super::{
     query::{Query, Reply},
     watch::WATCHERS,
 };
-use crate::report::document::ApplyRequest;
+use crate::report::document::{ApplyRequest, PauseRequest, UndoRequest};
 
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a plan may take: the wire is asked, 7 s for every 256 addresses.
+pub(super) const PLAN_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a confirmed pass may take: each release is journaled and synced, a /16 of them
 /// on a slow disk takes minutes.
 pub(super) const APPLY_PATIENCE: Duration = Duration::from_secs(600);
@@ -56,6 +58,9 @@ pub fn reading(queries: Queries) -> Router {
 pub fn changing(queries: Queries) -> Router {
     Router::new()
         .route("/api/v1/reclaim/apply", post(apply))
+        .route("/api/v1/reclaim/undo", post(undo))
+        .route("/api/v1/reclaim/pause", post(pause))
+        .route("/api/v1/reclaim/resume", post(resume))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .method_not_allowed_fallback(async || ApiError::Method)
         .with_state(queries)
@@ -101,7 +106,7 @@ async fn watch(State(queries): State<Queries>) -> Answer {
 }
 
 async fn plan(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Plan).await
+    ask(&queries, PLAN_PATIENCE, Query::Plan).await
 }
 
 async fn apply(State(queries): State<Queries>, request: Request) -> Answer {
@@ -115,6 +120,28 @@ async fn apply(State(queries): State<Queries>, request: Request) -> Answer {
         .map_err(|_| ApiError::SlowBody)??;
     let query = |reply| Query::Apply(request, reply);
     ask(&queries, APPLY_PATIENCE, query).await
+}
+
+async fn undo(
+    State(queries): State<Queries>,
+    body: Result<Json<UndoRequest>, JsonRejection>,
+) -> Answer {
+    let Json(request) = body?;
+    let query = |reply| Query::Undo(request, reply);
+    // A plan that is being carried out comes first.
+    ask(&queries, APPLY_PATIENCE, query).await
+}
+
+async fn pause(
+    State(queries): State<Queries>,
+    body: Result<Json<PauseRequest>, JsonRejection>,
+) -> Answer {
+    let Json(request) = body?;
+    ask(&queries, PATIENCE, |reply| Query::Pause(request, reply)).await
+}
+
+async fn resume(State(queries): State<Queries>) -> Answer {
+    ask(&queries, PATIENCE, Query::Resume).await
 }
 
 async fn ask<T: Serialize + Send + 'static>(

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::report::document::{
     Applied, AppliedSchema, ApplyRequest, ConfirmedRelease, Explain, ExplainSchema, Happening,
-    Life, OutcomeRecord, ReleaseResult, Segments, SegmentsSchema,
+    Life, OutcomeRecord, ReleaseResult, Segments, SegmentsSchema, UndoOutcome, UndoRequest, Undone,
+    UndoneSchema,
 };
 
 /// A served socket, and a driver that answers what the tests ask.
@@ -123,11 +124,29 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
                     .collect(),
             });
         }
+        Query::Undo(request, reply) => {
+            let _ = reply.send(Undone {
+                schema: UndoneSchema::V1,
+                generated_at,
+                host,
+                id: request.id,
+                result: UndoOutcome::Refused,
+                store: None,
+                address: None,
+                holder: None,
+                detail: request.by,
+            });
+        }
         Query::Watch(reply) => {
             let watchers = watchers.upgrade().expect("running");
             let _ = reply.send(watchers.join(|| vec![watch::line(Happening::Watching)]));
         }
-        Query::Report(_) | Query::Leases(_) | Query::Addresses(_) | Query::Plan(_) => {}
+        Query::Pause(..)
+        | Query::Resume(_)
+        | Query::Report(_)
+        | Query::Leases(_)
+        | Query::Addresses(_)
+        | Query::Plan(_) => {}
     }
 }
 
@@ -146,9 +165,21 @@ async fn what_is_asked_reaches_the_driver_and_comes_back() {
             store: "host-local:net".to_owned(),
             address: [10, 0, 0, 5].into(),
         }],
+        by: None,
     };
     let applied = daemon.client().apply(&request).await.expect("applied");
     assert_eq!(applied.outcomes[0].address, request.confirmed[0].address);
+
+    let request = UndoRequest {
+        id: "00000012".to_owned(),
+        by: Some("ada".to_owned()),
+    };
+    let undone: Undone = daemon
+        .client()
+        .post("/api/v1/reclaim/undo", &request)
+        .await
+        .expect("undone");
+    assert_eq!((undone.id, undone.detail), (request.id, request.by));
 }
 
 #[tokio::test]

@@ -83,6 +83,7 @@ impl Watching {
             what,
             conflict: None,
             release: None,
+            event: None,
             missed,
         })
     }

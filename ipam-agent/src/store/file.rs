@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+    FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
     spec::{ExemptSpec, LeaseSpec, OwnerSpec, PoolSpec, common_place},
     watch::Root,
 };
@@ -104,6 +104,7 @@ impl LeaseFile {
             .collect();
         leases.sort_by_key(|lease| lease.address);
         let view = StoreView {
+            fencing: Default::default(),
             store: self.store.clone(),
             mode: Mode::Observe,
             writable: Err("a lease file is only read".to_owned()),
@@ -135,15 +136,39 @@ impl LeaseStore for LeaseFile {
         *store == self.store
     }
 
+    fn owner(&self, _: &Lease) -> Option<FileOwner> {
+        None
+    }
+
     fn release(&self, release: &Release, _: &mut Recheck<'_>) -> Result<(), ReleaseError> {
-        Err(ReleaseError::ReadOnly {
-            store: release.lease().store.clone(),
-            reason: "a lease file is only read".to_owned(),
-        })
+        Err(only_read(&release.lease().store))
+    }
+
+    fn flush(&self, _: &StoreName) -> Result<(), ReleaseError> {
+        Ok(())
+    }
+
+    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+        Err(only_read(&former.store))
+    }
+
+    fn raise_fence(&self, store: &StoreName, _: ipam_common::Address) -> Result<(), ReleaseError> {
+        Err(only_read(store))
+    }
+
+    fn lower_fence(&self, fence: &Lease) -> Result<(), ReleaseError> {
+        Err(only_read(&fence.store))
     }
 
     fn watched(&self) -> Vec<Root> {
         vec![Root::File(self.path.clone())]
+    }
+}
+
+fn only_read(store: &StoreName) -> ReleaseError {
+    ReleaseError::ReadOnly {
+        store: store.clone(),
+        reason: "a lease file is only read".to_owned(),
     }
 }
 
@@ -240,23 +265,19 @@ fn lease(store: &StoreName, spec: LeaseSpec) -> Lease {
     } else {
         parts.map(Option::unwrap_or_default).join("\n")
     };
-    Lease {
-        store: store.clone(),
-        address: spec.address,
-        holder: Holder {
-            container_id: None,
-            interface: None,
-            pod: spec.holder,
-            mac: spec.mac,
-            host_interface: spec.interface,
-        },
-        generation: Generation {
-            inode: 0,
-            modified: 0,
-            content: content.into_bytes().into(),
-        },
-        damage: None,
-    }
+    let holder = Holder {
+        container_id: None,
+        interface: None,
+        pod: spec.holder,
+        mac: spec.mac,
+        host_interface: spec.interface,
+    };
+    let generation = Generation {
+        inode: 0,
+        modified: 0,
+        content: content.into_bytes().into(),
+    };
+    Lease::new(store.clone(), spec.address, &holder, &generation, None)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Where leases are kept: one trait over all kinds of store, and what every kind shares.
 //!
 //! Reading never changes a store and never fails as a whole because one network of it
-//! does. The one way to change a store is [`LeaseStore::release`], and the one caller of
-//! that is the executor.
+//! does. The ways to change a store are [`LeaseStore::release`] and
+//! [`LeaseStore::put_back`], and the one caller of both is the executor.
 
 pub mod file;
 pub mod host_local;
@@ -13,8 +13,12 @@ pub mod watch;
 
 use std::{io, path::PathBuf};
 
+use ipam_common::Address;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::engine::{
-    lease::{StoreName, StoreView},
+    lease::{Lease, StoreName, StoreView},
     owner::Owners,
     plan::{Blocker, Release},
 };
@@ -33,13 +37,54 @@ pub trait LeaseStore: Send + Sync {
     /// Whether a store of this name is in it.
     fn has(&self, store: &StoreName) -> bool;
 
+    /// Whose file a lease is, to be put back as it was. `None`: it is no file, or gone.
+    fn owner(&self, lease: &Lease) -> Option<FileOwner>;
+
     /// Takes this one lease out of its store, if it still is exactly what was judged and
     /// `recheck` has nothing against it. Anything else leaves the store as it was. Blocks,
-    /// at most some seconds for a lock that another holds.
+    /// at most some seconds for a lock that another holds. Durable after
+    /// [`LeaseStore::flush`].
     fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError>;
+
+    /// Has what was released from a store on disk.
+    fn flush(&self, store: &StoreName) -> Result<(), ReleaseError>;
+
+    /// Puts a released lease back, byte by byte and all at once, if its address has no lease
+    /// there; on disk when it returns. Blocks as [`LeaseStore::release`] does.
+    fn put_back(&self, former: &Former) -> Result<(), ReleaseError>;
+    /// Reserves this address, so that the store gives it to nobody. Blocks as
+    /// [`Self::release`] does.
+    fn raise_fence(&self, store: &StoreName, address: Address) -> Result<(), ReleaseError>;
+
+    /// Gives back what was reserved, if it still is exactly this.
+    fn lower_fence(&self, fence: &Lease) -> Result<(), ReleaseError>;
 
     /// What to watch so that a change is known at once.
     fn watched(&self) -> Vec<watch::Root>;
+}
+
+/// Who may read and write a lease's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileOwner {
+    /// The permission bits, 384 for 0600.
+    pub mode: u32,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// A lease as it was before it was released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// Whose it was.
+    pub store: StoreName,
+    /// Of which address.
+    pub address: Address,
+    /// The record's bytes.
+    pub content: Box<[u8]>,
+    /// Whose file it was, as far as known.
+    pub file: Option<FileOwner>,
 }
 
 /// What one source holds.
@@ -90,7 +135,8 @@ impl StoreError {
     }
 }
 
-/// A lease was not released. The store is as it was, but for [`ReleaseError::NotDurable`].
+/// A lease was not released, or not put back. The store is as it was, but for
+/// [`ReleaseError::NotDurable`].
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
     /// The lease isn't what was judged any more.
@@ -99,7 +145,7 @@ pub enum ReleaseError {
         /// The store.
         store: StoreName,
         /// The lease's address.
-        address: ipam_common::Address,
+        address: Address,
         /// What is there instead.
         what: &'static str,
     },
@@ -114,16 +160,28 @@ pub enum ReleaseError {
         /// Why.
         reason: String,
     },
+    /// The address of a lease that was to be put back has a new one.
+    #[error("{address} has a new lease in {store}, {holder}: it stays with that")]
+    Taken {
+        /// The store.
+        store: StoreName,
+        /// The address.
+        address: Address,
+        /// To whom, in words.
+        holder: String,
+    },
     /// Another process held the store's lock all the time.
-    #[error("{lock} was held by another process for {seconds} s; `fuser {lock}` names it", lock = .path.display())]
+    #[error("{lock} was held by {holder} for {seconds} s", lock = .path.display())]
     Locked {
         /// The lock.
         path: PathBuf,
+        /// The process, or how to find it.
+        holder: String,
         /// For how long it was tried.
         seconds: u64,
     },
     /// The store's directory was taken away or replaced meanwhile.
-    #[error("{path} was removed or replaced meanwhile; nothing was released")]
+    #[error("{path} was removed or replaced meanwhile; nothing was changed")]
     Replaced {
         /// The directory.
         path: PathBuf,
@@ -138,10 +196,8 @@ pub enum ReleaseError {
         /// Why.
         source: io::Error,
     },
-    /// The lease is gone, but a power cut in the next seconds may bring it back.
-    #[error(
-        "released, but {path} could not be flushed to disk: a power cut may bring the lease back"
-    )]
+    /// It is done, but a power cut in the next seconds may undo it.
+    #[error("done, but {path} could not be flushed to disk: a power cut may undo it")]
     NotDurable {
         /// The directory.
         path: PathBuf,

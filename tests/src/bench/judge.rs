@@ -109,7 +109,7 @@ pub fn figures() -> Result<Vec<Figure>> {
 }
 
 /// The CPU time of this thread.
-fn cpu_time() -> Result<Duration> {
+pub(super) fn cpu_time() -> Result<Duration> {
     Ok(ClockId::CLOCK_THREAD_CPUTIME_ID.now()?.into())
 }
 
@@ -170,25 +170,29 @@ fn view(segment: u32) -> StoreView {
     let store = StoreName(format!("host-local:net{segment}").into());
     let leases = (0..ADDRESSES).filter_map(|number| {
         let id = format!("{:064x}", u64::from(segment) << 32 | u64::from(number));
-        Some(Lease {
-            store: store.clone(),
-            address: address(segment, number).ok()?,
-            holder: Holder {
-                container_id: Some(id.as_str().into()),
-                interface: Some("eth0".into()),
-                pod: Some(format!("default/pod-{segment}-{number}").into()),
-                mac: mac(segment, number, 0).ok(),
-                host_interface: None,
-            },
-            generation: Generation {
-                inode: u64::from(segment * ADDRESSES + number),
-                modified: 1,
-                content: format!("{id}\r\neth0").into_bytes().into(),
-            },
-            damage: None,
-        })
+        let address = address(segment, number).ok()?;
+        let holder = Holder {
+            container_id: Some(id.as_str().into()),
+            interface: Some("eth0".into()),
+            pod: Some(format!("default/pod-{segment}-{number}").into()),
+            mac: mac(segment, number, 0).ok(),
+            host_interface: None,
+        };
+        let generation = Generation {
+            inode: u64::from(segment * ADDRESSES + number),
+            modified: 1,
+            content: format!("{id}\r\neth0").into_bytes().into(),
+        };
+        Some(Lease::new(
+            store.clone(),
+            address,
+            &holder,
+            &generation,
+            None,
+        ))
     });
     StoreView {
+        fencing: Default::default(),
         mode: Mode::Observe,
         writable: Ok(()),
         place: Place::Bridge {

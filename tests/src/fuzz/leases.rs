@@ -69,8 +69,6 @@ fn host_local(lease: Option<&[u8]>, cached: Option<&[u8]>, configured: Option<&[
         panic!("one lease: {leases:?}");
     };
     assert_eq!(known.address.to_string(), LEASE);
-    assert_eq!(
-        known.generation.content[..],
-        lease[..known.generation.content.len()]
-    );
+    let content = known.generation().content;
+    assert_eq!(content[..], lease[..content.len()]);
 }

@@ -58,6 +58,7 @@ impl World {
         topology.bridges.insert(BRIDGE.into(), bridge);
         topology.own_macs.extend(words::mac(HOST).ok());
         let [view, other] = ["host-local:net", "file:other"].map(|name| StoreView {
+            fencing: Default::default(),
             store: StoreName(name.into()),
             mode: Mode::Observe,
             writable: Ok(()),
@@ -245,18 +246,15 @@ pub fn settings() -> Settings {
 
 fn grant(view: &mut StoreView, address: Address, holder: &str, grants: i64) -> Result<()> {
     view.leases.retain(|lease| lease.address != address);
-    view.leases.push(Lease {
-        store: view.store.clone(),
-        address,
-        holder: Holder {
-            mac: Some(words::mac(holder)?),
-            ..Holder::default()
-        },
-        generation: Generation {
-            modified: grants,
-            ..Generation::default()
-        },
-        damage: None,
-    });
+    let holder = Holder {
+        mac: Some(words::mac(holder)?),
+        ..Holder::default()
+    };
+    let generation = Generation {
+        modified: grants,
+        ..Generation::default()
+    };
+    let lease = Lease::new(view.store.clone(), address, &holder, &generation, None);
+    view.leases.push(lease);
     Ok(())
 }

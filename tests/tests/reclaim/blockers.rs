@@ -216,3 +216,36 @@ fn another_program_that_is_put_first_costs_coverage() {
         Ok(())
     });
 }
+
+#[test]
+fn what_a_power_cut_left_of_cnis_caches_is_told_by_the_doctor() {
+    in_lab(|lab| {
+        let net = Network::bridge("pods", "cni0", &["10.9.0.0/24"])?;
+        let pod = net.start(lab, "one")?;
+        let checked = || -> Result<Value> {
+            let config = lab.disk().join("config.yaml");
+            fs::write(&config, "holders: { cri: off }")?;
+            let config = config.display().to_string();
+            let doctor = tests::daemon::agent(&["doctor", "-o", "json", "--config", &config])?;
+            let doctor = doctor.json()?;
+            let mut checks = list(&doctor, "checks").filter(|check| check["name"] == "CNI caches");
+            Ok(checks.next().context("the check")?.clone())
+        };
+        let check = checked()?;
+        ensure!(check["status"] == "ok", "{check:#}");
+        // The pod's own result, as real libcni's are; and multus's record of it.
+        fs::create_dir_all("/var/lib/cni/multus")?;
+        let multus = format!("/var/lib/cni/multus/{}", pod.container_id);
+        fs::write(&multus, "")?;
+        let result = format!("/var/lib/cni/results/pods-{}-eth0", pod.container_id);
+        let whole = fs::read(&result)?;
+        fs::write(&result, &whole[..whole.len() / 2])?;
+        let check = checked()?;
+        ensure!(check["status"] == "warn", "{check:#}");
+        let detail = check["detail"].as_str().unwrap_or_default();
+        for named in [format!("{multus} (empty)"), format!("{result} (truncated)")] {
+            ensure!(detail.contains(&named), "{check:#}");
+        }
+        Ok(())
+    });
+}

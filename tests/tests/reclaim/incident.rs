@@ -222,7 +222,8 @@ fn installed_after_the_incident_it_releases_when_asked() {
                 let explain = daemon.query("explain", &[&address.to_string()])?;
                 let given_back = list(&explain, "story").any(|told| {
                     let what = told["what"].as_str().unwrap_or_default();
-                    what.starts_with("the agent gave it back to host-local:pods, as a person asked")
+                    what.starts_with("the agent gave it back to host-local:pods, as ")
+                        && what.contains(" asked (release ")
                 });
                 ensure!(given_back, "{explain:#}");
             }

@@ -73,6 +73,8 @@ fn a_lock_that_is_held_stops_releases_and_nothing_else() {
             ensure!(outcome["result"] == "failed", "{applied:#}");
             let error = outcome["error"].as_str().context("why")?;
             ensure!(error.contains("/pods/lock"), "{error}");
+            let holder = format!("(process {})", std::process::id());
+            ensure!(error.contains(&holder), "{error}");
         }
         ensure!(on_disk(&net)? == stale);
         drop(held);

@@ -17,7 +17,7 @@ use super::{Programs, package::Unpacked};
 use crate::machine;
 
 /// What the suite needs of the kernel, where it isn't built in.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 12] = [
     "veth",
     "bridge",
     "8021q",
@@ -28,6 +28,8 @@ const MODULES: [&str; 10] = [
     "sch_ingress",
     "cls_bpf",
     "cls_matchall",
+    "virtio_pci",
+    "virtio_blk",
 ];
 
 /// Builds the archive in `stage`.
@@ -68,7 +70,7 @@ ip link set lo up
 for module in {modules}; do $b insmod /modules/$module || echo no module $module; done
 read up rest < /proc/uptime
 echo booted in $up s
-guest
+guest \"$@\"
 $b poweroff -f
 "
     )

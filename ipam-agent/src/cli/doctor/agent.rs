@@ -5,20 +5,14 @@ use std::{fs, os::unix::net::UnixStream, path::Path};
 use super::{fail, ok, warn};
 use crate::{
     config::{Config, Cri},
+    engine::holders::Own,
     error::in_full,
+    holder::cri::{self, Runtime},
     report::document::{Check, CheckStatus},
     source::live::pins_place,
     state,
     store::source::Source,
 };
-
-/// Where container runtimes listen: RKE2 and K3s, containerd, CRI-O, cri-dockerd.
-const RUNTIME_SOCKETS: [&str; 4] = [
-    "/run/k3s/containerd/containerd.sock",
-    "/run/containerd/containerd.sock",
-    "/run/crio/crio.sock",
-    "/run/cri-dockerd.sock",
-];
 
 pub(super) fn configuration(config: &Config) -> Check {
     match &config.file {
@@ -79,29 +73,58 @@ fn lease_file(file: &Path) -> Check {
 
 pub(super) fn container_runtime(config: &Config) -> Check {
     const NAME: &str = "container runtime";
-    match &config.holders.cri {
-        Cri::Off => ok(NAME, "off: nobody is asked"),
-        Cri::Socket(socket) => match UnixStream::connect(socket) {
-            Ok(_) => ok(NAME, socket.display().to_string()),
+    let Some(sockets) = cri::sockets(&config.holders.cri) else {
+        return ok(NAME, "off: nobody is asked");
+    };
+    let named = matches!(config.holders.cri, Cri::Socket(_));
+    let answers = cri::ask(&sockets, cri::PATIENCE);
+    let mut found = Vec::new();
+    for (socket, answer) in sockets.iter().zip(answers) {
+        match answer {
+            Ok(runtime) => found.push(told(socket, &runtime)),
+            Err(error) if error.is_absent() && !named => {}
             Err(error) => {
-                let detail = format!("{}: {error}", socket.display());
-                let mend = "mend holders.cri, or start it: nothing is released until it answers";
-                fail(NAME, detail, mend)
+                let mend = "mend it, or name another with holders.cri: \
+                            nothing is released until it answers";
+                return fail(NAME, in_full(&error), mend);
             }
-        },
-        Cri::Auto => {
-            let sockets = RUNTIME_SOCKETS.into_iter();
-            let found: Vec<_> = sockets
-                .filter(|path| UnixStream::connect(path).is_ok())
-                .collect();
-            if found.is_empty() {
-                let mend = "if this host has none, say `holders: { cri: off }`: \
-                            nothing is released while it is missing";
-                return warn(NAME, "none answers", mend);
-            }
-            ok(NAME, found.join(", "))
         }
     }
+    if found.is_empty() {
+        let mend = "if this host has none, say `holders: { cri: off }`: \
+                    nothing is released while it is missing";
+        let sockets: Vec<_> = sockets
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        return warn(
+            NAME,
+            format!("none listens on {}", sockets.join(", ")),
+            mend,
+        );
+    }
+    if cri::own() == Own::Pod(None) {
+        let detail = "this is a pod, and /proc/self/mountinfo doesn't tell of which sandbox";
+        let mend = "nothing is released while the agent can't find itself in the runtime's list";
+        return fail(NAME, detail, mend);
+    }
+    ok(NAME, found.join("; "))
+}
+
+/// `containerd 1.7.23 on /run/containerd/containerd.sock: 12 sandboxes, 1 of them NOTREADY`
+fn told(socket: &Path, runtime: &Runtime) -> String {
+    let sandboxes = &runtime.sandboxes;
+    let not_ready = sandboxes.iter().filter(|sandbox| !sandbox.ready).count();
+    let mut told = format!(
+        "{} on {}: {} sandboxes",
+        runtime.version,
+        socket.display(),
+        sandboxes.len()
+    );
+    if not_ready > 0 {
+        told += &format!(", {not_ready} of them NOTREADY");
+    }
+    told
 }
 
 pub(super) fn state(config: &Config) -> Check {
@@ -128,6 +151,23 @@ pub(super) fn continuity(_: &Config) -> Check {
                         every start of the agent";
             warn(NAME, error.to_string(), mend)
         }
+    }
+}
+
+pub(super) fn pause(config: &Config) -> Check {
+    const NAME: &str = "unattended releases";
+    match state::Paused::read(&config.state_dir) {
+        Ok(None) => ok(NAME, "not paused"),
+        Ok(Some(paused)) => warn(
+            NAME,
+            paused.sentence(),
+            "`ipam-agent reclaim resume`, once the reason is gone",
+        ),
+        Err(error) => warn(
+            NAME,
+            format!("{}: {error}", config.state_dir.display()),
+            "run this as root, to see whether they are paused",
+        ),
     }
 }
 

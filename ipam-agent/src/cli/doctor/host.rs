@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{fail, ok, warn};
-use crate::{config::Config, report::document::Check};
+use crate::{cni::dead_entries, config::Config, report::document::Check};
 
 /// The eBPF program needs it.
 const OLDEST: (u32, u32) = (5, 10);
@@ -98,6 +98,24 @@ pub(super) fn interfaces(config: &Config) -> Check {
         detail += &format!(" and {more} more");
     }
     ok(NAME, detail)
+}
+
+/// What a power cut left of CNI's caches.
+pub(super) fn cni_caches(_: &Config) -> Check {
+    const NAME: &str = "CNI caches";
+    let dead = dead_entries();
+    if dead.is_empty() {
+        return ok(NAME, "every entry can be read");
+    }
+    let named = dead.iter().take(NAMED);
+    let named = named.map(|dead| format!("{} ({})", dead.path.display(), dead.damage.name()));
+    let mut detail = format!("can't be read: {}", named.collect::<Vec<_>>().join(", "));
+    if dead.len() > NAMED {
+        detail += &format!(" and {} more", dead.len() - NAMED);
+    }
+    let mend = "remove each whose container `crictl pods` no longer lists: while it is there \
+                its DEL fails, or frees nothing";
+    warn(NAME, detail, mend)
 }
 
 /// The kernel's release, and its version in it.

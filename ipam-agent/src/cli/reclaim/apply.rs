@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     cli::{
         CliError, Io, Status,
-        shared::{ConfigArgs, OutputArgs},
+        shared::{ConfigArgs, OutputArgs, person},
     },
     report::{
         Format,
@@ -37,7 +37,7 @@ pub struct ApplyArgs {
 impl ApplyArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let client = self.daemon.client()?;
-        let plan = client.get("/api/v1/reclaim").await;
+        let plan = client.plan().await;
         let plan: Plan = plan.map_err(CliError::judging)?;
         let format = self.output.output;
         if !self.yes || format == Format::Table {
@@ -57,6 +57,7 @@ impl ApplyArgs {
         });
         let request = ApplyRequest {
             confirmed: confirmed.collect(),
+            by: person(),
         };
         let applied = client.apply(&request).await.map_err(CliError::judging)?;
         io.show(&applied, format)?;

@@ -28,7 +28,7 @@ pub struct PlanArgs {
 
 impl PlanArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let plan = self.daemon.client()?.get("/api/v1/reclaim").await;
+        let plan = self.daemon.client()?.plan().await;
         let plan: Plan = plan.map_err(CliError::judging)?;
         io.show(&plan, self.output.output)?;
         Ok(Status::of(!plan.releases.is_empty(), !plan.complete))

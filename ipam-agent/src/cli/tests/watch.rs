@@ -12,6 +12,7 @@ fn line(what: Happening) -> WatchLine {
         what,
         conflict: None,
         release: None,
+        event: None,
         missed: None,
     }
 }

@@ -64,7 +64,8 @@ pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
         lab,
     };
     if let Some(clean) = raw.clean_caches.filter(|clean| clean.value) {
-        let right = "this version removes no caches yet; leave it false";
+        let right =
+            "this version removes no caches yet, `ipam-agent doctor` names them; leave it false";
         return Err(at.wrong("reclaim.clean_caches", &clean, right));
     }
     // A pass that follows the last one at once would never let the wire be heard.

@@ -18,6 +18,7 @@ pub(super) fn stores(
     let read_only = |source| StoreConfig {
         source,
         reclaim: Mode::Observe,
+        fence: false,
         pools: Vec::new(),
     };
     if !flags.is_empty() {
@@ -62,13 +63,15 @@ fn store(at: At<'_>, raw: raw::Store) -> Result<StoreConfig> {
     };
     if let Some(fence) = &raw.fence
         && fence.value
+        && !writable
     {
-        let right = "this version fences nothing yet; leave it false";
+        let right = "a lease file is only read: nothing can be fenced in it";
         return Err(at.wrong("stores.fence", fence, right));
     }
     Ok(StoreConfig {
         source,
         reclaim,
+        fence: raw.fence.is_some_and(|fence| fence.value),
         pools: raw.pools.into_iter().map(|spec| spec.pool).collect(),
     })
 }

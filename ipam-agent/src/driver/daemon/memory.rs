@@ -58,14 +58,18 @@ impl Daemon {
     }
 }
 
-pub(super) fn remembered(known: state::Remembered) -> Remembered {
-    Remembered {
-        store: known.store,
-        address: known.address,
-        generation: known.generation,
-        boot: known.boot_id,
-        since: known.first_seen,
-    }
+/// For the engine, the oldest first. The wall clock may have been set between boots: that
+/// changes the order in which leases are released, and not whether they are.
+pub(super) fn remembered(mut known: Vec<state::Remembered>) -> Vec<Remembered> {
+    known.sort_by_key(|lease| lease.at);
+    let known = known.into_iter().map(|lease| Remembered {
+        store: lease.store,
+        address: lease.address,
+        generation: lease.generation,
+        boot: lease.boot_id,
+        since: lease.first_seen,
+    });
+    known.collect()
 }
 
 fn recorded(lease: Remembered, at: WallTime) -> state::Remembered {

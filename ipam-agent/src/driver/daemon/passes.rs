@@ -7,11 +7,8 @@ use tokio::time::Instant;
 
 use super::{Daemon, Done};
 use crate::{
-    driver::gather,
-    engine::{
-        evidence::{PassEvidence, SourceReport},
-        input::Input,
-    },
+    driver::gather::{self, Gathered},
+    engine::{evidence::PassEvidence, input::Input},
     error::in_full,
     source::live::TableError,
 };
@@ -45,16 +42,16 @@ impl Daemon {
         let tables = Arc::clone(&self.observer.tables);
         let holders = self.holders.clone();
         self.tasks.spawn_blocking(move || {
-            let reports = gather::holders(&holders);
+            let gathered = gather::holders(&holders);
             // Last, so that no sign of life is younger than the answer to it.
-            Done::Gathered(reports, tables.stamps())
+            Done::Gathered(gathered, tables.stamps())
         });
     }
 
     /// Everything of a pass has been answered.
     pub(super) fn pass(
         &mut self,
-        sources: Vec<SourceReport>,
+        gathered: Gathered,
         stamps: Result<Vec<(Address, Stamps)>, TableError>,
     ) {
         self.gathering = false;
@@ -65,16 +62,24 @@ impl Daemon {
             tracing::warn!("{}", in_full(&error));
             Vec::new()
         });
+        // While the wire is being asked, what it answers is not among the evidence.
+        let counts = self.probing.is_none();
+        let person = self
+            .asked
+            .iter()
+            .any(|asked| asked.passes > u32::from(counts));
         self.observer.tell(Input::Evidence(PassEvidence {
             ports: ports.clone(),
             stamps,
-            sources,
+            sources: gathered.sources,
+            runtimes: gathered.runtimes,
+            person,
         }));
         self.observer.mend(&ports);
         self.obey();
         let mut ready = Vec::new();
         for asked in &mut self.asked {
-            asked.passes = asked.passes.saturating_sub(1);
+            asked.passes = asked.passes.saturating_sub(u32::from(counts));
         }
         for asked in std::mem::take(&mut self.asked) {
             if asked.passes == 0 {
@@ -86,7 +91,12 @@ impl Daemon {
         for question in ready {
             self.reply(question);
         }
-        if !self.asked.is_empty() {
+        self.go_on_asking();
+    }
+
+    /// The next pass for a person's question, once the wire has been asked.
+    pub(super) fn go_on_asking(&mut self) {
+        if !self.asked.is_empty() && self.probing.is_none() && !self.gathering {
             self.next_gather = Some(Instant::now() + BETWEEN_PASSES);
         }
     }

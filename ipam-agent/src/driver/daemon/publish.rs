@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use crate::{
-    engine::{input::Notice, plan::Release},
+    engine::{conflict::Severity, input::Notice, plan::Release},
     report::{clean, vendor},
 };
 
@@ -27,7 +27,16 @@ impl Daemon {
                 }
             }
             Notice::Happened(event) => {
-                tracing::info!(kind = event.kind.name(), "{event}");
+                let kind = event.kind.name();
+                let sentence = self.observer.engine.event_sentence(event, &vendor);
+                let sentence = clean(&sentence);
+                if event.kind.severity() == Severity::Critical {
+                    tracing::error!(kind, severity = "critical", "{sentence}");
+                    let composer = self.observer.composer(&[]);
+                    self.watchers.tell(|| composer.event_news(event));
+                } else {
+                    tracing::info!(kind, "{sentence}");
+                }
             }
         }
     }

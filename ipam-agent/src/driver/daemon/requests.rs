@@ -15,6 +15,7 @@ use crate::{
     error::in_full,
     journal,
     report::{
+        clean,
         compose::history_entry,
         document::{
             Applied, ApplyRequest, ConfirmedRelease, Explain, OutcomeRecord, Plan, ReleaseResult,
@@ -42,6 +43,7 @@ pub(super) enum Question {
 
 /// The plan that is being carried out for a person, and who waits for its outcome.
 pub(super) struct Waiting {
+    by: Option<String>,
     confirmed: Vec<ConfirmedRelease>,
     kept: Vec<OutcomeRecord>,
     reply: Reply<Applied>,
@@ -68,6 +70,9 @@ impl Daemon {
             }
             Query::Plan(reply) => self.ask(Question::Plan(reply)),
             Query::Apply(request, reply) => self.ask(Question::Apply(request, reply)),
+            Query::Pause(request, reply) => self.pause(request, reply),
+            Query::Resume(reply) => self.resume(reply),
+            Query::Undo(request, reply) => self.undo(request, reply),
         }
     }
 
@@ -84,7 +89,11 @@ impl Daemon {
 
     pub(super) fn reply(&mut self, question: Question) {
         match question {
-            Question::Plan(reply) => drop(reply.send(self.observer.composer(&[]).plan())),
+            Question::Plan(reply) => {
+                let plan = self.observer.composer(&[]).plan();
+                let paused = self.paused();
+                drop(reply.send(Plan { paused, ..plan }));
+            }
             Question::Apply(request, reply) => self.apply(request, reply),
         }
     }
@@ -116,6 +125,7 @@ impl Daemon {
             })
             .collect();
         let waiting = Waiting {
+            by: request.by.map(|by| clean(&by).into_owned()),
             confirmed: request.confirmed,
             kept,
             reply,
@@ -128,11 +138,15 @@ impl Daemon {
             self.plans.push_back((plan, waiting));
             return;
         }
+        let by = waiting.as_ref().and_then(|waiting| waiting.by.clone());
         self.executing = Some(waiting);
+        let leases = plan.releases.iter().map(|release| release.lease().clone());
+        self.observer.tell(Input::Releasing(leases.collect()));
         let ports = Releaser::ports(&self.observer.engine, &plan, clock::now());
+        let sandboxes = self.observer.engine.last_pass().sandboxes.clone();
         let releaser = self.releaser.clone();
         self.tasks.spawn_blocking(move || {
-            let outcomes = releaser.execute(&plan, &ports);
+            let outcomes = releaser.execute(&plan, by.as_deref(), &ports, sandboxes);
             Done::Executed(plan, outcomes)
         });
     }

@@ -40,7 +40,7 @@ pub(super) fn update(
     let severity = verdict.severity(vital);
     let of = |mac: &Mac| claims.iter().find(|claim| claim.mac == *mac);
     let involved = || verdict.macs().iter().filter_map(of);
-    let last_seen = involved().filter_map(|claim| claim.last_strong).max();
+    let last_seen = involved().filter_map(|claim| claim.last_strong()).max();
     let first_seen = match verdict.kind() {
         Kind::DuplicateAddress => contest
             .runs
@@ -78,7 +78,7 @@ pub(super) fn next(
 ) -> Option<Timestamp> {
     let quiet = claims
         .iter()
-        .filter_map(|claim| claim.last_strong)
+        .filter_map(|claim| claim.last_strong())
         .map(|at| at + windows.quiet);
     let active = contest.conflict.as_ref().is_some_and(Conflict::is_active);
     let ended = contest

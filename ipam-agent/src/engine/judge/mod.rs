@@ -190,13 +190,12 @@ impl Judge<'_> {
     /// Whether the claim is the lease's holder's: by MAC or, only where that isn't known,
     /// by port. `None`: nobody can tell.
     pub(super) fn is_holder(&self, record: &Record, claim: &Claim) -> Option<bool> {
-        let holder = &record.lease.holder;
-        if let Some(mac) = holder.mac {
+        if let Some(mac) = record.lease.mac() {
             return Some(self.owner_of(mac) == self.owner_of(claim.mac));
         }
-        let interface = holder.host_interface.as_ref()?;
+        let interface = record.lease.host_interface()?;
         let port = self.topology.ports.get(&claim.ifindex)?;
-        Some(*interface == port.name)
+        Some(*interface == *port.name)
     }
 
     /// Whether the claim, made since the leases are known, is none of their holders'.
@@ -204,13 +203,13 @@ impl Judge<'_> {
         !records.is_empty()
             && records.iter().all(|record| {
                 self.is_holder(record, claim) == Some(false)
-                    && claim.last_strong >= Some(record.since)
+                    && claim.last_strong() >= Some(record.since)
             })
     }
 
     fn is_present(&self, claim: &Claim, now: Timestamp) -> bool {
         claim
-            .last_strong
+            .last_strong()
             .is_some_and(|last| now.since(last) < self.windows.quiet)
     }
 
@@ -314,7 +313,7 @@ impl Judge<'_> {
     fn first_word(&self, claim: &Claim, now: Timestamp) -> Option<Timestamp> {
         match now.since(claim.first_seen) < self.windows.quiet {
             true => Some(claim.first_seen),
-            false => claim.last_strong,
+            false => claim.last_strong(),
         }
     }
 
@@ -334,7 +333,7 @@ impl Judge<'_> {
         let open = now.since(since) >= self.windows.lease_grace;
         let present = claims.iter().filter(|claim| self.is_present(claim, now));
         let claimants: Vec<Mac> = present
-            .filter(|claim| claim.last_strong >= Some(since))
+            .filter(|claim| claim.last_strong() >= Some(since))
             .filter(|claim| self.is_there(claim))
             .map(|claim| claim.mac)
             .collect();
@@ -363,16 +362,19 @@ fn mismatch(records: &[&Record], contest: &Contest, strangers: &[Mac]) -> Option
         return None;
     }
     let granted = strangers.iter().any(|mac| contest.squatters.contains(mac));
-    let holder = &record.lease.holder;
-    let identity = match (granted, holder.mac, &holder.host_interface) {
-        (false, Some(mac), _) => HolderIdentity::Mac(mac),
-        (false, None, Some(interface)) => HolderIdentity::Interface(interface.clone()),
-        _ => HolderIdentity::GrantedWhileInUse,
+    let lease = &record.lease;
+    let identity = match (granted, lease.mac()) {
+        (true, _) => HolderIdentity::GrantedWhileInUse,
+        (false, Some(mac)) => HolderIdentity::Mac(mac),
+        (false, None) => match lease.host_interface() {
+            Some(interface) => HolderIdentity::Interface(interface.into()),
+            None => HolderIdentity::GrantedWhileInUse,
+        },
     };
     Some(Verdict::Mismatch {
         strangers: strangers.to_vec(),
-        store: record.lease.store.clone(),
-        holder: holder.name(),
+        store: lease.store.clone(),
+        holder: lease.holder_name(),
         identity,
     })
 }
@@ -393,7 +395,7 @@ fn first_as_stranger(
         if claim.first_seen >= leased {
             judge.first_word(claim, now)
         } else {
-            claim.last_strong.max(Some(leased))
+            claim.last_strong().max(Some(leased))
         }
     };
     let of = claims.iter().filter(|claim| strangers.contains(&claim.mac));

@@ -50,7 +50,7 @@ impl Judge<'_> {
                 .any(|record| self.is_holder(record, claim) == Some(true));
             if holder
                 && contest.stranger_since.is_some()
-                && claim.last_strong > contest.stranger_since.max(Some(contest.settled))
+                && claim.last_strong() > contest.stranger_since.max(Some(contest.settled))
             {
                 let pairs = strangers.iter().map(|&mac| (mac, claim.mac));
                 found.extend(pairs.map(|pair| (Alive::HolderReturn, pair)));
@@ -84,9 +84,9 @@ impl Judge<'_> {
         let latest = claims
             .iter()
             .filter(|claim| {
-                self.is_present(claim, now) && claim.last_strong > Some(contest.settled)
+                self.is_present(claim, now) && claim.last_strong() > Some(contest.settled)
             })
-            .max_by_key(|claim| claim.last_strong);
+            .max_by_key(|claim| claim.last_strong());
         if ours.is_some() && heard.is_some() && latest.is_some() {
             contest.ours_since.get_or_insert(now);
             contest.our_mac = ours;
@@ -190,7 +190,7 @@ impl Judge<'_> {
             .iter()
             .filter(|claim| contest.rivals.contains(&claim.mac))
         {
-            let Some(at) = claim.last_strong else {
+            let Some(at) = claim.last_strong() else {
                 continue;
             };
             let owner = self.owner_of(claim.mac);

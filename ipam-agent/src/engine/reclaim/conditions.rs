@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Planner, of};
+use super::{Planner, of, words};
 use crate::engine::{
+    coverage::{Gap, Watched},
     lease::Mode,
     leasebook::{Origin, Record, Store},
     plan::{Asker, Blocker, Coverage, Reason},
@@ -39,7 +40,18 @@ impl Planner<'_> {
         if let Some(why) = &self.pass.state {
             block(Reason::StateNotPersistent, why.clone());
         }
+        if asker == Asker::Daemon
+            && let Some(id) = self.quarantine.restored(&record.lease)
+        {
+            let why = format!(
+                "it was released as {id} and put back: unasked it is not released again in this boot"
+            );
+            block(Reason::Kept, why);
+        }
         if asker == Asker::Daemon {
+            if let Some(paused) = &self.pass.paused {
+                block(Reason::Mode, paused.clone());
+            }
             match (store.mode, &record.origin) {
                 (Mode::Observe, _) => block(Reason::Mode, "the store's mode is observe".into()),
                 (Mode::AfterReboot, Origin::Unknown) => block(
@@ -57,7 +69,7 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn holders(&self, record: &Record, blockers: &mut Vec<Blocker>) {
+    pub(super) fn holders(&self, record: &Record, asker: Asker, blockers: &mut Vec<Blocker>) {
         if let Some(port) = record.held {
             let name = port.and_then(|ifindex| self.topology.ports.get(&ifindex));
             let place = name.map_or_else(
@@ -67,6 +79,7 @@ impl Planner<'_> {
             let detail = format!("the address is configured {place}");
             blockers.push(Blocker::new(Reason::Holder, detail));
         }
+        blockers.extend(self.pass.sandboxes.holder(&record.lease, self.now));
         if self.pass.at.is_none() {
             let detail = "no source of holders was asked yet";
             blockers.push(Blocker::new(Reason::SourceDown, detail));
@@ -78,6 +91,11 @@ impl Planner<'_> {
             let detail = format!("{}: {why}", source.name());
             blockers.push(Blocker::new(Reason::SourceDown, detail));
         }
+        let gate = match asker {
+            Asker::Daemon => self.settings.gate,
+            Asker::Person => self.settings.asked_gate,
+        };
+        blockers.extend(self.pass.sandboxes.doubt(gate, self.now));
     }
 
     pub(super) fn silence(&self, record: &Record, window: Duration, blockers: &mut Vec<Blocker>) {
@@ -107,7 +125,7 @@ impl Planner<'_> {
                 return None;
             }
         };
-        let Some(watched) = record.watched_since else {
+        let Some(watched) = record.watched_since() else {
             let why = "the kernel isn't watching for the address yet";
             blockers.push(Blocker::new(Reason::Coverage, why));
             return None;
@@ -117,15 +135,17 @@ impl Planner<'_> {
                 blockers.push(Blocker::new(Reason::Coverage, why));
                 None
             }
-            Ok(since) => {
+            Ok(Watched { since, after }) => {
+                let after = after.filter(|_| since > watched);
                 let since = since.max(watched);
                 let coverage = Coverage::of(since, window, self.now);
                 if coverage.is_none() {
                     blockers.push(Blocker {
                         reason: Reason::Coverage,
                         detail: format!(
-                            "{segment} watched for {}",
-                            of(self.now.since(since), window)
+                            "{segment} watched for {}{}",
+                            of(self.now.since(since), window),
+                            after.as_ref().map(before).unwrap_or_default(),
                         ),
                         until: Some(since + window),
                     });
@@ -159,4 +179,14 @@ impl Planner<'_> {
         }
         unchanged
     }
+}
+
+/// What was before the watch.
+fn before(gap: &Gap) -> String {
+    format!(
+        ", after {} in which life on {} could have been missed: {}",
+        words(gap.length),
+        gap.port,
+        gap.why
+    )
 }

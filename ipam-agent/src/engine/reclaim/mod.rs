@@ -4,16 +4,23 @@
 
 mod budget;
 mod conditions;
+mod probes;
 
 use std::time::Duration;
 
+use ipam_common::Address;
 use ipnet::IpNet;
 
 use super::{
+    attempt::Attempts,
     coverage::CoverageBook,
     evidence::Source,
+    holders::SandboxBook,
+    lease::{Lease, StoreName},
     leasebook::{LeaseBook, Origin, Record},
     plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
+    probing::Probing,
+    quarantine::Quarantine,
     scope::{Scope, Scopes},
     segment::{Segment, Topology},
     table::Table,
@@ -61,6 +68,8 @@ pub enum LeaseState {
 /// What the last pass was told, beyond what is noted with each lease.
 #[derive(Clone, Debug, Default)]
 pub struct PassFacts {
+    /// Which it was, counted from 1.
+    pub number: u64,
     /// When it was.
     pub at: Option<Timestamp>,
     /// When every source answered for the first time in this run.
@@ -69,8 +78,45 @@ pub struct PassFacts {
     pub sources: Vec<Source>,
     /// Those that did not, and why.
     pub down: Vec<(Source, String)>,
+    /// What container runtimes said, in this run.
+    pub sandboxes: SandboxBook,
+    /// The addresses that somebody was found to hold, in order.
+    pub held: Vec<Address>,
     /// Why the agent's state is not to be relied on.
     pub state: Option<String>,
+    /// That a person paused unattended releases, in words.
+    pub paused: Option<String>,
+}
+
+impl PassFacts {
+    /// Whether somebody was found to hold the address.
+    pub fn holds(&self, address: &Address) -> bool {
+        self.held.binary_search(address).is_ok()
+    }
+}
+
+/// The leases against which a pass found nothing, for each asker.
+#[derive(Clone, Debug, Default)]
+pub struct Clear {
+    /// For the daemon.
+    pub daemon: Vec<(StoreName, Address)>,
+    /// For a person.
+    pub person: Vec<(StoreName, Address)>,
+}
+
+impl Clear {
+    /// For either.
+    pub fn keys(&self) -> impl Iterator<Item = &(StoreName, Address)> {
+        self.daemon.iter().chain(&self.person)
+    }
+}
+
+/// Whether silence has to be of the pass that a release is decided in, or whether any will do
+/// that nothing has contradicted since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    OfThisPass,
+    OfAny,
 }
 
 /// Everything that the planner looks at.
@@ -87,8 +133,14 @@ pub struct Planner<'a> {
     pub table: &'a Table,
     /// What was watched.
     pub coverage: &'a CoverageBook,
+    /// What was released.
+    pub quarantine: &'a Quarantine,
     /// The last pass.
     pub pass: &'a PassFacts,
+    /// What was asked on the wire, and what came of it.
+    pub probing: &'a Probing,
+    /// Who is heard probing.
+    pub(super) attempts: &'a Attempts,
     /// Now.
     pub now: Timestamp,
 }
@@ -107,15 +159,17 @@ impl Planner<'_> {
         let mut releases = Vec::new();
         let mut kept = Vec::new();
         for record in self.leases.iter() {
-            match self.prove(record, asker) {
+            match self.prove(record, asker, Silence::OfThisPass) {
                 Ok(proof) => releases.push(Release::new(record.lease.clone(), proof)),
                 Err(blockers) => kept.push(keep(record, blockers)),
             }
         }
-        // Leases of an earlier boot first; damaged ones, whose evidence is emptiest, last.
-        releases.sort_by_key(|release| {
+        // The oldest boot first, and last what is of no known one; of each, damaged leases,
+        // whose evidence is emptiest, last.
+        releases.sort_by_cached_key(|release| {
+            let boot = release.proof().earlier_boot();
             (
-                release.proof().earlier_boot().is_none(),
+                boot.map_or(usize::MAX, |boot| self.leases.boot_order(boot)),
                 release.lease().damage.is_some(),
             )
         });
@@ -130,19 +184,21 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether nothing stands against a release but the count of passes that agree.
+    /// Whether nothing stands against a release but the count of passes that agree, and what
+    /// the wire is still to be asked.
     pub fn is_clear(&self, record: &Record, asker: Asker) -> bool {
         self.evidence(record, asker).is_ok()
     }
 
     /// What stands against a release that a person asks for; empty: nothing.
     pub fn plan_blockers(&self, record: &Record) -> Vec<Blocker> {
-        self.prove(record, Asker::Person).err().unwrap_or_default()
+        let proven = self.prove(record, Asker::Person, Silence::OfAny);
+        proven.err().unwrap_or_default()
     }
 
     /// A lease's state. A lease is stale once a person could have it released.
     pub fn state(&self, record: &Record) -> LeaseState {
-        let blockers = match self.prove(record, Asker::Person) {
+        let blockers = match self.prove(record, Asker::Person, Silence::OfAny) {
             Ok(_) => return LeaseState::Stale,
             Err(blockers) => blockers,
         };
@@ -194,13 +250,18 @@ impl Planner<'_> {
 
     /// The segment of a lease or, in words, why it has none that can be watched.
     pub fn segment(&self, record: &Record) -> Result<Segment, String> {
-        match self.scopes.of(&record.lease) {
+        self.segment_of(&record.lease)
+    }
+
+    /// The same of what is no lease.
+    pub fn segment_of(&self, lease: &Lease) -> Result<Segment, String> {
+        match self.scopes.of(lease) {
             Scope::Segment(segment) => Ok(segment.clone()),
             Scope::Nowhere(why) => Err(why.clone()),
             Scope::Anywhere | Scope::Unknown => Err(format!(
                 "nothing says which wire {} is on: no network of that name in /etc/cni/net.d \
                  and no libcni cache of it; name its segment in `pools`",
-                record.lease.store
+                lease.store
             )),
         }
     }
@@ -219,11 +280,23 @@ impl Planner<'_> {
         })
     }
 
-    fn prove(&self, record: &Record, asker: Asker) -> Result<StaleProof, Vec<Blocker>> {
+    fn prove(
+        &self,
+        record: &Record,
+        asker: Asker,
+        silence: Silence,
+    ) -> Result<StaleProof, Vec<Blocker>> {
         let mut proof = self.evidence(record, asker)?;
-        proof.passes = record.passes[slot(asker)];
+        proof.passes = record.passes[slot(asker)].into();
+        let mut blockers = Vec::new();
+        match self.unanswered(record, asker, silence) {
+            Ok(unanswered) => proof.unanswered = unanswered,
+            Err(blocker) => blockers.push(blocker),
+        }
         if proof.passes < 2 {
-            return Err(vec![Blocker {
+            // The wire is asked after the first.
+            blockers.retain(|blocker| blocker.reason != Reason::SecondPass);
+            blockers.push(Blocker {
                 reason: Reason::SecondPass,
                 detail: format!("{} of 2 passes agree", proof.passes),
                 until: self
@@ -231,7 +304,10 @@ impl Planner<'_> {
                     .at
                     .map(|at| at + self.settings.pass_interval)
                     .filter(|_| proof.passes == 1),
-            }]);
+            });
+        }
+        if !blockers.is_empty() {
+            return Err(blockers);
         }
         Ok(proof)
     }
@@ -241,8 +317,9 @@ impl Planner<'_> {
         let window = self.window(record, asker);
         let store = self.leases.stores().get(&record.lease.store);
         self.leave(record, store, asker, &mut blockers);
-        self.holders(record, &mut blockers);
+        self.holders(record, asker, &mut blockers);
         self.silence(record, window, &mut blockers);
+        self.answered(record, window, &mut blockers);
         let coverage = self.coverage(record, window, &mut blockers);
         let unchanged_for = self.age(record, window, &mut blockers);
         if !blockers.is_empty() {
@@ -268,6 +345,7 @@ impl Planner<'_> {
                 .map(|source| source.name())
                 .collect(),
             passes: 0,
+            unanswered: None,
         })
     }
 
@@ -297,12 +375,12 @@ fn keep(record: &Record, blockers: Vec<Blocker>) -> Kept {
 }
 
 /// `7 min of 15 min`.
-fn of(have: Duration, need: Duration) -> String {
+pub(super) fn of(have: Duration, need: Duration) -> String {
     format!("{} of {}", words(have), words(need))
 }
 
 /// A duration as people say it, rounded down.
-fn words(duration: Duration) -> String {
+pub(super) fn words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 if !duration.is_zero() => format!("{} ms", duration.as_millis()),
@@ -311,3 +389,6 @@ fn words(duration: Duration) -> String {
         _ => format!("{} h", seconds / 3600),
     }
 }
+
+#[cfg(test)]
+mod tests;

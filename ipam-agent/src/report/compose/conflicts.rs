@@ -97,22 +97,27 @@ impl Composer<'_> {
             .engine
             .events()
             .filter(|event| of(event))
-            .map(|event| EventRecord {
-                kind: match event.kind {
-                    conflict::EventKind::AddressMoved => EventKind::AddressMoved,
-                    conflict::EventKind::ProbeCollision => EventKind::ProbeCollision,
-                    conflict::EventKind::SenderMismatch => EventKind::SenderMismatch,
-                    conflict::EventKind::ReleasedButAlive => EventKind::ReleasedButAlive,
-                },
-                address: event.address.ip(),
-                segment: segment_name(&event.segment),
-                at: self.clock.at(event.at),
-                macs: event.macs.iter().map(|&mac| mac.into()).collect(),
-                reason: event.to_string(),
-            })
+            .map(|event| self.event(event))
             .collect();
         events.sort_by_key(|event| event.at);
         events
+    }
+
+    pub(super) fn event(&self, event: &conflict::Event) -> EventRecord {
+        EventRecord {
+            kind: match event.kind {
+                conflict::EventKind::AddressMoved => EventKind::AddressMoved,
+                conflict::EventKind::ProbeCollision => EventKind::ProbeCollision,
+                conflict::EventKind::SenderMismatch => EventKind::SenderMismatch,
+                conflict::EventKind::ReleasedButAlive => EventKind::ReleasedButAlive,
+            },
+            severity: severity(event.kind.severity()),
+            address: event.address.ip(),
+            segment: segment_name(&event.segment),
+            at: self.clock.at(event.at),
+            macs: event.macs.iter().map(|&mac| mac.into()).collect(),
+            reason: self.engine.event_sentence(event, &vendor),
+        }
     }
 }
 

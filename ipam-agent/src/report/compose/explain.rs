@@ -6,7 +6,7 @@ use ipam_common::Address;
 
 use super::{Composer, segment_name, sort_conflicts, story};
 use crate::{
-    engine::{leasebook::Record, time::Timestamp},
+    engine::{evidence::Source, leasebook::Record, quarantine::Quarantined, time::Timestamp},
     report::document::{
         ConflictRecord, ConflictState, Explain, Held, HolderAnswer, LeaseRecord, Life, SegmentClaim,
     },
@@ -18,6 +18,7 @@ impl Composer<'_> {
         let planner = self.engine.planner(self.now);
         let address = known.ip();
         let records: Vec<&Record> = self.engine.leases().of(&known).iter().collect();
+        let quarantined: Vec<&Quarantined> = self.engine.quarantine().of(known).collect();
         let mut claims = Vec::new();
         for (segment, at, entry) in self.engine.entries() {
             if at == known {
@@ -37,9 +38,15 @@ impl Composer<'_> {
         let leases: Vec<LeaseRecord> = records
             .iter()
             .map(|record| self.lease(&planner, record))
+            .chain(
+                quarantined
+                    .iter()
+                    .map(|entry| self.quarantined_lease(entry)),
+            )
             .collect();
         let events = self.events(|event| event.address == known);
         let stamps = records.first().map(|record| record.stamps);
+        let stamps = stamps.or(quarantined.first().map(|entry| entry.stamps));
         let stamp = |at: u64| (at > 0).then(|| self.clock.at(Timestamp(at)));
         Explain {
             schema: Default::default(),
@@ -64,14 +71,27 @@ impl Composer<'_> {
 
     fn holders(&self, records: &[&Record]) -> Vec<HolderAnswer> {
         let pass = self.engine.last_pass();
-        let held = records.iter().find_map(|record| record.held);
-        let answered = pass.sources.iter().map(|source| HolderAnswer {
-            source: source.name().to_owned(),
-            answer: if held.is_some() { Held::Yes } else { Held::No },
-            detail: held.flatten().and_then(|ifindex| {
-                let port = self.engine.topology().ports.get(&ifindex)?;
-                Some(format!("configured behind {}", port.name))
-            }),
+        let configured = records.iter().find_map(|record| record.held);
+        let port = configured.flatten().and_then(|ifindex| {
+            let port = self.engine.topology().ports.get(&ifindex)?;
+            Some(format!("configured behind {}", port.name))
+        });
+        let sandbox = records
+            .iter()
+            .find_map(|record| pass.sandboxes.holder(&record.lease, self.now));
+        let answered = pass.sources.iter().map(|source| {
+            let (held, detail) = match source {
+                Source::Namespaces => (configured.is_some(), port.clone()),
+                Source::Cri => {
+                    let detail = sandbox.as_ref().map(|blocker| blocker.detail.clone());
+                    (detail.is_some(), detail)
+                }
+            };
+            HolderAnswer {
+                source: source.name().to_owned(),
+                answer: if held { Held::Yes } else { Held::No },
+                detail,
+            }
         });
         let down = pass.down.iter().map(|(source, why)| HolderAnswer {
             source: source.name().to_owned(),
@@ -98,6 +118,10 @@ fn verdict_of(
         ([], Some(claim)) => format!(
             "{address} is used by {}; no store that is read leased it",
             story::name(&claim.claim)
+        ),
+        ([lease, ..], _) if lease.quarantine.is_some() => format!(
+            "{address} was leased to {} by {}: {}",
+            lease.lease.holder, lease.lease.store, lease.reason
         ),
         ([lease, ..], _) => format!(
             "{address} is leased to {} by {} and {}: {}",

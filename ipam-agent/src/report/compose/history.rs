@@ -1,42 +1,93 @@
 //! What the journal has, as a document.
 
+use jiff::{SignedDuration, Timestamp as WallTime};
+
 use crate::{
-    journal::{EffectResult, Entry},
-    report::document::{HardwareAddress, HistoryEntry, HolderName, ReleaseResult},
+    journal::{EffectResult, Entry, HolderRecord, PutBack, When},
+    report::document::{
+        HardwareAddress, HistoryEntry, HolderName, ProofRecord, ReleaseResult, TakenRecord,
+        UndoRecord,
+    },
 };
 
 /// One release.
 pub fn history_entry(entry: Entry) -> HistoryEntry {
     let intent = entry.intent;
-    let mac = intent.holder.mac.and_then(|mac| mac.parse().ok());
-    let (result, detail) = match entry.effect {
-        None => (ReleaseResult::Unknown, None),
-        Some(effect) => {
+    let (result, finished_at, detail) = match entry.effect {
+        None => (ReleaseResult::Unknown, None, None),
+        Some((when, effect)) => {
             let result = match effect.result {
                 EffectResult::Released => ReleaseResult::Released,
                 EffectResult::Kept => ReleaseResult::Kept,
                 EffectResult::Failed => ReleaseResult::Failed,
             };
-            (result, effect.detail)
+            (result, Some(when.at), effect.detail)
         }
     };
+    let evidence = intent.evidence;
     HistoryEntry {
         id: entry.id,
-        at: entry.at,
+        at: entry.when.at,
         boot_id: entry.boot_id,
         asker: intent.asker,
+        by: intent.by,
         store: intent.store,
         address: intent.address,
-        holder: HolderName {
-            container_id: intent.holder.container_id,
-            interface: intent.holder.interface,
-            pod: intent.holder.pod,
-            mac: mac.map(HardwareAddress),
-            host_interface: None,
-        },
+        holder: holder_of(&intent.holder),
         damage: intent.damage,
+        record: intent.generation,
         reason: intent.reason,
+        evidence: ProofRecord {
+            watched_since: wall_time(entry.when, evidence.coverage.since),
+            gate_seconds: evidence.coverage.window,
+            quiet_seconds: evidence.quiet_for,
+            unchanged_seconds: evidence.unchanged_for,
+            earlier_boot: evidence.earlier_boot,
+            sources: evidence.sources,
+            passes: evidence.passes,
+            unanswered_probes: evidence.unanswered.map(|unanswered| unanswered.sent),
+        },
         result,
+        finished_at,
         detail,
+        undo: entry.put_back.map(undo),
+        taken: entry.taken.map(|(when, taken)| TakenRecord {
+            at: when.at,
+            holder: holder_of(&taken.holder),
+        }),
     }
+}
+
+fn undo(put_back: PutBack) -> UndoRecord {
+    let (asked, undo) = put_back.undo.unzip();
+    let (finished, undone) = put_back.undone.unzip();
+    UndoRecord {
+        at: asked.map(|when| when.at),
+        asker: undo.as_ref().map(|undo| undo.asker),
+        by: undo.as_ref().and_then(|undo| undo.by.clone()),
+        reason: undo.map(|undo| undo.reason),
+        result: undone.as_ref().map(|undone| undone.result),
+        finished_at: finished.map(|when| when.at),
+        detail: undone.and_then(|undone| undone.detail),
+    }
+}
+
+/// To whom an address was given, as the journal has it.
+pub fn holder_of(holder: &HolderRecord) -> HolderName {
+    let mac = holder.mac.as_ref().and_then(|mac| mac.parse().ok());
+    HolderName {
+        container_id: holder.container_id.clone(),
+        interface: holder.interface.clone(),
+        pod: holder.pod.clone(),
+        mac: mac.map(HardwareAddress),
+        host_interface: None,
+    }
+}
+
+/// The wall time of an uptime of the same boot, by the clock as it was set then.
+fn wall_time(when: When, uptime: u64) -> WallTime {
+    let nanoseconds = |uptime| i64::try_from(uptime).unwrap_or(i64::MAX);
+    let apart = nanoseconds(uptime).saturating_sub(nanoseconds(when.uptime));
+    let apart = SignedDuration::from_nanos(apart);
+    when.at.saturating_add(apart).unwrap_or(when.at)
 }

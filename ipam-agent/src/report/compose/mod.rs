@@ -9,6 +9,8 @@ mod plan;
 mod story;
 mod watch;
 
+use std::sync::Arc;
+
 use jiff::Timestamp as WallTime;
 
 use super::document::{
@@ -16,7 +18,10 @@ use super::document::{
 };
 use crate::engine::{Engine, lease::Holder, segment::Segment, time::Timestamp};
 
-pub use self::{conflicts::sort_conflicts, history::history_entry};
+pub use self::{
+    conflicts::sort_conflicts,
+    history::{history_entry, holder_of},
+};
 
 /// When the engine's clock began, in wall time, nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +124,24 @@ impl Composer<'_> {
         blind
     }
 
+    /// To whom a lease was given, with the pod's name from whoever knows it.
+    fn holder_name(&self, holder: &Holder) -> HolderName {
+        let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
+        let id = holder.container_id.as_deref();
+        let sandboxes = &self.engine.last_pass().sandboxes;
+        let pod = || {
+            id.and_then(|id| sandboxes.pod(id))
+                .map(|pod| pod.to_string())
+        };
+        HolderName {
+            container_id: text(&holder.container_id),
+            interface: text(&holder.interface),
+            pod: text(&holder.pod).or_else(pod),
+            mac: holder.mac.map(Into::into),
+            host_interface: text(&holder.host_interface),
+        }
+    }
+
     fn stores_down(&self) -> Vec<String> {
         let leases = self.engine.leases();
         let stores = leases.stores().iter();
@@ -133,17 +156,6 @@ fn segment_name(segment: &Segment) -> SegmentName {
         name: segment.name.to_string(),
         vlan: segment.vlan,
         outer_vlan: segment.outer_vlan,
-    }
-}
-
-fn holder_name(holder: &Holder) -> HolderName {
-    let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
-    HolderName {
-        container_id: text(&holder.container_id),
-        interface: text(&holder.interface),
-        pod: text(&holder.pod),
-        mac: holder.mac.map(Into::into),
-        host_interface: text(&holder.host_interface),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What would be released, and why the rest stays.
 
-use super::{Composer, holder_name};
+use super::Composer;
 use crate::{
     engine::plan::{Asker, Blocker, Release},
     report::document::{BlockerRecord, KeptLease, Plan, PlannedRelease, ProofRecord},
@@ -30,6 +30,7 @@ impl Composer<'_> {
             host: self.host.into(),
             complete: blind.is_empty(),
             blind,
+            paused: None,
             releases,
             kept,
         }
@@ -49,7 +50,7 @@ impl Composer<'_> {
         PlannedRelease {
             store: lease.store.to_string(),
             address: lease.address.ip(),
-            holder: holder_name(&lease.holder),
+            holder: self.holder_name(&lease.holder()),
             damage: lease.damage,
             reason: release.sentence(),
             evidence: ProofRecord {
@@ -60,6 +61,7 @@ impl Composer<'_> {
                 earlier_boot: proof.earlier_boot().map(str::to_owned),
                 sources: proof.sources().iter().map(|&s| s.to_owned()).collect(),
                 passes: proof.passes(),
+                unanswered_probes: proof.unanswered().map(|unanswered| unanswered.sent),
             },
         }
     }
@@ -82,8 +84,12 @@ impl Release {
             Some(_) => "recorded before the last boot",
             None => "unchanged",
         };
+        let unanswered = match proof.unanswered() {
+            Some(unanswered) if unanswered.sent > 0 => format!("{unanswered}, "),
+            _ => String::new(),
+        };
         format!(
-            "{origin}, nobody heard for {} s of unbroken watch, no holder in {}, {} passes agree",
+            "{origin}, nobody heard for {} s of unbroken watch, {unanswered}no holder in {}, {} passes agree",
             proof.quiet_for().as_secs(),
             proof.sources().join(" and "),
             proof.passes()

@@ -2,15 +2,16 @@
 
 use jiff::{SignedDuration, Timestamp as WallTime};
 
-use super::{Composer, holder_name};
+use super::Composer;
 use crate::{
     engine::{
         leasebook::{Origin, Record},
         plan::Asker,
     },
+    journal::UndoResult,
     report::document::{
         ClaimRecord, ConflictRecord, ConflictState, ConflictStep, EventRecord, Explain,
-        HistoryEntry, ReleaseResult, SegmentClaim, StoryRecord,
+        HistoryEntry, ReleaseResult, SegmentClaim, StoryRecord, UndoRecord,
     },
 };
 
@@ -66,7 +67,7 @@ impl Composer<'_> {
 
     fn lease_seen(&self, record: &Record) -> StoryRecord {
         let store = &record.lease.store;
-        let holder = holder_name(&record.lease.holder);
+        let holder = self.holder_name(&record.lease.holder());
         let what = match record.origin {
             Origin::ThisBoot => format!("{store} leased it to {holder}"),
             Origin::EarlierBoot(_) => format!(
@@ -83,10 +84,18 @@ impl Composer<'_> {
 impl Explain {
     /// Adds to the story what the agent released, or tried to.
     pub fn tell_releases(&mut self, releases: impl IntoIterator<Item = HistoryEntry>) {
-        let told = releases
-            .into_iter()
-            .map(|release| entry(release.at, told(&release)));
-        self.story.extend(told);
+        for release in releases {
+            self.story.push(entry(release.at, told(&release)));
+            if let Some(undo) = &release.undo
+                && let Some(at) = undo.finished_at.or(undo.at)
+            {
+                self.story.push(entry(at, told_undo(&release.id, undo)));
+            }
+            if let Some(taken) = &release.taken {
+                let what = format!("{} leased it anew, to {}", release.store, taken.holder);
+                self.story.push(entry(taken.at, what));
+            }
+        }
         self.story.sort_by_key(|record| record.at);
     }
 }
@@ -122,9 +131,13 @@ fn turn(before: Option<ConflictState>, step: &ConflictStep) -> String {
 fn told(release: &HistoryEntry) -> String {
     let lease = format!("the lease of {} by {}", release.holder, release.store);
     let asker = match release.asker {
-        Asker::Person => "as a person asked",
-        Asker::Daemon => "unasked",
+        Asker::Person => match &release.by {
+            Some(by) => format!("as {by} asked"),
+            None => "as a person asked".to_owned(),
+        },
+        Asker::Daemon => "unasked".to_owned(),
     };
+    let id = &release.id;
     let detail = release
         .detail
         .as_deref()
@@ -132,7 +145,7 @@ fn told(release: &HistoryEntry) -> String {
     match release.result {
         ReleaseResult::Released => {
             let (store, reason) = (&release.store, &release.reason);
-            format!("the agent gave it back to {store}, {asker}: {reason}")
+            format!("the agent gave it back to {store}, {asker} (release {id}): {reason}")
         }
         ReleaseResult::Kept => {
             format!("the agent was about to release {lease} and kept it: {detail}")
@@ -140,6 +153,21 @@ fn told(release: &HistoryEntry) -> String {
         ReleaseResult::Failed => format!("the agent could not release {lease}: {detail}"),
         ReleaseResult::Unknown => format!(
             "the agent was about to release {lease}; the journal doesn't say what became of it"
+        ),
+    }
+}
+
+fn told_undo(id: &str, undo: &UndoRecord) -> String {
+    let why = undo.reason.as_deref().unwrap_or("nobody knows why");
+    let detail = undo.detail.as_deref().unwrap_or("no reason was written");
+    match undo.result {
+        Some(UndoResult::PutBack) => format!("the agent put the lease back (release {id}): {why}"),
+        Some(UndoResult::Taken | UndoResult::Failed) => {
+            format!("the agent did not put the lease back (release {id}): {detail}")
+        }
+        None => format!(
+            "the agent was about to put the lease back (release {id}); the journal doesn't say \
+             what became of it"
         ),
     }
 }

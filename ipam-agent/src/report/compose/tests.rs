@@ -21,9 +21,10 @@ use crate::{
         plan::Asker,
         segment::{Bridge, OwnAddress, Port, PortKind, Topology, Wiring},
     },
+    journal::{Content, Grant, UndoResult},
     report::{
         Format, View,
-        document::{Explain, HistoryEntry, ReleaseResult},
+        document::{Explain, HistoryEntry, ProofRecord, ReleaseResult, UndoRecord},
         render,
     },
 };
@@ -141,17 +142,13 @@ impl World {
     fn leased(&mut self, holder: Option<Holder>) {
         self.grants += 1;
         let store = StoreName("host-local:net".into());
-        let lease = |holder| Lease {
-            store: store.clone(),
-            address: address(),
-            holder,
-            generation: Generation {
-                modified: self.grants,
-                ..Generation::default()
-            },
-            damage: None,
+        let generation = Generation {
+            modified: self.grants,
+            ..Generation::default()
         };
+        let lease = |holder| Lease::new(store.clone(), address(), &holder, &generation, None);
         let view = StoreView {
+            fencing: Default::default(),
             store: store.clone(),
             mode: Mode::Observe,
             writable: Ok(()),
@@ -369,6 +366,7 @@ fn the_story_of_an_address_that_was_released() {
             .at(START + Duration::from_secs(seconds)),
         boot_id: "boot".to_owned(),
         asker: Asker::Person,
+        by: (seconds == 500).then(|| "ada".to_owned()),
         store: "host-local:net".to_owned(),
         address: address().ip(),
         holder: HolderName {
@@ -376,9 +374,36 @@ fn the_story_of_an_address_that_was_released() {
             ..HolderName::default()
         },
         damage: None,
+        record: Grant {
+            inode: 7,
+            modified: 5,
+            content: Content::Text("4bd7\r\neth0".to_owned()),
+            file: None,
+        },
         reason: "10.52.0.5, leased to default/job-7, was not heard for 21 min".to_owned(),
+        evidence: ProofRecord {
+            watched_since: jiff::Timestamp::UNIX_EPOCH,
+            gate_seconds: 900,
+            quiet_seconds: 1260,
+            unchanged_seconds: 1300,
+            earlier_boot: None,
+            sources: vec!["namespaces".to_owned()],
+            passes: 2,
+            unanswered_probes: Some(6),
+        },
         result,
+        finished_at: None,
         detail: detail.map(str::to_owned),
+        undo: (seconds == 500).then(|| UndoRecord {
+            at: Some(world.composer().clock.at(START + Duration::from_secs(550))),
+            asker: Some(Asker::Daemon),
+            by: None,
+            reason: Some("10.52.0.5 was asserted after the release".to_owned()),
+            result: Some(UndoResult::PutBack),
+            finished_at: None,
+            detail: None,
+        }),
+        taken: None,
     };
     // The journal has the newest first.
     explain.tell_releases([

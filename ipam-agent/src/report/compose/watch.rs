@@ -5,7 +5,7 @@ use ipam_common::Address;
 use super::Composer;
 use crate::{
     engine::{
-        conflict::{Conflict, Step},
+        conflict::{Conflict, Event, Step},
         plan::Release,
         segment::Segment,
         view::Case,
@@ -45,6 +45,15 @@ impl Composer<'_> {
         }
     }
 
+    /// That something happened that somebody should look at.
+    pub fn event_news(&self, event: &Event) -> WatchLine {
+        WatchLine {
+            at: self.clock.at(event.at),
+            event: Some(self.event(event)),
+            ..self.line(Happening::ReleasedButAlive)
+        }
+    }
+
     fn conflict_line(&self, what: Happening, case: Case<'_>) -> WatchLine {
         let steps = case.conflict.steps.iter();
         let at = { steps }.next_back().map(|step| self.clock.at(step.at));
@@ -64,6 +73,7 @@ impl Composer<'_> {
             what,
             conflict: None,
             release: None,
+            event: None,
             missed: None,
         }
     }

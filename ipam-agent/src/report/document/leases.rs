@@ -46,8 +46,22 @@ pub struct LeaseRecord {
     pub since: Option<Timestamp>,
     /// The last sign of life of its address.
     pub last_heard: Option<Timestamp>,
-    /// What stands against its release, were a person to ask now; the weightiest first.
+    /// What stands against its release, were a person to ask now; the weightiest first. The
+    /// last, if a person paused unattended releases, says so: it stands against those alone.
     pub blockers: Vec<BlockerRecord>,
+    /// Of a lease that was given back: which release it was, and how long it is watched.
+    pub quarantine: Option<QuarantineRecord>,
+}
+
+/// That an address was given back, and is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QuarantineRecord {
+    /// The release's id in the journal.
+    pub id: String,
+    /// When it was given back.
+    pub released_at: Timestamp,
+    /// Until when it is watched, unless somebody leases it.
+    pub until: Timestamp,
 }
 
 /// Who is on the wires.

@@ -7,10 +7,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BlockerRecord, HolderName, named, schema};
-use crate::engine::lease::Damage;
+use crate::{
+    engine::{lease::Damage, plan::Asker},
+    journal::{Grant, UndoResult},
+};
 
 schema!(PlanSchema, "ipam-agent/plan/v1");
 schema!(AppliedSchema, "ipam-agent/applied/v1");
+schema!(PausingSchema, "ipam-agent/pausing/v1");
+schema!(UndoneSchema, "ipam-agent/undone/v1");
 schema!(HistorySchema, "ipam-agent/history/v1");
 
 /// What would be released if a person asked for it now, and why the rest would stay.
@@ -27,6 +32,9 @@ pub struct Plan {
     pub complete: bool,
     /// Why not; empty if so.
     pub blind: Vec<String>,
+    /// Who paused unattended releases, and when; null: nobody did. Whoever applies the plan
+    /// is not held up by it.
+    pub paused: Option<PausedRecord>,
     /// What would be released, by store and address.
     pub releases: Vec<PlannedRelease>,
     /// What stays, by store and address.
@@ -67,6 +75,9 @@ pub struct ProofRecord {
     pub sources: Vec<String>,
     /// How many passes in a row agree.
     pub passes: u32,
+    /// Probes for the address, out of all ports together, that nobody answered; null on routed
+    /// links, where none are sent.
+    pub unanswered_probes: Option<u32>,
 }
 
 /// A lease that stays.
@@ -87,6 +98,9 @@ pub struct KeptLease {
 pub struct ApplyRequest {
     /// Which leases.
     pub confirmed: Vec<ConfirmedRelease>,
+    /// Who asks, for the journal.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 /// One lease whose release was confirmed.
@@ -131,6 +145,85 @@ pub struct OutcomeRecord {
     pub error: Option<String>,
 }
 
+/// A pause of unattended releases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PausedRecord {
+    /// Since when; null: the file in the state directory doesn't say.
+    pub at: Option<Timestamp>,
+    /// By whom, as told by the command; null: the same.
+    pub by: Option<String>,
+}
+
+/// That unattended releases are to stop, or to go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// Who asks.
+    #[serde(default)]
+    pub by: Option<String>,
+}
+
+/// Whether unattended releases are paused now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pausing {
+    /// Which document this is.
+    pub schema: PausingSchema,
+    /// When it was made.
+    pub generated_at: Timestamp,
+    /// The host's name.
+    pub host: String,
+    /// Who paused them, and when; null: they go on.
+    pub paused: Option<PausedRecord>,
+    /// Why what was asked for is done in part, or not at all; null: it is done.
+    pub problem: Option<String>,
+}
+
+/// That a released lease is to be put back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UndoRequest {
+    /// The release's id, as `reclaim history` has it; leading zeros may be missing.
+    pub id: String,
+    /// Who asks, for the journal.
+    #[serde(default)]
+    pub by: Option<String>,
+}
+
+/// What became of putting a released lease back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Undone {
+    /// Which document this is.
+    pub schema: UndoneSchema,
+    /// When it was done.
+    pub generated_at: Timestamp,
+    /// The host's name.
+    pub host: String,
+    /// The release's id.
+    pub id: String,
+    /// How it ended.
+    pub result: UndoOutcome,
+    /// The store; null unless it was put back.
+    pub store: Option<String>,
+    /// The address; null unless it was put back.
+    pub address: Option<IpAddr>,
+    /// Whose the lease is; null unless it was put back.
+    pub holder: Option<HolderName>,
+    /// Why it was not put back.
+    pub detail: Option<String>,
+}
+
+named! {
+    /// How putting a released lease back ended.
+    UndoOutcome {
+        /// The lease is there again.
+        PutBack = "put-back",
+        /// The address has a new lease; or it was put back already, or never released.
+        Refused = "refused",
+        /// No release has the id, or the store or the journal failed.
+        Failed = "failed",
+    }
+}
+
 named! {
     /// How a release ended.
     ReleaseResult {
@@ -160,7 +253,7 @@ pub struct History {
     pub entries: Vec<HistoryEntry>,
 }
 
-/// One release, as the journal has it.
+/// One release, as the journal has it: all that a person needs to see why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryEntry {
     /// Which.
@@ -170,7 +263,9 @@ pub struct HistoryEntry {
     /// In which boot.
     pub boot_id: String,
     /// Who asked: the daemon or a person.
-    pub asker: crate::engine::plan::Asker,
+    pub asker: Asker,
+    /// Which person, as told by the command; not proven.
+    pub by: Option<String>,
     /// The store.
     pub store: String,
     /// The address.
@@ -179,10 +274,48 @@ pub struct HistoryEntry {
     pub holder: HolderName,
     /// What was wrong with the store's record of it.
     pub damage: Option<Damage>,
+    /// The store's record as it was: what is put back if it is undone.
+    pub record: Grant,
     /// Why it was released: one sentence.
     pub reason: String,
+    /// The same in numbers.
+    pub evidence: ProofRecord,
     /// How it ended.
     pub result: ReleaseResult,
+    /// When that was written down; null if it wasn't.
+    pub finished_at: Option<Timestamp>,
     /// Why it was kept, or what went wrong.
     pub detail: Option<String>,
+    /// The last time that the lease was to be put back; null: it never was.
+    pub undo: Option<UndoRecord>,
+    /// The new lease of the address, if there was one while it was quarantined.
+    pub taken: Option<TakenRecord>,
+}
+
+/// That a released lease was to be put back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UndoRecord {
+    /// When; null: the journal's line of it can't be read. So are the next three.
+    pub at: Option<Timestamp>,
+    /// Who asked: the daemon, which found the address in use, or a person.
+    pub asker: Option<Asker>,
+    /// Which person, as told by the command; not proven.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// How it ended; null: the agent stopped before it could say.
+    pub result: Option<UndoResult>,
+    /// When that was written down.
+    pub finished_at: Option<Timestamp>,
+    /// What went wrong.
+    pub detail: Option<String>,
+}
+
+/// That a released address was leased anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TakenRecord {
+    /// When the agent saw it.
+    pub at: Timestamp,
+    /// To whom.
+    pub holder: HolderName,
 }

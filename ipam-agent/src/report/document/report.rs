@@ -156,6 +156,8 @@ pub struct ConflictStep {
 pub struct EventRecord {
     /// What.
     pub kind: EventKind,
+    /// How bad it is.
+    pub severity: Severity,
     /// To which address.
     pub address: IpAddr,
     /// Where.

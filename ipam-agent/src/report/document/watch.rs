@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConflictRecord, PlannedRelease, named, schema};
+use super::{ConflictRecord, EventRecord, PlannedRelease, named, schema};
 
 schema!(WatchSchema, "ipam-agent/watch/v1");
 
@@ -23,6 +23,8 @@ pub struct WatchLine {
     pub conflict: Option<ConflictRecord>,
     /// The lease that was released, and why.
     pub release: Option<PlannedRelease>,
+    /// What happened that is no conflict, and still wants somebody to look.
+    pub event: Option<EventRecord>,
     /// How many lines were missed.
     pub missed: Option<u64>,
 }
@@ -42,6 +44,8 @@ named! {
         Resolved = "resolved",
         /// A lease was given back.
         Released = "released",
+        /// An address that was given back is in use after all.
+        ReleasedButAlive = "released-but-alive",
         /// The reader was too slow: so many lines were left out here.
         Missed = "missed",
         /// The daemon stops: the last line.

@@ -80,7 +80,7 @@ impl Document for Leases {
                 &Maybe(holder.host_interface.as_ref()),
                 &Maybe(segment.map(|segment| &segment.name)),
                 &Maybe(segment.and_then(|segment| segment.vlan)),
-                &Maybe(record.damage.map(damage_name)),
+                &Maybe(record.damage.map(Damage::name)),
                 &Maybe(record.since),
                 &Maybe(record.last_heard),
                 &joined(blockers.map(|blocker| blocker.reason.name()), " "),
@@ -110,20 +110,10 @@ pub(super) fn state_style(state: LeaseState) -> Style {
     }
 }
 
-/// As in JSON.
-pub(super) fn damage_name(damage: Damage) -> &'static str {
-    match damage {
-        Damage::Empty => "empty",
-        Damage::Nul => "nul",
-        Damage::Truncated => "truncated",
-        Damage::IdOnly => "id-only",
-    }
-}
-
 /// The holder, or what is left of it.
 pub(super) fn was(record: &HolderName, damage: Option<Damage>) -> String {
     match damage {
-        Some(damage) => format!("{record} ({} record)", damage_name(damage)),
+        Some(damage) => format!("{record} ({} record)", damage.name()),
         None => record.to_string(),
     }
 }

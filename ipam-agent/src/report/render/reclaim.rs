@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{
-    Csv, Document, Maybe, blindness, joined,
-    leases::{damage_name, was},
-};
+use super::{Csv, Document, Maybe, blindness, joined, leases::was};
 use crate::{
-    engine::plan::{Asker, Reason},
+    engine::{lease::Damage, plan::Reason},
     report::{
-        document::{Applied, History, KeptLease, Plan, ReleaseResult},
+        document::{
+            Applied, KeptLease, PausedRecord, Pausing, Plan, ReleaseResult, UndoOutcome, Undone,
+        },
         page::{Align::Left, Cell, Page, Style, Table, count, span},
     },
 };
@@ -49,6 +48,11 @@ impl Document for Plan {
                 kept_group(page, reason, &group);
             }
         }
+        if let Some(paused) = &self.paused {
+            page.blank();
+            let text = format!("Unattended releases are {}.", pause(page, paused));
+            page.text(0, Style::Warning, &text);
+        }
         blindness(page, &self.blind);
     }
 
@@ -69,7 +73,7 @@ impl Document for Plan {
                 &release.store,
                 &release.address,
                 &release.holder,
-                &Maybe(release.damage.map(damage_name)),
+                &Maybe(release.damage.map(Damage::name)),
                 &"",
                 &"",
                 &release.reason,
@@ -187,7 +191,7 @@ fn meaning(reason: Reason) -> &'static str {
     }
 }
 
-fn result_style(result: ReleaseResult) -> Style {
+pub(super) fn result_style(result: ReleaseResult) -> Style {
     match result {
         ReleaseResult::Released => Style::Good,
         ReleaseResult::Kept => Style::Plain,
@@ -258,74 +262,77 @@ impl Document for Applied {
     }
 }
 
-impl Document for History {
+impl Document for Pausing {
     fn generated_at(&self) -> Timestamp {
         self.generated_at
     }
 
     fn table(&self, page: &mut Page) {
-        if self.entries.is_empty() {
-            page.text(
-                0,
-                Style::Plain,
-                "The journal is empty: nothing was ever released.",
-            );
-        } else {
-            let mut table = Table::new([
-                ("WHEN", Left),
-                ("ADDRESS", Left),
-                ("RESULT", Left),
-                ("WAS OF", Left),
-                ("ID", Left),
-                ("WHY", Left),
-            ]);
-            for entry in &self.entries {
-                let why = entry.detail.as_ref().unwrap_or(&entry.reason);
-                table.row([
-                    page.ago(entry.at).into(),
-                    entry.address.to_string().into(),
-                    Cell::new(result_style(entry.result), entry.result.name()),
-                    was(&entry.holder, entry.damage).into(),
-                    entry.id.as_str().into(),
-                    why.as_str().into(),
-                ]);
+        match &self.paused {
+            Some(paused) => {
+                let text = format!("Unattended releases are {}.", pause(page, paused));
+                page.text(0, Style::Warning, &text);
             }
-            page.table(0, table);
-        }
-        if self.damaged_lines > 0 {
-            page.blank();
-            let lines = usize::try_from(self.damaged_lines).unwrap_or(usize::MAX);
-            let text = format!("{} of the journal can't be read.", count(lines, "line"));
-            page.text(0, Style::Warning, &text);
+            None => page.text(0, Style::Good, "Unattended releases go on."),
         }
     }
 
     fn csv(&self, csv: &mut Csv) {
+        let paused = self.paused.as_ref();
+        csv.row([&"paused", &"at", &"by", &"problem"]);
         csv.row([
-            &"id", &"at", &"boot_id", &"asker", &"store", &"address", &"holder", &"damage",
-            &"result", &"detail", &"reason",
+            &paused.is_some(),
+            &Maybe(paused.and_then(|paused| paused.at)),
+            &Maybe(paused.and_then(|paused| paused.by.as_ref())),
+            &Maybe(self.problem.as_ref()),
         ]);
-        for entry in &self.entries {
-            csv.row([
-                &entry.id,
-                &entry.at,
-                &entry.boot_id,
-                &asker_name(entry.asker),
-                &entry.store,
-                &entry.address,
-                &entry.holder,
-                &Maybe(entry.damage.map(damage_name)),
-                &entry.result,
-                &Maybe(entry.detail.as_ref()),
-                &entry.reason,
-            ]);
-        }
     }
 }
 
-fn asker_name(asker: Asker) -> &'static str {
-    match asker {
-        Asker::Daemon => "daemon",
-        Asker::Person => "person",
+/// Who paused releases, when, and how they go on.
+fn pause(page: &Page, paused: &PausedRecord) -> String {
+    let by = paused.by.as_deref().unwrap_or("a person");
+    let at = page.ago_or(paused.at, "nobody knows when");
+    format!("paused by {by}, {at}: `ipam-agent reclaim resume` lets them go on")
+}
+
+impl Document for Undone {
+    fn generated_at(&self) -> Timestamp {
+        self.generated_at
+    }
+
+    fn table(&self, page: &mut Page) {
+        let (style, text) = match (self.result, self.address) {
+            (UndoOutcome::PutBack, Some(address)) => (
+                Style::Good,
+                format!(
+                    "{address} is leased to {} by {} again.",
+                    Maybe(self.holder.as_ref()),
+                    Maybe(self.store.as_ref())
+                ),
+            ),
+            (UndoOutcome::PutBack, None) => (Style::Good, "Put back.".to_owned()),
+            (UndoOutcome::Refused, _) => (Style::Warning, self.why()),
+            (UndoOutcome::Failed, _) => (Style::Bad, self.why()),
+        };
+        page.text(0, style, &text);
+    }
+
+    fn csv(&self, csv: &mut Csv) {
+        csv.row([&"id", &"result", &"store", &"address", &"holder", &"detail"]);
+        csv.row([
+            &self.id,
+            &self.result,
+            &Maybe(self.store.as_ref()),
+            &Maybe(self.address),
+            &Maybe(self.holder.as_ref()),
+            &Maybe(self.detail.as_ref()),
+        ]);
+    }
+}
+
+impl Undone {
+    fn why(&self) -> String {
+        format!("Nothing was put back: {}.", Maybe(self.detail.as_ref()))
     }
 }

@@ -336,12 +336,20 @@ fn events(page: &mut Page, events: &[EventRecord]) {
     for event in &events[hidden..] {
         table.row([
             page.ago(event.at).into(),
-            event.kind.name().into(),
+            Cell::new(event_style(event), event.kind.name()),
             event.address.to_string().into(),
             event.reason.as_str().into(),
         ]);
     }
     page.table(2, table);
+}
+
+fn event_style(event: &EventRecord) -> Style {
+    match event.severity {
+        Severity::Critical => Style::Bad,
+        Severity::Warning => Style::Warning,
+        Severity::Info => Style::Plain,
+    }
 }
 
 pub(super) fn leases(page: &mut Page, counts: LeaseCounts) {

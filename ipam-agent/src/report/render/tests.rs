@@ -117,6 +117,13 @@ fn history() {
     assert_snapshot!(all(&samples::history()));
 }
 
+#[test]
+fn undone() {
+    for undone in samples::undone() {
+        assert_snapshot!(all(&undone));
+    }
+}
+
 fn watched(format: Format, view: View) -> String {
     let lines = samples::watched();
     let mut text = watch_head(format).expect("rendered");
@@ -210,6 +217,7 @@ fn documents_survive_json() {
     check(&samples::plan());
     check(&samples::applied());
     check(&samples::history());
+    samples::undone().iter().for_each(check);
     check(&samples::doctor());
     samples::checks().iter().for_each(check);
 }

@@ -2,7 +2,7 @@
 
 use super::{Csv, Format, Maybe, RenderError, joined};
 use crate::report::{
-    document::{ConflictRecord, Happening, Severity, WatchLine},
+    document::{ConflictRecord, EventRecord, Happening, Severity, WatchLine},
     page::{Cell, Page, Style, View, count, date},
 };
 
@@ -60,9 +60,10 @@ impl WatchLine {
         let date = Cell::new(Style::Dim, date(self.at));
         let what = format!("{:8}", self.what);
         let Some(conflict) = &self.conflict else {
-            let style = match self.missed {
-                Some(_) => Style::Warning,
-                None => Style::Bold,
+            let style = match (&self.event, self.missed) {
+                (Some(_), _) => Style::Bad,
+                (None, Some(_)) => Style::Warning,
+                (None, None) => Style::Bold,
             };
             page.line(0, [date, Cell::new(style, what), text.into()]);
             return Some(());
@@ -90,12 +91,17 @@ impl WatchLine {
         let text = self.text()?;
         let conflict = self.conflict.as_ref();
         let release = self.release.as_ref();
+        let event = self.event.as_ref();
         let segment = conflict.map(|conflict| &conflict.segment);
+        let segment = segment.or(event.map(|event| &event.segment));
         let address = conflict.map(|conflict| conflict.address);
+        let address = address.or(event.map(|event| event.address));
+        let severity = conflict.map(|conflict| conflict.severity);
         let macs = |conflict: &ConflictRecord| {
             let claims = conflict.claims.iter();
             joined(claims.map(|claim| claim.mac), " ")
         };
+        let event_macs = |event: &EventRecord| joined(&event.macs, " ");
         let stores = |conflict: &ConflictRecord| {
             let leases = conflict.leases.iter();
             joined(leases.map(|lease| &lease.store), " ")
@@ -103,17 +109,18 @@ impl WatchLine {
         let store = release.map(|release| release.store.clone());
         let reason = conflict.map(|conflict| conflict.reason.as_str());
         let reason = reason.or(release.map(|release| release.reason.as_str()));
+        let reason = reason.or(event.map(|event| event.reason.as_str()));
         csv.row([
             &self.at,
             &self.what,
             &Maybe(conflict.map(|conflict| &conflict.id)),
             &Maybe(conflict.map(|conflict| conflict.kind)),
-            &Maybe(conflict.map(|conflict| conflict.severity)),
+            &Maybe(severity.or(event.map(|event| event.severity))),
             &Maybe(address.or(release.map(|release| release.address))),
             &Maybe(segment.map(|segment| &segment.name)),
             &Maybe(segment.and_then(|segment| segment.vlan)),
             &Maybe(segment.and_then(|segment| segment.outer_vlan)),
-            &Maybe(conflict.map(macs)),
+            &Maybe(conflict.map(macs).or(event.map(event_macs))),
             &Maybe(conflict.map(stores).or(store)),
             &reason.unwrap_or(&text),
         ]);
@@ -128,6 +135,15 @@ impl WatchLine {
                 "{} of {}, leased to {}: {}",
                 release.address, release.store, release.holder, release.reason
             )),
+            _ if self.event.is_some() => self.event.as_ref().map(|event| {
+                let EventRecord {
+                    severity,
+                    segment,
+                    reason,
+                    ..
+                } = event;
+                format!("{severity}  {segment}: {reason}")
+            }),
             (.., Some(missed)) => Some(format!(
                 "{}: this reader was too slow",
                 count(usize::try_from(missed).unwrap_or(usize::MAX), "line")

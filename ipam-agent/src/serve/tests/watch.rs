@@ -17,6 +17,7 @@ pub fn line(what: Happening) -> WatchLine {
         what,
         conflict: None,
         release: None,
+        event: None,
         missed: None,
     }
 }

@@ -81,9 +81,9 @@ fn the_documented_file_is_read_in_full() {
         panic!("{:?}", view.leases);
     };
     let v4 = if v4.address.is_ipv4() { v4 } else { v6 };
-    assert_eq!(v4.holder.mac, Some(mac("52:54:00:00:00:0b")));
-    assert_eq!(v4.holder.host_interface.as_deref(), Some("veth1a2b"));
-    assert_eq!(v4.holder.pod.as_deref(), Some("vm/db-0"));
+    assert_eq!(v4.holder().mac, Some(mac("52:54:00:00:00:0b")));
+    assert_eq!(v4.holder().host_interface.as_deref(), Some("veth1a2b"));
+    assert_eq!(v4.holder().pod.as_deref(), Some("vm/db-0"));
     assert_eq!(owners.owners[0].macs.len(), 2);
     assert!(owners.is_exempt(address("192.168.60.1"), mac("00:00:5e:00:01:05")));
     assert!(!owners.is_exempt(address("192.168.60.1"), mac("00:00:5e:00:02:05")));
@@ -96,7 +96,7 @@ fn json_and_csv_say_the_same() {
     let leases = |name: &str, content: &str| {
         let leases = read(name, content).expect("read").0.leases.into_iter();
         leases
-            .map(|lease| (lease.address, lease.holder, lease.generation))
+            .map(|lease| (lease.address, lease.holder(), lease.generation()))
             .collect::<Vec<_>>()
     };
     let expected = leases("leases.yaml", SAMPLE);

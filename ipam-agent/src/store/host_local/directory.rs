@@ -3,13 +3,13 @@
 
 use std::{
     ffi::{CStr, CString, OsStr},
-    fs::File,
-    io::{self, Read},
+    fs::{File, Permissions},
+    io::{self, Read, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
-            fs::{FileTypeExt, MetadataExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown},
         },
     },
     path::{Path, PathBuf},
@@ -18,16 +18,16 @@ use std::{
 use nix::{
     dir::{Dir, Type},
     errno::Errno,
-    fcntl::{AtFlags, OFlag, open, openat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat},
     sys::{
         stat::{Mode, fstatat},
         statfs::{self, FsType, fstatfs},
     },
-    unistd::{UnlinkatFlags, fsync, unlinkat},
+    unistd::{UnlinkatFlags, fsync, linkat, unlinkat},
 };
 
 use super::record::LIMIT;
-use crate::engine::lease::Generation;
+use crate::{engine::lease::Generation, store::FileOwner};
 
 /// A network's directory.
 pub struct Directory {
@@ -144,7 +144,39 @@ impl Directory {
         Ok(unlinkat(&self.handle, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
-    /// Has what was unlinked written to disk.
+    /// Who may read and write the file under `name`.
+    pub fn owner(&self, name: &CStr) -> io::Result<FileOwner> {
+        let there = fstatat(&self.handle, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        Ok(FileOwner {
+            mode: there.st_mode & 0o7777,
+            uid: there.st_uid,
+            gid: there.st_gid,
+        })
+    }
+
+    /// Makes a file on the directory's file system that has no name yet: whatever happens
+    /// before it gets one, nobody ever meets it half written.
+    pub fn prepare(&self, content: &[u8], owner: FileOwner) -> io::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+        let private = Mode::S_IRUSR | Mode::S_IWUSR;
+        let mut file = File::from(openat(&self.handle, ".", flags, private)?);
+        file.write_all(content)?;
+        // Of another owner at best: who may not give files away keeps them readable for root.
+        let _ = fchown(&file, Some(owner.uid), Some(owner.gid));
+        file.set_permissions(Permissions::from_mode(owner.mode))?;
+        file.sync_all()?;
+        Ok(file)
+    }
+
+    /// Gives such a file its name, unless there is one of that name.
+    pub fn link(&self, file: &File, name: &CStr) -> io::Result<()> {
+        // open(2), O_TMPFILE: the way that needs no capability.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::AT_SYMLINK_FOLLOW;
+        Ok(linkat(AT_FDCWD, path.as_str(), &self.handle, name, follow)?)
+    }
+
+    /// Has what was linked and unlinked written to disk.
     pub fn flush(&self) -> io::Result<()> {
         Ok(fsync(self.handle.as_fd())?)
     }

@@ -1,9 +1,12 @@
 //! The leases of CNI's host-local plugin: `<directory>/<network>/<address>`.
 //!
-//! May read the directory and CNI's own files, and unlink one lease at a time under
-//! host-local's lock. Never touches `lock`, `last_reserved_ip.*` or a directory.
+//! May read the directory and CNI's own files, and unlink or put back one lease at a time
+//! under host-local's lock. Never touches `lock`, `last_reserved_ip.*` or a directory.
 
 mod directory;
+mod fence;
+mod lock;
+mod put_back;
 mod read;
 mod record;
 mod release;
@@ -11,10 +14,12 @@ mod release;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{ffi::CString, fs, io, path::PathBuf, sync::Arc};
+
+use ipam_common::Address;
 
 use super::{
-    LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+    FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
     notes::{Note, Notes},
     spec::common_place,
     watch::Root,
@@ -22,7 +27,7 @@ use super::{
 use crate::{
     cni::{self, Cni},
     engine::{
-        lease::{Lease, Mode, Place, Pool, StoreName, StoreView},
+        lease::{Fencing, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
         plan::Release,
     },
 };
@@ -37,6 +42,7 @@ pub struct HostLocal {
     prefix: String,
     mode: Mode,
     pools: Vec<Pool>,
+    fenced: bool,
     cni: Arc<cni::Reader>,
 }
 
@@ -49,8 +55,16 @@ impl HostLocal {
             prefix: "host-local:".to_owned(),
             mode,
             pools,
+            fenced: false,
             cni,
         }
+    }
+
+    /// Has addresses that are used without a lease reserved, if `fenced`.
+    #[must_use]
+    pub fn fenced(mut self, fenced: bool) -> Self {
+        self.fenced = fenced;
+        self
     }
 
     /// Has the directory in its stores' names, for all but the first of several: networks
@@ -64,6 +78,13 @@ impl HostLocal {
     fn network<'a>(&self, store: &'a StoreName) -> Option<&'a str> {
         let network = store.0.strip_prefix(&self.prefix)?;
         is_network_name(network).then_some(network)
+    }
+
+    /// The directory of a store.
+    fn path(&self, store: &StoreName) -> Result<PathBuf, ReleaseError> {
+        let network = self.network(store);
+        let network = network.ok_or_else(|| ReleaseError::Unknown(store.clone()))?;
+        Ok(self.directory.join(network))
     }
 
     /// The names of the networks that have a directory.
@@ -105,10 +126,10 @@ impl HostLocal {
             Err(error) => return Err(failed(error)),
         };
         let file_system = directory.network_file_system().map_err(failed)?;
-        let mut leases = read::leases(&directory, &store, notes).map_err(failed)?;
-        for lease in &mut leases {
-            cni.complete(network, lease.address, &mut lease.holder);
-        }
+        let complete = |address, holder: &mut Holder| cni.complete(network, address, holder);
+        let all = read::leases(&directory, &store, notes, complete).map_err(failed)?;
+        let is_fence = |lease: &Lease| *lease.generation().content == *fence::CONTENT;
+        let (fences, leases): (Vec<_>, Vec<_>) = all.into_iter().partition(is_fence);
         let pools = self.pools_of(network, cni, &leases);
         let place = common_place(&pools).unwrap_or_else(|| {
             cni.network(network)
@@ -117,10 +138,14 @@ impl HostLocal {
         Ok(Some(StoreView {
             store,
             mode: self.mode,
-            writable: release::unwritable(file_system).map_or(Ok(()), Err),
+            writable: lock::unwritable(file_system).map_or(Ok(()), Err),
             place,
             pools,
             leases,
+            fencing: Fencing {
+                wanted: self.fenced,
+                fences,
+            },
         }))
     }
 
@@ -188,12 +213,30 @@ impl LeaseStore for HostLocal {
         self.network(store).is_some()
     }
 
+    fn owner(&self, lease: &Lease) -> Option<FileOwner> {
+        let directory = Directory::open(self.path(&lease.store).ok()?).ok()?;
+        let name = CString::new(lease.address.to_string()).ok()?;
+        directory.owner(&name).ok()
+    }
+
     fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError> {
-        let store = &release.lease().store;
-        let network = self
-            .network(store)
-            .ok_or_else(|| ReleaseError::Unknown(store.clone()))?;
-        release::release(self.directory.join(network), release, recheck)
+        release::release(&self.path(&release.lease().store)?, release, recheck)
+    }
+
+    fn flush(&self, store: &StoreName) -> Result<(), ReleaseError> {
+        lock::flush(self.path(store)?)
+    }
+
+    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+        put_back::put_back(&self.path(&former.store)?, former)
+    }
+
+    fn raise_fence(&self, store: &StoreName, address: Address) -> Result<(), ReleaseError> {
+        fence::raise(&self.path(store)?, store, address)
+    }
+
+    fn lower_fence(&self, fence: &Lease) -> Result<(), ReleaseError> {
+        fence::lower(&self.path(&fence.store)?, fence)
     }
 
     fn watched(&self) -> Vec<Root> {

@@ -20,6 +20,7 @@ pub fn leases(
     directory: &Directory,
     store: &StoreName,
     notes: &mut Notes,
+    complete: impl Fn(Address, &mut Holder),
 ) -> io::Result<Vec<Lease>> {
     let mut leases = Vec::new();
     for (name, kind) in directory.names()? {
@@ -31,7 +32,7 @@ pub fn leases(
                 if generation.content.len() > LIMIT {
                     notes.add(directory.path(), Note::Oversized, shown(&name));
                 }
-                leases.push(lease(store, address, generation));
+                leases.push(lease(store, address, &generation, &complete));
             }
             Some(Entry::Link) => notes.add(directory.path(), Note::SymbolicLink, shown(&name)),
             Some(Entry::Other) => notes.add(directory.path(), Note::NotAFile, shown(&name)),
@@ -39,23 +40,25 @@ pub fn leases(
             None => {}
         }
     }
-    leases.sort_by_key(|lease| (lease.address, lease.generation.inode));
+    leases.sort_by_key(|lease| (lease.address, lease.inode()));
     Ok(leases)
 }
 
-fn lease(store: &StoreName, address: Address, generation: Generation) -> Lease {
+/// A lease file's lease; `complete` adds what else is known of its holder.
+fn lease(
+    store: &StoreName,
+    address: Address,
+    generation: &Generation,
+    complete: impl Fn(Address, &mut Holder),
+) -> Lease {
     let record = Record::parse(&generation.content);
-    Lease {
-        store: store.clone(),
-        address,
-        holder: Holder {
-            container_id: record.container_id,
-            interface: record.interface,
-            ..Holder::default()
-        },
-        generation,
-        damage: record.damage,
-    }
+    let mut holder = Holder {
+        container_id: record.container_id,
+        interface: record.interface,
+        ..Holder::default()
+    };
+    complete(address, &mut holder);
+    Lease::new(store.clone(), address, &holder, generation, record.damage)
 }
 
 /// The address that a name in a network's directory stands for.
@@ -64,7 +67,8 @@ pub fn parse_name(name: &CStr) -> Option<IpAddr> {
 }
 
 fn address(name: &CStr, kind: Option<Type>, place: &Path, notes: &mut Notes) -> Option<Address> {
-    if [LOCK, c".", c".."].contains(&name) || name.to_bytes().starts_with(b"last_reserved_ip.") {
+    let others = [LOCK, c".", c".."].contains(&name);
+    if others || name.to_bytes().starts_with(b"last_reserved_ip.") {
         return None;
     }
     let Some(ip) = parse_name(name) else {

@@ -3,106 +3,53 @@
 
 use std::{
     ffi::{CStr, CString},
-    fs::{File, TryLockError},
-    io,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
+    path::Path,
 };
 
 use ipam_common::Address;
 
 use super::{
-    directory::{Directory, Entry, LOCK, shown},
+    directory::{Directory, Entry, shown},
+    lock::{Locked, failed},
     read::parse_name,
     record::LIMIT,
 };
 use crate::{
     engine::{lease::Lease, plan::Release},
+    fault,
     store::{Recheck, ReleaseError},
 };
 
-/// How often the lock is tried, [`PAUSE`] apart. ADD and DEL hold it for milliseconds.
-const TRIES: u32 = 100;
-const PAUSE: Duration = Duration::from_millis(50);
-
 /// Releases one lease of the network whose directory is `path`.
 pub fn release(
-    path: PathBuf,
+    path: &Path,
     release: &Release,
     recheck: &mut Recheck<'_>,
 ) -> Result<(), ReleaseError> {
-    let lease = release.lease();
-    let directory = match Directory::open(path.clone()) {
-        Ok(directory) => directory,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ReleaseError::Replaced { path });
-        }
-        Err(source) => return Err(failed("open", &path)(source)),
-    };
-    let file_system = directory
-        .network_file_system()
-        .map_err(failed("examine", &path))?;
-    if let Some(reason) = unwritable(file_system) {
-        return Err(ReleaseError::ReadOnly {
-            store: lease.store.clone(),
-            reason,
-        });
-    }
-    let lock = acquire(&directory)?;
-    let in_place = || match directory.is_in_place() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(ReleaseError::Replaced { path: path.clone() }),
-        Err(source) => Err(failed("examine", &path)(source)),
-    };
-    in_place()?;
-    let name = find(&directory, lease)?;
-    recheck(release).map_err(ReleaseError::Blocked)?;
-    // Who writes here without the lock (a person, mostly) is caught as late as can be.
-    in_place()?;
-    compare(&directory, &name, lease)?;
+    remove(path, release.lease(), || {
+        recheck(release).map_err(ReleaseError::Blocked)
+    })
+}
+
+/// Removes one record, if it is exactly what was read and `recheck` has nothing against it.
+pub(super) fn remove(
+    path: &Path,
+    lease: &Lease,
+    recheck: impl FnOnce() -> Result<(), ReleaseError>,
+) -> Result<(), ReleaseError> {
+    let locked = Locked::new(path, &lease.store)?;
+    let name = find(&locked.directory, lease)?;
+    recheck()?;
+    locked.in_place()?;
+    compare(&locked.directory, &name, lease)?;
+    fault::reach("lease-there");
     let file = path.join(shown(&name));
-    directory.unlink(&name).map_err(failed("unlink", &file))?;
-    drop(lock);
-    directory
-        .flush()
-        .map_err(|source| ReleaseError::NotDurable { path, source })
-}
-
-/// Why a network on this file system is only looked at.
-pub fn unwritable(network_file_system: Option<&str>) -> Option<String> {
-    network_file_system.map(|name| format!("it is on {name}, a network file system: observed only"))
-}
-
-/// host-local's lock of this directory, held until dropped.
-fn acquire(directory: &Directory) -> Result<File, ReleaseError> {
-    let path = directory.path().join(shown(LOCK));
-    for _ in 0..TRIES {
-        let lock = match directory.open_lock() {
-            Ok(lock) => lock,
-            // Nothing can be made in a directory that was removed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ReleaseError::Replaced {
-                    path: directory.path().to_owned(),
-                });
-            }
-            Err(source) => return Err(failed("open", &path)(source)),
-        };
-        // flock(2) on Linux, as host-local's own.
-        match lock.try_lock() {
-            Ok(())
-                if directory
-                    .is_the_lock(&lock)
-                    .map_err(failed("examine", &path))? =>
-            {
-                return Ok(lock);
-            }
-            Ok(()) | Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
-            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
-        }
-    }
-    let seconds = (PAUSE * TRIES).as_secs();
-    Err(ReleaseError::Locked { path, seconds })
+    locked
+        .directory
+        .unlink(&name)
+        .map_err(failed("unlink", &file))?;
+    fault::reach("lease-unlinked");
+    Ok(())
 }
 
 /// The name under which exactly this lease stands. host-local writes the canonical form;
@@ -136,6 +83,7 @@ fn compare(directory: &Directory, name: &CStr, lease: &Lease) -> Result<(), Rele
         what,
     };
     let path = || directory.path().join(shown(name));
+    let judged = lease.generation();
     match directory
         .entry(name)
         .map_err(|source| failed("read", &path())(source))?
@@ -145,20 +93,10 @@ fn compare(directory: &Directory, name: &CStr, lease: &Lease) -> Result<(), Rele
         Some(Entry::File(found)) if found.content.len() > LIMIT => {
             Err(changed("it is larger than host-local writes a lease"))
         }
-        Some(Entry::File(found)) if found.content != lease.generation.content => {
+        Some(Entry::File(found)) if found.content != judged.content => {
             Err(changed("it was granted to another"))
         }
-        Some(Entry::File(found)) if found != lease.generation => {
-            Err(changed("it was granted anew"))
-        }
+        Some(Entry::File(found)) if found != judged => Err(changed("it was granted anew")),
         Some(Entry::File(_)) => Ok(()),
-    }
-}
-
-fn failed<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> ReleaseError + 'a {
-    move |source| ReleaseError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
     }
 }

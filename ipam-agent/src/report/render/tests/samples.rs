@@ -10,7 +10,9 @@ use crate::{
         lease::Damage,
         plan::{Asker, Reason},
     },
+    journal::{Content, Grant, UndoResult},
     report::document::*,
+    store::FileOwner,
 };
 
 fn now() -> Timestamp {
@@ -163,6 +165,7 @@ fn segment_records() -> Vec<SegmentRecord> {
 fn event(at: i64) -> EventRecord {
     EventRecord {
         kind: EventKind::AddressMoved,
+        severity: Severity::Info,
         address: address(9),
         segment: segment("mgmt-br", None),
         at: ago(at),
@@ -234,6 +237,7 @@ fn lease_records() -> Vec<LeaseRecord> {
                 blocker(Reason::Seen, "heard 3 s ago", None),
                 blocker(Reason::Holder, "configured behind veth1a2b3c4d", None),
             ],
+            quarantine: None,
         },
         LeaseRecord {
             lease: LeaseName {
@@ -251,6 +255,7 @@ fn lease_records() -> Vec<LeaseRecord> {
                 "seen unchanged for 10 of 15 min",
                 Some(300),
             )],
+            quarantine: None,
         },
         LeaseRecord {
             lease: LeaseName {
@@ -268,6 +273,29 @@ fn lease_records() -> Vec<LeaseRecord> {
             since: Some(ago(7300)),
             last_heard: None,
             blockers: Vec::new(),
+            quarantine: None,
+        },
+        LeaseRecord {
+            lease: LeaseName {
+                store: "host-local:storage".to_owned(),
+                address: "fd00:52::5d".parse().expect("an address"),
+                ..lease(
+                    0,
+                    "longhorn-system/share-manager-1",
+                    LeaseState::Quarantined,
+                )
+            },
+            segment: Some(segment("storage-br", Some(20))),
+            damage: None,
+            reason: "given back, and watched in case somebody uses it after all".to_owned(),
+            since: None,
+            last_heard: None,
+            blockers: Vec::new(),
+            quarantine: Some(QuarantineRecord {
+                id: "00000031".to_owned(),
+                released_at: ago(300),
+                until: ago(300 - 86_400),
+            }),
         },
     ]
 }
@@ -374,6 +402,7 @@ pub fn plan() -> Plan {
             earlier_boot: None,
             sources: vec!["namespaces".to_owned()],
             passes: 2,
+            unanswered_probes: Some(6),
         },
     };
     let kept = |number, blockers| KeptLease {
@@ -403,6 +432,10 @@ pub fn plan() -> Plan {
         host: host(),
         complete: false,
         blind: vec!["cri: no socket was found".to_owned()],
+        paused: Some(PausedRecord {
+            at: Some(ago(7200)),
+            by: Some("ada".to_owned()),
+        }),
         releases: vec![
             release(30, Some("default/job-7"), None),
             release(31, None, Some(Damage::Nul)),
@@ -443,17 +476,32 @@ pub fn applied() -> Applied {
 
 pub fn history() -> History {
     let entry = |number, at, result, detail: Option<&str>| HistoryEntry {
-        id: format!("{number}"),
+        id: format!("{number:08}"),
         at: ago(at),
         boot_id: "5f0c6d8e-1b7a-4c1e-9a57-0d3c2b1a9f8e".to_owned(),
         asker: Asker::Person,
+        by: Some("ada".to_owned()),
         store: "host-local:k8s-pod-network".to_owned(),
         address: address(number),
         holder: holder("default/job-7"),
         damage: None,
+        record: Grant {
+            inode: 7,
+            modified: 1_700_000_000_000_000_000,
+            content: Content::Text("4bd7\r\neth0".to_owned()),
+            file: Some(FileOwner {
+                mode: 0o600,
+                uid: 0,
+                gid: 0,
+            }),
+        },
         reason: "silent for 21 min, nobody holds it, two passes agree".to_owned(),
+        evidence: plan().releases[0].evidence.clone(),
         result,
+        finished_at: Some(ago(at - 1)),
         detail: detail.map(str::to_owned),
+        undo: None,
+        taken: None,
     };
     History {
         schema: HistorySchema::V1,
@@ -461,16 +509,62 @@ pub fn history() -> History {
         host: host(),
         damaged_lines: 1,
         entries: vec![
-            entry(31, 40, ReleaseResult::Unknown, None),
-            entry(30, 90, ReleaseResult::Released, None),
+            HistoryEntry {
+                finished_at: None,
+                ..entry(31, 40, ReleaseResult::Unknown, None)
+            },
+            HistoryEntry {
+                taken: Some(TakenRecord {
+                    at: ago(20),
+                    holder: holder("default/web-9"),
+                }),
+                ..entry(30, 90, ReleaseResult::Released, None)
+            },
+            HistoryEntry {
+                asker: Asker::Daemon,
+                by: None,
+                undo: Some(UndoRecord {
+                    at: Some(ago(50)),
+                    asker: Some(Asker::Daemon),
+                    by: None,
+                    reason: Some("10.52.0.29 was asserted after the release".to_owned()),
+                    result: Some(UndoResult::PutBack),
+                    finished_at: Some(ago(50)),
+                    detail: None,
+                }),
+                ..entry(29, 100, ReleaseResult::Released, None)
+            },
             entry(
-                29,
+                28,
                 200_000,
                 ReleaseResult::Failed,
                 Some("read-only file system"),
             ),
         ],
     }
+}
+
+pub fn undone() -> [Undone; 2] {
+    let undone = Undone {
+        schema: UndoneSchema::V1,
+        generated_at: now(),
+        host: host(),
+        id: "00000030".to_owned(),
+        result: UndoOutcome::PutBack,
+        store: Some("host-local:k8s-pod-network".to_owned()),
+        address: Some(address(30)),
+        holder: Some(holder("default/job-7")),
+        detail: None,
+    };
+    let refused = Undone {
+        result: UndoOutcome::Refused,
+        store: None,
+        address: None,
+        holder: None,
+        detail: Some("00000030 was put back already".to_owned()),
+        ..undone.clone()
+    };
+    [undone, refused]
 }
 
 pub fn doctor() -> Doctor {
@@ -511,6 +605,7 @@ pub fn watched() -> Vec<WatchLine> {
         what,
         conflict: None,
         release: None,
+        event: None,
         missed: None,
     };
     let with = |what, at, number| WatchLine {
@@ -526,6 +621,18 @@ pub fn watched() -> Vec<WatchLine> {
         WatchLine {
             release: plan().releases.into_iter().next(),
             ..line(Happening::Released, 20)
+        },
+        WatchLine {
+            event: Some(EventRecord {
+                kind: EventKind::ReleasedButAlive,
+                severity: Severity::Critical,
+                reason: "10.52.0.9 was released and is in use by 02:00:00:00:00:03: its lease, \
+                         released as 00000030, was put back"
+                    .to_owned(),
+                macs: vec![mac(3)],
+                ..event(15)
+            }),
+            ..line(Happening::ReleasedButAlive, 15)
         },
         WatchLine {
             missed: Some(17),

@@ -149,7 +149,7 @@ fn leaked_leases_go_and_live_ones_stay_while_host_local_works() {
                     .flat_map(|view| view.leases)
                 {
                     let is_leaked = |id: &Arc<str>| leaked.lock().expect("the set").contains(&**id);
-                    if lease.holder.container_id.as_ref().is_some_and(is_leaked) {
+                    if lease.holder().container_id.as_ref().is_some_and(is_leaked) {
                         match release(&source, &lease) {
                             Ok(()) => released += 1,
                             Err(error) => panic!("{error:?}"),
@@ -170,20 +170,18 @@ fn leaked_leases_go_and_live_ones_stay_while_host_local_works() {
 
     assert_eq!(released, 2 * leaked.lock().expect("the set").len());
     let view = view(&source);
-    let mut expected: Vec<(Address, &str)> = live
+    let mut expected: Vec<(Address, Option<Arc<str>>)> = live
         .iter()
-        .flat_map(|(id, addresses)| addresses.iter().map(|address| (*address, id.as_str())))
+        .flat_map(|(id, addresses)| {
+            let id: Option<Arc<str>> = Some(id.as_str().into());
+            addresses.iter().map(move |address| (*address, id.clone()))
+        })
         .collect();
     expected.sort_unstable();
-    let left: Vec<(Address, &str)> = view
+    let left: Vec<(Address, Option<Arc<str>>)> = view
         .leases
         .iter()
-        .map(|lease| {
-            (
-                lease.address,
-                lease.holder.container_id.as_deref().unwrap_or(""),
-            )
-        })
+        .map(|lease| (lease.address, lease.holder().container_id))
         .collect();
     assert_eq!(
         left, expected,

@@ -1,0 +1,284 @@
+//! Which leases the container runtimes' sandboxes hold.
+//!
+//! What a runtime lists is a sign of life, what it doesn't list is none of death by itself:
+//! a runtime that is gone, hung or emptied is a source that is down, or doubted. All of it
+//! is known for one run of the agent, which is within one boot; a new run begins anew, and
+//! waits longer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipam_common::Address;
+
+use super::{
+    lease::{Lease, short},
+    plan::{Blocker, Reason},
+    reclaim::{of, words},
+    time::Timestamp,
+};
+
+/// For how long a sandbox that isn't ready holds what it had, whatever became of its
+/// namespace: kubelet frees its own 40 to 70 s after a boot, and later under load.
+pub const NOT_READY_HOLDS: Duration = Duration::from_secs(600);
+
+/// What the container runtimes of a host said when they were asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeReport {
+    /// How the agent itself runs.
+    pub own: Own,
+    /// Every socket that was to be asked, by its path.
+    pub sockets: Vec<(Arc<str>, SocketAnswer)>,
+}
+
+/// How the agent runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// As a process of the host.
+    Host,
+    /// In a pod, of this sandbox where that is known.
+    Pod(Option<Arc<str>>),
+}
+
+/// What was found at one socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketAnswer {
+    /// All sandboxes that there are.
+    Sandboxes(Vec<Sandbox>),
+    /// Nobody listens. No fault, as long as nobody did before.
+    Absent,
+    /// It could not be asked, or its answer is no answer; in words.
+    Failed(String),
+}
+
+/// A pod's sandbox, as its runtime tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Its id, which is the container's id in leases.
+    pub id: Arc<str>,
+    /// `namespace/name` of the pod. Untrusted text.
+    pub pod: Arc<str>,
+    /// Whether it is READY.
+    pub ready: bool,
+    /// All of its addresses.
+    pub addresses: Vec<Address>,
+    /// Whether it has a network of its own; else the host's.
+    pub own_network: bool,
+    /// Whether its network namespace is known to be gone.
+    pub namespace_gone: bool,
+    /// Whether it runs a virtual machine, which may have the address in place of the
+    /// sandbox's namespace (KubeVirt's bridge binding).
+    pub guest: bool,
+}
+
+impl Sandbox {
+    /// Its name for people.
+    fn name(&self) -> String {
+        format!("sandbox {} of {}", short(&self.id), self.pod)
+    }
+}
+
+/// What is known of one socket, since it answered for the first time.
+#[derive(Clone, Debug, Default)]
+struct Socket {
+    /// It has listed sandboxes.
+    filled: bool,
+    /// Since when it lists none any more, whenever it was asked.
+    empty_since: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    sandbox: Sandbox,
+    /// Since when it was never found READY.
+    not_ready_since: Option<Timestamp>,
+}
+
+/// The sandboxes of every runtime, and what speaks against believing their lists.
+#[derive(Clone, Debug, Default)]
+pub struct SandboxBook {
+    sockets: BTreeMap<Arc<str>, Socket>,
+    known: BTreeMap<Arc<str>, Known>,
+    by_address: BTreeMap<Address, BTreeSet<Arc<str>>>,
+    problems: Vec<String>,
+}
+
+impl SandboxBook {
+    /// The runtimes were asked.
+    pub fn hear(&mut self, report: RuntimeReport, now: Timestamp) {
+        self.problems.clear();
+        let mut listed = BTreeMap::new();
+        let mut answered = 0;
+        for (path, answer) in &report.sockets {
+            match answer {
+                SocketAnswer::Sandboxes(sandboxes) => {
+                    answered += 1;
+                    let socket = self.sockets.entry(Arc::clone(path)).or_default();
+                    socket.filled |= !sandboxes.is_empty();
+                    socket.empty_since = match socket.empty_since {
+                        _ if !(socket.filled && sandboxes.is_empty()) => None,
+                        since => Some(since.unwrap_or(now)),
+                    };
+                    for sandbox in sandboxes {
+                        listed.insert(Arc::clone(&sandbox.id), sandbox.clone());
+                    }
+                }
+                SocketAnswer::Absent => {
+                    if let Some(socket) = self.sockets.get_mut(path) {
+                        socket.empty_since = None;
+                        self.problems.push(format!(
+                            "{path} answered earlier in this boot and nobody listens there now: \
+                             start the container runtime again"
+                        ));
+                    }
+                }
+                SocketAnswer::Failed(why) => {
+                    if let Some(socket) = self.sockets.get_mut(path) {
+                        socket.empty_since = None;
+                    }
+                    self.problems.push(why.clone());
+                }
+            }
+        }
+        if answered == 0 && self.problems.is_empty() {
+            let paths: Vec<&str> = report.sockets.iter().map(|(path, _)| &**path).collect();
+            self.problems.push(format!(
+                "no container runtime listens on {}: start it, name its socket with \
+                 `holders: {{ cri: unix:///path }}`, or if this host has none say \
+                 `holders: {{ cri: off }}`",
+                paths.join(", ")
+            ));
+        }
+        match &report.own {
+            Own::Pod(Some(id)) if answered > 0 && !listed.contains_key(id) => {
+                self.problems.push(format!(
+                    "the agent's own sandbox {} isn't listed, so the list isn't believed",
+                    short(id)
+                ));
+            }
+            Own::Pod(None) => self.problems.push(String::from(
+                "the agent runs in a pod and finds no sandbox of its own in \
+                 /proc/self/mountinfo, so no list can be believed",
+            )),
+            Own::Host | Own::Pod(_) => {}
+        }
+        self.note(listed, now);
+    }
+
+    fn note(&mut self, listed: BTreeMap<Arc<str>, Sandbox>, now: Timestamp) {
+        // What a source that is down may still have stays known.
+        if self.problems.is_empty() {
+            self.known.retain(|id, _| listed.contains_key(id));
+        }
+        for (id, sandbox) in listed {
+            let before = self.known.get(&id).and_then(|known| known.not_ready_since);
+            let not_ready_since = (!sandbox.ready).then(|| before.unwrap_or(now));
+            let known = Known {
+                sandbox,
+                not_ready_since,
+            };
+            self.known.insert(id, known);
+        }
+        self.by_address.clear();
+        for (id, known) in &self.known {
+            for &address in &known.sandbox.addresses {
+                let ids = self.by_address.entry(address).or_default();
+                ids.insert(Arc::clone(id));
+            }
+        }
+    }
+
+    /// Why the runtimes' lists can't be believed now, if they can't.
+    pub fn problem(&self) -> Option<String> {
+        (!self.problems.is_empty()).then(|| self.problems.join("; "))
+    }
+
+    /// A list that is empty and was not before is doubted for so long: the runtime may have
+    /// lost its state, or not have read it yet.
+    pub fn doubt(&self, gate: Duration, now: Timestamp) -> Option<Blocker> {
+        let sockets = self.sockets.iter();
+        let emptied = sockets.filter_map(|(path, socket)| Some((socket.empty_since?, path)));
+        let (since, path) = emptied.max()?;
+        (now.since(since) < gate).then(|| Blocker {
+            reason: Reason::SourceDown,
+            detail: format!(
+                "cri: {path} lists no sandbox any more, which is believed after a while: {}",
+                of(now.since(since), gate)
+            ),
+            until: Some(since + gate),
+        })
+    }
+
+    /// The sandbox that holds a lease, by its id or by any address, and what that means.
+    pub fn holder(&self, lease: &Lease, now: Timestamp) -> Option<Blocker> {
+        let by_id = lease.holder().container_id;
+        let by_address = self.by_address.get(&lease.address).into_iter().flatten();
+        { by_id.iter() }
+            .chain(by_address)
+            .filter_map(|id| self.known.get(id)?.holds(now))
+            // What time alone doesn't lift says most.
+            .max_by_key(|blocker| (blocker.until.is_none(), blocker.until))
+    }
+
+    /// The pod of the sandbox with this id.
+    pub fn pod(&self, id: &str) -> Option<&Arc<str>> {
+        Some(&self.known.get(id)?.sandbox.pod)
+    }
+
+    /// A READY sandbox with an address of its own that is configured nowhere, though every
+    /// namespace was asked: one of the two sources is wrong. In words.
+    pub fn unshown(&self, shown: &BTreeSet<Address>) -> Option<String> {
+        if !self.problems.is_empty() {
+            return None;
+        }
+        self.known.values().find_map(|known| {
+            let sandbox = &known.sandbox;
+            if !sandbox.ready || !sandbox.own_network || sandbox.guest {
+                return None;
+            }
+            let mut addresses = sandbox.addresses.iter();
+            let address = addresses.find(|address| !shown.contains(address))?;
+            Some(format!(
+                "cri and namespaces contradict each other: {} is READY with {address}, \
+                 which is configured behind no veth",
+                sandbox.name(),
+            ))
+        })
+    }
+}
+
+impl Known {
+    fn holds(&self, now: Timestamp) -> Option<Blocker> {
+        let name = self.sandbox.name();
+        let Some(since) = self.not_ready_since else {
+            let detail = format!("{name} is READY");
+            return Some(Blocker::new(Reason::Holder, detail));
+        };
+        let waited = now.since(since);
+        if waited < NOT_READY_HOLDS {
+            let detail = format!(
+                "{name} NOTREADY for {}, its kubelet frees it",
+                of(waited, NOT_READY_HOLDS)
+            );
+            return Some(Blocker {
+                reason: Reason::Holder,
+                detail,
+                until: Some(since + NOT_READY_HOLDS).filter(|_| self.sandbox.namespace_gone),
+            });
+        }
+        (!self.sandbox.namespace_gone).then(|| {
+            let detail = format!(
+                "{name} NOTREADY for {}, and nothing says that its network namespace is gone: \
+                 `crictl stopp {}` frees it",
+                words(waited),
+                short(&self.sandbox.id)
+            );
+            Blocker::new(Reason::Holder, detail)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

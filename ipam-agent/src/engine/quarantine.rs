@@ -1,0 +1,484 @@
+//! What was released, and is watched all the same: should its address be in use after all,
+//! the lease is put back, and an alarm tells of it.
+//!
+//! An address is quarantined until somebody has a new lease of it, its lease is put back,
+//! [`QUARANTINE`] is over, or the host boots: no holder of a node-local lease outlives that.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ipam_common::{Address, Mac, sighting::Stamps};
+
+use super::{
+    Engine,
+    conflict::{Event, EventKind},
+    input::{Command, Notice},
+    lease::{Lease, StoreName},
+    scope::Scope,
+    segment::Segment,
+    table::{Heard, Place},
+    time::Timestamp,
+};
+
+/// For how long a released address is watched.
+pub const QUARANTINE: Duration = Duration::from_secs(24 * 3600);
+/// What could not be put back is tried again no more often than this.
+const RETRY: Duration = Duration::from_secs(300);
+/// How many released addresses are watched: as many as a /16 has. Beyond it, those go that
+/// were released first.
+pub const MAX_QUARANTINED: usize = 65_536;
+
+/// A lease that was released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// The journal's id of it.
+    pub id: Arc<str>,
+    /// The lease as it was.
+    pub lease: Lease,
+    /// Not after it was released: whatever is heard later, is heard without a lease.
+    pub at: Timestamp,
+}
+
+/// What became of putting a lease back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutBack {
+    /// It is there again.
+    Done,
+    /// The address has a new lease.
+    Taken,
+    /// It could not be done; in words.
+    Failed(String),
+}
+
+/// A released address, watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The journal's id; `None`: the release is still under way.
+    id: Option<Arc<str>>,
+    /// The lease as it was.
+    pub lease: Lease,
+    /// When it was released.
+    pub at: Timestamp,
+    /// LEASED's stamps at the last pass.
+    pub stamps: Stamps,
+    /// The first sign of life after the release.
+    alive: Option<Sign>,
+    /// The driver is putting it back.
+    asked: bool,
+    /// When it was last to be put back.
+    tried: Option<Timestamp>,
+    /// The alarm was told.
+    told: bool,
+    /// It is put back or leased anew, and the store not read since.
+    ended: bool,
+}
+
+/// A sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sign {
+    at: Timestamp,
+    mac: Option<Mac>,
+    kind: SignKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SignKind {
+    Assertion,
+    Packet,
+    Held,
+}
+
+impl Quarantined {
+    /// The journal's id of the release.
+    pub fn id(&self) -> &str {
+        self.id.as_deref().unwrap_or_default()
+    }
+
+    /// Until when it is watched, if nothing happens.
+    pub fn until(&self) -> Timestamp {
+        self.at + QUARANTINE
+    }
+
+    fn is_open(&self) -> bool {
+        self.id.is_some() && !self.ended
+    }
+}
+
+type Key = (Address, StoreName);
+
+/// The released addresses.
+#[derive(Debug, Default)]
+pub struct Quarantine {
+    entries: BTreeMap<Key, Quarantined>,
+    /// The leases that were put back: the journal's id, and the record's bytes.
+    restored: BTreeMap<Key, (Arc<str>, Box<[u8]>)>,
+}
+
+impl Quarantine {
+    /// Those that are watched, by address and store.
+    pub fn iter(&self) -> impl Iterator<Item = &Quarantined> {
+        self.entries.values().filter(|entry| entry.is_open())
+    }
+
+    /// Those of one address.
+    pub fn of(&self, address: Address) -> impl Iterator<Item = &Quarantined> {
+        self.at(address)
+            .map(|(_, entry)| entry)
+            .filter(|entry| entry.is_open())
+    }
+
+    /// Under which id a lease was released before it was put back, if it was.
+    pub fn restored(&self, lease: &Lease) -> Option<&str> {
+        let key = (lease.address, lease.store.clone());
+        let (id, content) = self.restored.get(&key)?;
+        (*content == lease.generation().content).then_some(id)
+    }
+
+    /// Whether the kernel is to watch for the address, though nobody leased it.
+    pub(super) fn watches(&self, address: &Address) -> bool {
+        !self.entries.is_empty() && self.at(*address).next().is_some()
+    }
+
+    fn at(&self, address: Address) -> impl Iterator<Item = (&Key, &Quarantined)> {
+        let first = (address, StoreName(Arc::default()));
+        let entries = self.entries.range(first..);
+        entries.take_while(move |((at, _), _)| *at == address)
+    }
+
+    /// Makes room; what had to go.
+    fn bound(&mut self) -> Vec<Address> {
+        let mut gone = Vec::new();
+        let over = self.entries.len().saturating_sub(MAX_QUARANTINED);
+        if over > 0 {
+            let mut by_age: Vec<_> = { self.entries.iter() }
+                .map(|(key, entry)| (entry.at, key.clone()))
+                .collect();
+            by_age.sort_unstable();
+            for (_, key) in by_age.into_iter().take(over) {
+                gone.push(key.0);
+                self.entries.remove(&key);
+            }
+        }
+        gone
+    }
+}
+
+impl Engine {
+    /// Leases are about to be released: their addresses stay watched.
+    pub(super) fn releasing(&mut self, leases: Vec<Lease>, now: Timestamp) {
+        let entries = leases.into_iter().map(|lease| (None, lease, now));
+        self.quarantine_all(entries);
+    }
+
+    /// What an earlier run released in this boot.
+    pub(super) fn released_before(
+        &mut self,
+        mut released: Vec<Released>,
+        restored: Vec<Released>,
+        now: Timestamp,
+    ) {
+        for Released { id, lease, .. } in restored {
+            let content = lease.generation().content;
+            let key = (lease.address, lease.store);
+            self.quarantine.restored.insert(key, (id, content));
+        }
+        released.retain(|known| now < known.at + QUARANTINE);
+        let addresses: Vec<Address> = released.iter().map(|known| known.lease.address).collect();
+        let entries = released.into_iter();
+        self.quarantine_all(entries.map(|known| (Some(known.id), known.lease, known.at)));
+        self.end_quarantines(addresses.iter().copied());
+        let add = addresses
+            .into_iter()
+            .filter(|address| self.quarantine.watches(address) && !self.leases.contains(address));
+        let add: Vec<Address> = add.collect();
+        if !add.is_empty() {
+            self.commands.push_back(Command::Watch {
+                add,
+                remove: Vec::new(),
+            });
+        }
+    }
+
+    fn quarantine_all(
+        &mut self,
+        entries: impl Iterator<Item = (Option<Arc<str>>, Lease, Timestamp)>,
+    ) {
+        for (id, lease, at) in entries {
+            let key = (lease.address, lease.store.clone());
+            let entry = Quarantined {
+                id,
+                lease,
+                at,
+                stamps: Stamps::default(),
+                alive: None,
+                asked: false,
+                tried: None,
+                told: false,
+                ended: false,
+            };
+            self.quarantine.entries.insert(key, entry);
+        }
+        let gone = self.quarantine.bound();
+        self.unwatch(gone);
+    }
+
+    /// A release has ended: under this id, or not at all.
+    pub(super) fn release_ended(&mut self, store: &StoreName, address: Address, id: Option<&str>) {
+        let key = (address, store.clone());
+        match (id, self.quarantine.entries.get_mut(&key)) {
+            (Some(id), Some(entry)) => {
+                entry.id = Some(id.into());
+                self.end_quarantines([address]);
+            }
+            (None, Some(_)) => {
+                self.quarantine.entries.remove(&key);
+                self.unwatch(vec![address]);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// A lease was to be put back.
+    pub(super) fn put_back(&mut self, id: &str, result: PutBack, now: Timestamp) {
+        let mut entries = self.quarantine.entries.iter_mut();
+        let entry = entries.find(|(_, entry)| entry.id.as_deref() == Some(id));
+        let Some((key, entry)) = entry else {
+            return;
+        };
+        let alarm = entry.alive.filter(|_| !entry.told);
+        entry.asked = false;
+        let outcome = match result {
+            PutBack::Taken => {
+                // Whoever has it now is whom it was heard from.
+                entry.ended = true;
+                return;
+            }
+            PutBack::Done => {
+                entry.ended = true;
+                let content = entry.lease.generation().content;
+                self.quarantine
+                    .restored
+                    .insert(key.clone(), (id.into(), content));
+                format!("its lease, released as {id}, was put back")
+            }
+            PutBack::Failed(why) => {
+                format!("its lease, released as {id}, could not be put back: {why}")
+            }
+        };
+        if let Some(sign) = alarm {
+            entry.told = true;
+            let lease = entry.lease.clone();
+            self.alarm(&lease, sign, outcome, now);
+        }
+    }
+
+    fn alarm(&mut self, lease: &Lease, sign: Sign, outcome: String, now: Timestamp) {
+        let segment = match self.scopes.of(lease) {
+            Scope::Segment(segment) => segment.clone(),
+            // Its network's configuration went meanwhile.
+            _ => Segment {
+                name: Arc::clone(&lease.store.0),
+                outer_vlan: None,
+                vlan: None,
+            },
+        };
+        let heard = match sign.kind {
+            SignKind::Assertion => "",
+            SignKind::Packet => "IP packets come from it; ",
+            SignKind::Held => "it is configured in a network namespace of this host; ",
+        };
+        let event = Event {
+            kind: EventKind::ReleasedButAlive,
+            segment,
+            address: lease.address,
+            at: sign.at.min(now),
+            macs: sign.mac.into_iter().collect(),
+            both_asked: false,
+            outcome: Some(format!("{heard}{outcome}").into()),
+        };
+        self.keep_event(event.clone());
+        self.publish(Notice::Happened(event));
+    }
+
+    /// An assertion of an address that may have been released.
+    pub(super) fn is_quarantined_alive(&mut self, place: Place, heard: &Heard, now: Timestamp) {
+        if !self.quarantine.watches(&place.1) {
+            return;
+        }
+        let segment = self.table.segment(place.0);
+        let covers = |entry: &Quarantined| self.scopes.of(&entry.lease).covers(segment);
+        let keys: Vec<_> = { self.quarantine.at(place.1) }
+            .filter(|(_, entry)| heard.at > entry.at && covers(entry))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let sign = Sign {
+            at: heard.at,
+            mac: Some(heard.mac),
+            kind: SignKind::Assertion,
+        };
+        for key in keys {
+            self.alive(&key, sign, now);
+        }
+    }
+
+    /// What a pass found out about the released addresses; gives those that the kernel
+    /// isn't watching for.
+    pub(super) fn look_at_quarantined(
+        &mut self,
+        stamps: &BTreeMap<Address, Stamps>,
+        held: &BTreeMap<Address, Option<u32>>,
+        now: Timestamp,
+    ) -> Vec<Address> {
+        let mut unwatched = Vec::new();
+        let mut alive = Vec::new();
+        for (key, entry) in &mut self.quarantine.entries {
+            match stamps.get(&key.0) {
+                None => unwatched.push(key.0),
+                Some(stamps) => entry.stamps = *stamps,
+            }
+            let (assertion, packet) = (entry.stamps.assertion, entry.stamps.packet);
+            let sign = |at, kind| Sign {
+                at,
+                mac: None,
+                kind,
+            };
+            let scope = self.scopes.of(&entry.lease);
+            // LEASED knows no segments: where the address is another's on another wire, only
+            // what is heard on its own counts.
+            let elsewhere = self.table.places_of(key.0).any(|place| {
+                let heard = self.table.get(&place).and_then(|known| known.last_seen());
+                heard > Some(entry.at) && !scope.covers(self.table.segment(place.0))
+            });
+            let behind = |port: Option<u32>| match (port, scope) {
+                (Some(port), Scope::Segment(segment)) => {
+                    let mut ports = self.topology.ports_of(segment);
+                    ports.any(|(ifindex, _)| ifindex == port)
+                }
+                _ => true,
+            };
+            if Timestamp(assertion) > entry.at && !elsewhere {
+                alive.push((key.clone(), sign(Timestamp(assertion), SignKind::Assertion)));
+            } else if Timestamp(packet) > entry.at && !elsewhere {
+                alive.push((key.clone(), sign(Timestamp(packet), SignKind::Packet)));
+            } else if held.get(&key.0).is_some_and(|&port| behind(port)) {
+                alive.push((key.clone(), sign(now, SignKind::Held)));
+            } else if let Some(known) = entry.alive {
+                // What could not be put back is tried again.
+                alive.push((key.clone(), known));
+            }
+        }
+        for (key, sign) in alive {
+            self.alive(&key, sign, now);
+        }
+        unwatched.retain(|address| !self.leases.contains(address));
+        unwatched
+    }
+
+    fn alive(&mut self, key: &Key, mut sign: Sign, now: Timestamp) {
+        let Some(entry) = self.quarantine.entries.get_mut(key) else {
+            return;
+        };
+        let waits = entry.tried.is_some_and(|at| now.since(at) < RETRY);
+        let Some(id) = entry
+            .id
+            .clone()
+            .filter(|_| entry.is_open() && !entry.asked && !waits)
+        else {
+            return;
+        };
+        if sign.mac.is_none() {
+            let claims = self.table.places_of(key.0);
+            let claims = claims.filter_map(|place| self.table.get(&place));
+            let last = claims
+                .flat_map(|entry| &entry.claims)
+                .max_by_key(|claim| claim.last_seen);
+            sign.mac = last.map(|claim| claim.mac);
+        }
+        let sign = *entry.alive.get_or_insert(sign);
+        entry.asked = true;
+        entry.tried = Some(now);
+        let who = sign
+            .mac
+            .map_or_else(String::new, |mac| format!(" by {mac}"));
+        let reason = match sign.kind {
+            SignKind::Assertion => format!("{} was asserted{who} after the release", key.0),
+            SignKind::Packet => format!("an IP packet came from {} after the release", key.0),
+            SignKind::Held => format!(
+                "{} was found configured in a network namespace of this host after the release",
+                key.0
+            ),
+        };
+        self.commands.push_back(Command::PutBack { id, reason });
+    }
+
+    /// Ends the quarantine of those addresses that have a new lease.
+    pub(super) fn end_quarantines(&mut self, addresses: impl IntoIterator<Item = Address>) {
+        for address in addresses {
+            let mut ended = Vec::new();
+            for (key, entry) in self.quarantine.at(address) {
+                let scope = self.scopes.of(&entry.lease);
+                let new = self.leases.of(&address).iter().find(|record| {
+                    let lease = &record.lease;
+                    lease.generation() != entry.lease.generation()
+                        && (lease.store == entry.lease.store || self.scopes.of(lease) == scope)
+                });
+                if let Some(new) = new
+                    && let Some(id) = &entry.id
+                {
+                    let holder = new.lease.holder();
+                    let tell = (!entry.ended).then(|| Command::Taken {
+                        id: Arc::clone(id),
+                        holder,
+                    });
+                    ended.push((key.clone(), tell));
+                }
+            }
+            for (key, tell) in ended {
+                self.quarantine.entries.remove(&key);
+                self.commands.extend(tell);
+            }
+            // What was put back and is gone again, was given back by its holder.
+            let leases = self.leases.of(&address);
+            self.quarantine.restored.retain(|(at, store), _| {
+                *at != address
+                    || self
+                        .quarantine
+                        .entries
+                        .contains_key(&(address, store.clone()))
+                    || leases.iter().any(|record| record.lease.store == *store)
+            });
+        }
+    }
+
+    /// Ends the quarantines whose time is over.
+    pub(super) fn forget_quarantined(&mut self, now: Timestamp) {
+        let mut gone = Vec::new();
+        self.quarantine.entries.retain(|key, entry| {
+            let over = now >= entry.until() && !entry.asked;
+            if over {
+                gone.push(key.0);
+            }
+            !over
+        });
+        self.unwatch(gone);
+    }
+
+    /// The released addresses.
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    /// Has the kernel watch no longer for those that nothing asks it to.
+    fn unwatch(&mut self, mut addresses: Vec<Address>) {
+        addresses
+            .retain(|address| !self.leases.contains(address) && !self.quarantine.watches(address));
+        if !addresses.is_empty() {
+            self.commands.push_back(Command::Watch {
+                add: Vec::new(),
+                remove: addresses,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

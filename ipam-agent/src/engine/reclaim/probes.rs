@@ -1,0 +1,156 @@
+//! What the wire is asked before a release, and what its silence is worth.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ipam_common::Address;
+
+use super::{Clear, Planner, Silence, budget::Budget, slot, words};
+use crate::engine::{
+    attempt::ATTEMPT_WINDOW,
+    lease::{Lease, StoreName},
+    leasebook::{Origin, Record},
+    plan::{Asker, Blocker, Reason},
+    probing::{Against, MAX_ASKED, Unanswered},
+    segment::{PortKind, Segment, Wiring},
+    time::Timestamp,
+};
+
+impl Planner<'_> {
+    /// Somebody answered a probe of ours.
+    pub(super) fn answered(&self, record: &Record, window: Duration, blockers: &mut Vec<Blocker>) {
+        let known = self.probing.of(&record.lease);
+        let Some(Against::Answered { mac, port, at }) = known.and_then(|k| k.against.as_ref())
+        else {
+            return;
+        };
+        let ago = self.now.since(*at);
+        if ago < window {
+            blockers.push(Blocker {
+                reason: Reason::ProbeAnswered,
+                detail: format!("{mac} on {port} answered a probe {} ago", words(ago)),
+                until: Some(*at + window),
+            });
+        }
+    }
+
+    /// That nobody answered our probes; `None` where none are sent.
+    pub(super) fn unanswered(
+        &self,
+        record: &Record,
+        asker: Asker,
+        silence: Silence,
+    ) -> Result<Option<Unanswered>, Blocker> {
+        let segment = self
+            .segment(record)
+            .map_err(|why| Blocker::new(Reason::SegmentUnwatched, why))?;
+        if self.is_routed(&segment) {
+            return Ok(None);
+        }
+        let later = |detail: &str| Blocker {
+            reason: Reason::SecondPass,
+            detail: detail.into(),
+            until: self.pass.at.map(|at| at + self.settings.pass_interval),
+        };
+        let Some(known) = self.probing.of(&record.lease) else {
+            return Err(self
+                .wanted(record, &segment)
+                .unwrap_or_else(|| later("the wire was not asked for it yet")));
+        };
+        if let Some(silent) = &known.silent {
+            let number = self.pass.number;
+            // The pass that asked is among those that agree.
+            let agreed = u64::from(record.passes[slot(asker)]);
+            let timely = silent.judged == number && number < silent.asked.saturating_add(agreed);
+            // What a new veth's guest says is heard from its beginning; beyond any other
+            // port are those who were there before.
+            let whole = self.topology.ports_of(&segment).all(|(ifindex, port)| {
+                port.kind == PortKind::Veth || silent.ports.contains(&ifindex)
+            });
+            if silence == Silence::OfAny || (timely && whole) {
+                return Ok(Some(silent.unanswered));
+            }
+        }
+        Err(match &known.against {
+            Some(Against::Wanted(mac)) => Blocker {
+                reason: Reason::Seen,
+                detail: format!("{mac} probes for it, to take it"),
+                until: None,
+            },
+            Some(Against::Unsent(why)) => Blocker::new(Reason::Coverage, why.clone()),
+            _ if known.waiting => later("the wire is being asked for it"),
+            _ => later("the wire is to be asked for it again"),
+        })
+    }
+
+    /// The leases about which the wire is asked after this pass, and where, those first that
+    /// would go first.
+    pub fn to_ask(
+        &self,
+        clear: &Clear,
+        person: bool,
+        going: &BTreeSet<(StoreName, Address)>,
+    ) -> Vec<(Lease, Segment)> {
+        let mut asked = BTreeSet::new();
+        let mut questions = Vec::new();
+        let mut ask = |record: &Record| {
+            let lease = &record.lease;
+            let key = (lease.store.clone(), lease.address);
+            if questions.len() >= MAX_ASKED || going.contains(&key) || asked.contains(&key) {
+                return;
+            }
+            if let Ok(segment) = self.segment(record)
+                && !self.is_routed(&segment)
+                && self.wanted(record, &segment).is_none()
+            {
+                asked.insert(key);
+                questions.push((lease.clone(), segment));
+            }
+        };
+        let mut unasked: Vec<&Record> = self.records(&clear.daemon).collect();
+        unasked
+            .retain(|record| !going.contains(&(record.lease.store.clone(), record.lease.address)));
+        unasked.sort_by_key(|record| (!is_of_earlier_boot(record), record.lease.damage.is_some()));
+        let mut budget = Budget::new(self);
+        for record in unasked {
+            if is_of_earlier_boot(record) || budget.allows(&record.lease).is_ok() {
+                ask(record);
+            }
+        }
+        for record in self.records(&clear.person) {
+            let known = self.probing.of(&record.lease);
+            if person || known.is_none_or(|known| known.silent.is_none()) {
+                ask(record);
+            }
+        }
+        questions
+    }
+
+    fn records<'a>(&'a self, keys: &'a [(StoreName, Address)]) -> impl Iterator<Item = &'a Record> {
+        keys.iter().filter_map(|(store, address)| {
+            let mut records = self.leases.of(address).iter();
+            records.find(|record| record.lease.store == *store)
+        })
+    }
+
+    /// Whether the segment is that of routed pods: they have one link each, and behind it
+    /// whoever is there is looked at.
+    fn is_routed(&self, segment: &Segment) -> bool {
+        let mut ports = self.topology.ports_of(segment);
+        *segment.name == *Segment::ROUTED || ports.any(|(_, port)| port.wiring == Wiring::Routed)
+    }
+
+    /// Somebody was heard probing for the address a moment ago: a probe of ours would make it
+    /// give the address up.
+    fn wanted(&self, record: &Record, segment: &Segment) -> Option<Blocker> {
+        let address = record.lease.address;
+        let place = self.table.find(segment).map(|id| (id, address));
+        let probed = Timestamp(record.stamps.probe);
+        let stamped = record.stamps.probe > 0 && self.now.since(probed) < ATTEMPT_WINDOW;
+        (stamped || place.is_some_and(|place| self.attempts.goes_on(&place, self.now)))
+            .then(|| Blocker::new(Reason::Seen, "somebody probes for it, to take it"))
+    }
+}
+
+fn is_of_earlier_boot(record: &Record) -> bool {
+    matches!(record.origin, Origin::EarlierBoot(_))
+}
