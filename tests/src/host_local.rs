@@ -166,7 +166,7 @@ pub fn release_what_leaked(directory: &Path, drain: bool) -> Result<()> {
     let view = || -> Result<Option<StoreView>> {
         Ok(stores[0].read().views.into_iter().next().transpose()?)
     };
-    let clock = ipam_agent::driver::clock::wall_time;
+    let clock = ipam_agent::driver::clock::when;
     let mut journal = Journal::open(&directory.join("state"), "boot")?;
     let there = view()?;
     executor::settle(&mut journal, &there.iter().collect::<Vec<_>>(), &clock)?;
@@ -180,7 +180,7 @@ pub fn release_what_leaked(directory: &Path, drain: bool) -> Result<()> {
         let plan = leases.map(|leases| plan(leases, &leaked));
         let plan = plan.filter(|plan| !plan.releases.is_empty());
         for plan in before.iter().chain(&plan) {
-            executor::execute(plan, &stores, &mut journal, &clock, &mut |_| Ok(()));
+            executor::execute(plan, None, &stores, &mut journal, &clock, &mut |_| Ok(()));
         }
         idle = if plan.is_none() { idle + 1 } else { 0 };
         if drain && idle > 1 {
@@ -215,7 +215,7 @@ fn plan(mut view: StoreView, leaked: &BTreeSet<&str>) -> ReclaimPlan {
     let held = view
         .leases
         .iter()
-        .filter(|lease| !is_leaked(&lease.holder.container_id));
+        .filter(|lease| !is_leaked(&lease.holder().container_id));
     let held = held
         .map(|lease| Held {
             address: lease.address,
@@ -237,6 +237,8 @@ fn plan(mut view: StoreView, leaked: &BTreeSet<&str>) -> ReclaimPlan {
             source: Source::Namespaces,
             answer: Ok(held),
         }],
+        runtimes: None,
+        person: true,
     };
     let addresses: Vec<Address> = view.leases.iter().map(|lease| lease.address).collect();
     let mut engine = Engine::new(settings());

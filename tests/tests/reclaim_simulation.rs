@@ -13,12 +13,16 @@ static RELEASED: AtomicUsize = AtomicUsize::new(0);
 static UNDONE: AtomicUsize = AtomicUsize::new(0);
 static KILLED: AtomicUsize = AtomicUsize::new(0);
 static PASSES: AtomicUsize = AtomicUsize::new(0);
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+static RESTORED: AtomicUsize = AtomicUsize::new(0);
 
 fn count(tally: Tally) {
     RELEASED.fetch_add(tally.released, Ordering::Relaxed);
     UNDONE.fetch_add(tally.undone, Ordering::Relaxed);
     KILLED.fetch_add(tally.killed, Ordering::Relaxed);
     PASSES.fetch_add(tally.passes, Ordering::Relaxed);
+    ASKED.fetch_add(tally.asked, Ordering::Relaxed);
+    RESTORED.fetch_add(tally.restored, Ordering::Relaxed);
 }
 
 #[test]
@@ -39,15 +43,17 @@ fn what_lives_stays_and_what_leaked_goes() {
         let tally = reclaim_sim::play(&plan);
         count(tally.map_err(TestCaseError::fail)?);
     });
-    let [released, undone, killed, passes] =
-        [&RELEASED, &UNDONE, &KILLED, &PASSES].map(|count| count.load(Ordering::Relaxed));
+    let counts = [&RELEASED, &UNDONE, &KILLED, &PASSES, &ASKED, &RESTORED];
+    let [released, undone, killed, passes, asked, restored] =
+        counts.map(|count| count.load(Ordering::Relaxed));
     println!(
-        "{cases} worlds, {passes} passes, {released} leases released, {undone} planned releases \
-         not done, {killed} agents killed in one"
+        "{cases} worlds, {passes} passes, {released} leases released, {restored} of them put back, \
+         {undone} planned releases not done, {killed} agents killed in one, {asked} addresses \
+         asked for"
     );
     // Worlds in which nothing is released prove nothing.
     assert!(
-        released > cases as usize && undone > 0,
+        released > cases as usize && undone > 0 && asked > released && restored > 0,
         "nothing happens in these worlds"
     );
 }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ipam_agent::engine::lease::{Damage, Generation, Holder, Lease, Mode, StoreView};
+use ipam_agent::engine::lease::{Damage, Fencing, Generation, Holder, Lease, Mode, StoreView};
 use ipam_common::Address;
 use tempfile::TempDir;
 
@@ -32,11 +32,25 @@ struct Entry {
     boot: u32,
     damage: Option<Damage>,
     id: String,
+    /// It was put back.
+    restored: bool,
+}
+
+/// A lease that the agent released.
+struct Gone {
+    entry: Entry,
+    at: u64,
+    /// The address has had another lease since.
+    taken: bool,
 }
 
 /// Every lease of every store.
 pub struct Leases {
     entries: BTreeMap<Key, Entry>,
+    /// What the agent released last of each address.
+    gone: BTreeMap<Key, Gone>,
+    /// Each record that the agent put back, and in which boot.
+    restored: BTreeSet<(Key, Box<[u8]>, u32)>,
     last: [usize; NETS],
     modes: [Mode; NETS],
     unreadable_until: [u64; NETS],
@@ -58,6 +72,8 @@ impl Leases {
         }
         Ok(Self {
             entries: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            restored: BTreeSet::new(),
             last: [0; NETS],
             modes: plan.modes,
             unreadable_until: [0; NETS],
@@ -123,6 +139,9 @@ impl Leases {
     /// The address is freed, if it has a lease, and granted.
     pub fn regrant(&mut self, key: Key, id: &str, now: u64, boot: u32) {
         self.remove(key);
+        if let Some(gone) = self.gone.get_mut(&key) {
+            gone.taken = true;
+        }
         let content = format!("{id}\r\neth0");
         let generation = self.write(key, content.as_bytes(), now);
         let entry = Entry {
@@ -131,6 +150,7 @@ impl Leases {
             boot,
             damage: None,
             id: id.to_owned(),
+            restored: false,
         };
         self.entries.insert(key, entry);
     }
@@ -170,8 +190,73 @@ impl Leases {
     }
 
     /// The agent released it, and it is gone from the disk.
-    pub fn released(&mut self, key: Key) {
-        self.entries.remove(&key);
+    pub fn released(&mut self, key: Key, now: u64) {
+        if let Some(entry) = self.entries.remove(&key) {
+            let taken = false;
+            self.gone.insert(
+                key,
+                Gone {
+                    entry,
+                    at: now,
+                    taken,
+                },
+            );
+        }
+    }
+
+    /// When the agent released it last.
+    pub fn released_at(&self, key: Key) -> Option<u64> {
+        self.gone.get(&key).map(|gone| gone.at)
+    }
+
+    /// Those whose lease the agent released since then, and nobody has had one since.
+    pub fn vacated(&self, since: u64) -> impl Iterator<Item = Key> {
+        let gone = self.gone.iter();
+        gone.filter(move |(_, gone)| gone.at >= since && !gone.taken)
+            .map(|(&key, _)| key)
+    }
+
+    /// The agent put it back: whether this is what was released. In a world of files, it is
+    /// there already.
+    pub fn put_back(&mut self, key: Key, content: &[u8], now: u64, boot: u32) -> bool {
+        let Some(Gone { entry, .. }) = self.gone.remove(&key) else {
+            return false;
+        };
+        if self.entries.contains_key(&key) || *entry.generation.content != *content {
+            return false;
+        }
+        let generation = match self.path(key) {
+            Some(path) => stand(&path).filter(|there| *there.content == *content),
+            None => Some(self.write(key, content, now)),
+        };
+        let Some(generation) = generation else {
+            return false;
+        };
+        self.restored.insert((key, content.into(), boot));
+        // It is on disk, however soon the power is cut.
+        let entry = Entry {
+            generation,
+            granted: 0,
+            boot,
+            restored: true,
+            ..entry
+        };
+        self.entries.insert(key, entry);
+        true
+    }
+
+    /// Whether this very lease was put back in this boot.
+    pub fn is_restored(&self, key: Key, boot: u32) -> bool {
+        let entry = self.entries.get(&key);
+        entry.is_some_and(|entry| entry.restored && entry.boot == boot)
+    }
+
+    /// Whether one that looks the same was.
+    pub fn is_like_restored(&self, key: Key, boot: u32) -> bool {
+        self.entries.get(&key).is_some_and(|entry| {
+            let content = entry.generation.content.clone();
+            self.restored.contains(&(key, content, boot))
+        })
     }
 
     /// Who doesn't lock writes another record in place of this one.
@@ -210,17 +295,21 @@ impl Leases {
             place: net.place(),
             pools: vec![net.pool()],
             leases: of_net
-                .map(|(&(_, address), entry)| Lease {
-                    store: net.store(),
-                    address,
-                    holder: Holder {
+                .map(|(&(_, address), entry)| {
+                    let holder = Holder {
                         container_id: self.id((number, address)).map(Into::into),
                         ..Holder::default()
-                    },
-                    generation: entry.generation.clone(),
-                    damage: entry.damage,
+                    };
+                    Lease::new(
+                        net.store(),
+                        address,
+                        &holder,
+                        &entry.generation,
+                        entry.damage,
+                    )
                 })
                 .collect(),
+            fencing: Fencing::default(),
         }
     }
 

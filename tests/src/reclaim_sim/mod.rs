@@ -45,8 +45,12 @@ pub struct Tally {
     pub passes: usize,
     /// How many leases were released.
     pub released: usize,
+    /// How many were put back, because somebody came with their address.
+    pub restored: usize,
     /// How many planned releases were not done.
     pub undone: usize,
+    /// How many addresses the wire was asked for.
+    pub asked: usize,
     /// How often the agent was killed in the middle of a release.
     pub killed: usize,
 }
@@ -127,9 +131,10 @@ impl World {
     fn calm(&mut self) -> u64 {
         let mut host = lock(&self.host);
         (host.contended, host.late, host.lawless, host.doomed) = (0, 0, false, None);
+        // With their probes, three passes or four a lease where the budget is one.
         let settings = self.plan.settings();
         let leases = host.leases.keys().count() as u32;
-        let longest = settings.damaged_gate + settings.pass_interval * (leases + 6);
+        let longest = settings.damaged_gate + settings.pass_interval * (4 * leases + 12);
         host.now + longest.as_nanos() as u64 + u64::from(leases + 20) * 4 * SECOND
     }
 
@@ -240,8 +245,17 @@ impl World {
             undone,
             killed,
             read,
+            found,
+            wrong,
         } = agent.step(&mut self.memory);
         let host = lock(&self.host);
+        if let Some((asked, found)) = found {
+            self.tally.asked += found.len();
+            self.truth.found(asked, &found);
+        }
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
         if read {
             self.truth.read(&host, agent);
         }
@@ -258,8 +272,8 @@ impl World {
                 self.truth.undone((number, outcome.address));
             }
         }
-        if host.released > self.tally.released {
-            self.tally.released = host.released;
+        if (host.released, host.restored) != (self.tally.released, self.tally.restored) {
+            (self.tally.released, self.tally.restored) = (host.released, host.restored);
             host.leases.verify()?;
         }
         if let Some(wrong) = &host.wrong {
@@ -292,7 +306,7 @@ impl World {
             entry
                 .effect
                 .as_ref()
-                .is_some_and(|effect| effect.result == journal::EffectResult::Released)
+                .is_some_and(|(_, effect)| effect.result == journal::EffectResult::Released)
         });
         if done.count() < host.released {
             return Err(format!(

@@ -72,6 +72,9 @@ const TABLE: [Net; NETS] = [
 const ACCESS: u16 = 100;
 const TAGGED: u16 = 30;
 
+/// The network whose pods have a link each, beyond which nobody is asked.
+pub const ROUTED: usize = 2;
+
 /// The network of this number, modulo how many there are.
 pub fn net(number: usize) -> Net {
     TABLE[number % NETS]
@@ -85,6 +88,12 @@ pub fn nets() -> impl Iterator<Item = Net> {
 /// The network of a store.
 pub fn of_store(store: &StoreName) -> Option<usize> {
     TABLE.iter().position(|net| net.store() == *store)
+}
+
+/// The network of an address.
+pub fn of_address(address: Address) -> Option<usize> {
+    let ip = address.ip();
+    TABLE.iter().position(|net| net.prefix().contains(&ip))
 }
 
 impl Net {

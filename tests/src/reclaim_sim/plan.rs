@@ -84,7 +84,8 @@ pub enum What {
         /// Beats.
         freed_after: Option<u16>,
     },
-    /// A machine comes with the address of a lease whose holder is gone.
+    /// A machine comes with the address of a lease whose holder is gone, or that was released
+    /// already.
     Return {
         /// Which.
         lease: u8,
@@ -158,6 +159,11 @@ pub enum What {
     Glitch {
         /// Which.
         source: Source,
+    },
+    /// What is asked on the wire and answered gets lost, or takes long.
+    Garbled {
+        /// Beats.
+        beats: u16,
     },
     /// A network's leases, or all, can't be read.
     Unreadable {
@@ -294,6 +300,7 @@ fn what() -> impl Strategy<Value = What> {
         1 => (source(), beats()).prop_map(|(source, beats)| What::Down { source, beats }),
         1 => (0u16..5).prop_map(|beats| What::Late { beats }),
         2 => source().prop_map(|source| What::Glitch { source }),
+        2 => beats().prop_map(|beats| What::Garbled { beats }),
         1 => (prop::option::of(n()), beats())
             .prop_map(|(net, beats)| What::Unreadable { net, beats }),
         1 => beats().prop_map(|beats| What::BrokenState { beats }),

@@ -11,14 +11,17 @@ use std::{
 use ipam_agent::{
     cni,
     engine::{
-        lease::{Mode, StoreName},
+        lease::{Lease, Mode, StoreName},
         plan::{Asker, Blocker, Release},
     },
     journal,
     store::{
-        LeaseStore, Reading, Recheck, ReleaseError, StoreError, host_local::HostLocal, watch::Root,
+        FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+        host_local::HostLocal, watch::Root,
     },
 };
+
+use ipam_common::Address;
 
 use super::{
     host::{Host, SECOND},
@@ -84,7 +87,7 @@ impl Shop {
                 (host.now - since) / SECOND
             ));
         }
-        if host.leases.generation(key) != Some(&lease.generation) {
+        if host.leases.generation(key) != Some(&lease.generation()) {
             return Err("it isn't the lease that was judged".into());
         }
         if !net(number).watchable {
@@ -100,6 +103,9 @@ impl Shop {
             Mode::AfterReboot => earlier && release.proof().earlier_boot().is_some(),
             Mode::Observe => false,
         };
+        if asker == Asker::Daemon && host.leases.is_restored(key, host.boots) {
+            return Err("unasked, though it was put back in this boot".into());
+        }
         if asker == Asker::Daemon && !allowed {
             return Err(format!(
                 "unasked, where the mode is {:?}",
@@ -112,7 +118,7 @@ impl Shop {
         let intended = entries.iter().any(|entry| {
             entry.effect.is_none()
                 && *entry.intent.store == *lease.store.0
-                && entry.intent.generation.generation().as_ref() == Some(&lease.generation)
+                && entry.intent.generation.generation().as_ref() == Some(&lease.generation())
         });
         intended
             .then_some(())
@@ -142,7 +148,7 @@ impl Shop {
             let key = number.map(|number| (number, lease.address));
             let host = lock(&self.host);
             let there = key.and_then(|key| host.leases.generation(key));
-            let same = there == Some(&lease.generation);
+            let same = there == Some(&lease.generation());
             same.then_some(()).ok_or(ReleaseError::Changed {
                 store: lease.store.clone(),
                 address: lease.address,
@@ -211,6 +217,7 @@ impl LeaseStore for Shop {
             if host.contended >= PATIENCE {
                 return Err(ReleaseError::Locked {
                     path: "lock".into(),
+                    holder: "another process".into(),
                     seconds: PATIENCE / SECOND,
                 });
             }
@@ -241,7 +248,8 @@ impl LeaseStore for Shop {
             host.wrong.get_or_insert(wrong);
         }
         if let Some(number) = net::of_store(&lease.store) {
-            host.leases.released((number, lease.address));
+            let now = host.now;
+            host.leases.released((number, lease.address), now);
         }
         host.released += 1;
         host.news.push(super::host::News::Store);
@@ -252,7 +260,65 @@ impl LeaseStore for Shop {
         Ok(())
     }
 
+    fn owner(&self, lease: &Lease) -> Option<FileOwner> {
+        self.real.as_ref()?.owner(lease)
+    }
+
+    fn flush(&self, store: &StoreName) -> Result<(), ReleaseError> {
+        self.real.as_ref().map_or(Ok(()), |real| real.flush(store))
+    }
+
+    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+        let number = net::of_store(&former.store)
+            .ok_or_else(|| ReleaseError::Unknown(former.store.clone()))?;
+        let key = (number, former.address);
+        let mut host = lock(&self.host);
+        match &self.real {
+            Some(real) => real.put_back(former)?,
+            None if host.leases.generation(key).is_some() => {
+                return Err(ReleaseError::Taken {
+                    store: former.store.clone(),
+                    address: former.address,
+                    holder: "of another".into(),
+                });
+            }
+            None => {}
+        }
+        let since = host.leases.released_at(key).unwrap_or(host.now);
+        let (now, boot) = (host.now, host.boots);
+        let why = if !host.was_alive(key, since) {
+            Some("nobody has used it since it was released")
+        } else if !host.leases.put_back(key, &former.content, now, boot) {
+            Some("it isn't what was released")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            let wrong = format!("{} of {} was put back: {why}", key.1, former.store);
+            host.wrong.get_or_insert(wrong);
+        }
+        host.restored += 1;
+        host.news.push(super::host::News::Store);
+        Ok(())
+    }
+
+    fn raise_fence(&self, store: &StoreName, _: Address) -> Result<(), ReleaseError> {
+        Err(unfenced(store))
+    }
+
+    fn lower_fence(&self, fence: &Lease) -> Result<(), ReleaseError> {
+        Err(unfenced(&fence.store))
+    }
+
     fn watched(&self) -> Vec<Root> {
         Vec::new()
+    }
+}
+
+/// No store of this world is fenced.
+fn unfenced(store: &StoreName) -> ReleaseError {
+    ReleaseError::ReadOnly {
+        store: store.clone(),
+        reason: "nobody wants a fence in it".into(),
     }
 }

@@ -10,6 +10,7 @@ use ipam_agent::engine::{
     evidence::SourceReport,
     lease::{Generation, Mode},
     plan::{Asker, Kept, Reason, ReclaimPlan},
+    probing::{Finding, Found},
     reclaim::ReclaimSettings,
 };
 
@@ -35,6 +36,18 @@ pub struct Truth {
     answered_since: Option<u64>,
     /// How many passes in a row ought to have found nothing against a lease.
     clear: BTreeMap<Key, u32>,
+    /// What the wire said of each address when it was asked for last, and which pass asked.
+    found: BTreeMap<Key, Told>,
+    /// How many passes this run has judged.
+    passes: u64,
+}
+
+/// What the wire said.
+struct Told {
+    finding: Finding,
+    asked: u64,
+    /// How many passes there were then.
+    told: u64,
 }
 
 impl Truth {
@@ -47,6 +60,8 @@ impl Truth {
             earlier: BTreeMap::new(),
             answered_since: None,
             clear: BTreeMap::new(),
+            found: BTreeMap::new(),
+            passes: 0,
         }
     }
 
@@ -66,6 +81,51 @@ impl Truth {
             .collect();
         self.answered_since = None;
         self.clear.clear();
+        self.found.clear();
+        self.passes = 0;
+    }
+
+    /// The wire was asked after this pass of the run, and answered.
+    pub fn found(&mut self, asked: u64, found: &[Found]) {
+        for found in found {
+            if let Some(number) = net::of_address(found.address) {
+                let told = Told {
+                    finding: found.finding.clone(),
+                    asked,
+                    told: self.passes,
+                };
+                self.found.insert((number, found.address), told);
+            }
+        }
+    }
+
+    /// What may be missing to a lease that so many passes in a row found clear.
+    fn missing(&self, key: Key, clear: u32) -> Vec<Reason> {
+        let mut missing = vec![Reason::Budget];
+        if clear < 2 {
+            missing.push(Reason::SecondPass);
+        }
+        if key.0 == net::ROUTED {
+            return missing;
+        }
+        match self.found.get(&key) {
+            // Asked by one pass that found it clear, and judged in the first after the answer.
+            Some(Told {
+                finding: Finding::Silent(_),
+                asked,
+                told,
+            }) if told + 1 == self.passes && asked + u64::from(clear) > self.passes => {}
+            Some(Told { finding, .. }) => {
+                missing.push(Reason::SecondPass);
+                match finding {
+                    Finding::Wanted(_) => missing.push(Reason::Seen),
+                    Finding::Unsent(_) => missing.push(Reason::Coverage),
+                    Finding::Silent(_) | Finding::Answered { .. } => {}
+                }
+            }
+            None => missing.push(Reason::SecondPass),
+        }
+        missing
     }
 
     /// The agent read the stores.
@@ -78,8 +138,8 @@ impl Truth {
             let key = (number, record.lease.address);
             there.insert(key);
             let known = self.seen.get(&key);
-            if known.is_none_or(|(generation, _)| *generation != record.lease.generation) {
-                let fresh = (record.lease.generation.clone(), host.now);
+            if known.is_none_or(|(generation, _)| *generation != record.lease.generation()) {
+                let fresh = (record.lease.generation(), host.now);
                 self.seen.insert(key, fresh);
                 self.clear.remove(&key);
             }
@@ -102,6 +162,7 @@ impl Truth {
         if sources.iter().all(|report| report.answer.is_ok()) {
             self.answered_since.get_or_insert(host.now);
         }
+        self.passes += 1;
         let plan = agent.engine.plan(Asker::Daemon, host.clock());
         whole(agent, &plan)?;
         whole(agent, &agent.engine.plan(Asker::Person, host.clock()))?;
@@ -115,13 +176,8 @@ impl Truth {
                 0
             };
             self.clear.insert(key, passes);
-            if self.is_allowed(host, key) {
-                match passes {
-                    0 => {}
-                    // Nothing but the second pass is missing.
-                    1 => is_planned(&plan, key, &[Reason::Budget, Reason::SecondPass])?,
-                    _ => is_planned(&plan, key, &[Reason::Budget])?,
-                }
+            if passes > 0 && self.is_allowed(host, key) {
+                is_planned(&plan, key, &self.missing(key, passes))?;
             }
         }
         Ok(())
@@ -152,8 +208,12 @@ impl Truth {
         Ok(())
     }
 
-    /// After a long calm nothing is left that leaked.
+    /// After a long calm nothing is left that leaked, and who came back has a lease again.
     pub fn ended(&self, host: &Host, agent: &Agent) -> Result<(), String> {
+        let mut homeless = host.leases.vacated(host.booted);
+        if let Some(key) = homeless.find(|&key| host.alive(key).is_some()) {
+            return Err(format!("{} is used and was not put back", key.1));
+        }
         let mut leaked = host.leases.keys().filter(|&key| {
             host.alive(key).is_none() && net(key.0).watchable && self.is_allowed(host, key)
         });
@@ -198,6 +258,9 @@ impl Truth {
             .iter()
             .any(|kept| kept.contains(&key.1.ip()))
         {
+            return false;
+        }
+        if host.leases.is_like_restored(key, host.boots) {
             return false;
         }
         match self.modes[key.0] {

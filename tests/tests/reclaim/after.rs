@@ -78,7 +78,9 @@ fn an_address_in_use_after_its_release_gets_its_lease_back() {
         daemon.stop()?;
         let journal = state(lab).join("journal.jsonl");
         let text = fs::read_to_string(&journal)?;
-        let year = ipam_agent::driver::clock::wall_time().strftime("\"at\":\"%Y").to_string();
+        let year = ipam_agent::driver::clock::wall_time()
+            .strftime("\"at\":\"%Y")
+            .to_string();
         ensure!(text.contains(&year), "{text}");
         fs::write(&journal, text.replace(&year, "\"at\":\"2045"))?;
         fs::write(state(lab).join("state.redb"), "no database")?;

@@ -45,7 +45,7 @@ impl Host {
                 }
             }
             What::Return { lease, habit } => {
-                if let Some((net, address)) = self.forsaken(lease) {
+                if let Some((net, address)) = self.vacated(lease).or_else(|| self.forsaken(lease)) {
                     let shown = self.now + PLUGGED_BEFORE;
                     let id = self.id(false);
                     self.begin(net, address, habit, id, 0, shown);
@@ -143,6 +143,7 @@ impl Host {
             }
             What::Late { beats: for_ } => self.late = time(for_),
             What::Glitch { source } => drop(self.glitch.insert(source)),
+            What::Garbled { beats: for_ } => self.garbled_until = self.now + time(for_),
             What::Unreadable { net, beats: for_ } => {
                 self.leases
                     .unreadable(net.map(usize::from), self.now + time(for_));
@@ -164,12 +165,22 @@ impl Host {
 
     /// A lease whose holder is gone, and nobody is about to come with its address.
     pub(super) fn forsaken(&self, number: u8) -> Option<Key> {
-        let is_taken = |&(net, address): &Key| {
-            let mut living = self.machines.iter().filter(|machine| !machine.dead);
-            living.any(|machine| machine.net == net && machine.address == address)
-        };
-        let keys: Vec<Key> = self.leases.keys().filter(|key| !is_taken(key)).collect();
+        let keys = self.leases.keys().filter(|&key| !self.is_taken(key));
+        let keys: Vec<Key> = keys.collect();
         keys.get(usize::from(number) % keys.len().max(1)).copied()
+    }
+
+    /// For every other number: an address whose lease was released in this boot, the same.
+    fn vacated(&self, number: u8) -> Option<Key> {
+        let keys = self.leases.vacated(self.booted);
+        let keys: Vec<Key> = keys.filter(|&key| !self.is_taken(key)).collect();
+        let place = usize::from(number / 2) % keys.len().max(1);
+        keys.get(place).filter(|_| number % 2 == 0).copied()
+    }
+
+    fn is_taken(&self, (net, address): Key) -> bool {
+        let mut living = self.machines.iter().filter(|machine| !machine.dead);
+        living.any(|machine| machine.net == net && machine.address == address)
     }
 
     pub(super) fn any_port(&self, number: u8) -> Option<u32> {

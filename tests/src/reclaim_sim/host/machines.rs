@@ -29,6 +29,17 @@ impl Host {
             .filter(|born| *born <= self.now)
     }
 
+    /// Whether somebody has been alive with this address since then.
+    pub fn was_alive(&self, (net, address): Key, since: u64) -> bool {
+        let mut machines = self.machines.iter();
+        machines.any(|machine| {
+            machine.net == net
+                && machine.address == address
+                && machine.born <= self.now
+                && (!machine.dead || machine.died >= since)
+        })
+    }
+
     pub(super) fn begin(
         &mut self,
         net: usize,
@@ -54,6 +65,7 @@ impl Host {
             habit,
             born,
             dead: false,
+            died: 0,
             id,
             port: None,
             remote,
@@ -81,7 +93,7 @@ impl Host {
 
     pub(super) fn die(&mut self, number: usize) {
         let machine = &mut self.machines[number];
-        machine.dead = true;
+        (machine.dead, machine.died) = (true, self.now);
         if let Some(port) = machine.port.take()
             && self.ports.remove(&port).is_some()
         {

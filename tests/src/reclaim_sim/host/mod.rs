@@ -4,6 +4,7 @@
 mod incidents;
 mod machines;
 mod ports;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +41,8 @@ pub struct Machine {
     pub born: u64,
     /// It is gone for good.
     pub dead: bool,
+    /// Since when.
+    pub died: u64,
     /// Its id at the container runtime.
     pub id: String,
     port: Option<u32>,
@@ -113,6 +116,8 @@ pub struct Host {
     pub wrong: Option<String>,
     /// How many leases were released.
     pub released: usize,
+    /// How many were put back.
+    pub restored: usize,
     /// The next releases wait so long for the lock.
     pub contended: u64,
     /// The next release is overtaken by who doesn't lock.
@@ -131,6 +136,7 @@ pub struct Host {
     glitch: BTreeSet<Source>,
     glitched: BTreeSet<Source>,
     lossy_until: u64,
+    garbled_until: u64,
     cri: bool,
     beat: u64,
     longest_setup: u64,
@@ -158,6 +164,7 @@ impl Host {
             trouble: [0; NETS],
             wrong: None,
             released: 0,
+            restored: 0,
             contended: 0,
             lawless: false,
             doomed: None,
@@ -171,6 +178,7 @@ impl Host {
             glitch: BTreeSet::new(),
             glitched: BTreeSet::new(),
             lossy_until: 0,
+            garbled_until: 0,
             cri: plan.cri,
             beat: plan.beat() * SECOND,
             longest_setup: nanoseconds(plan.longest_setup()),

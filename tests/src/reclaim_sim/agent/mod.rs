@@ -1,9 +1,11 @@
 //! The daemon's part: drives the real engine over the host as `driver/` does over a kernel,
 //! and has the real executor release with the real journal.
 
+mod releases;
+mod wire;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -15,7 +17,8 @@ use ipam_agent::{
         input::{Command, Input, Remembered, Seen},
         lease::{StoreName, StoreView},
         owner::Owners,
-        plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
+        plan::{Asker, Outcome, ReclaimPlan},
+        probing::{Found, Inquiry},
         time::Timestamp,
     },
     error::in_full,
@@ -25,6 +28,7 @@ use ipam_agent::{
 };
 use ipam_common::{Address, sighting::Stamps};
 
+use self::releases::{Execution, clocks};
 use super::{
     host::{Host, News, SECOND},
     plan::Plan,
@@ -51,12 +55,8 @@ pub enum Job {
     Sweep,
     /// The plan under way goes on.
     Release,
-}
-
-struct Execution {
-    plan: ReclaimPlan,
-    next: usize,
-    outcomes: Vec<Outcome>,
+    /// The wire was asked, since then, by this pass.
+    Surveyed(Inquiry, u64, u64),
 }
 
 /// One run of the daemon.
@@ -80,6 +80,8 @@ pub struct Agent {
     asked: Vec<u32>,
     plans: VecDeque<ReclaimPlan>,
     execution: Option<Execution>,
+    /// The inquiry under way.
+    probing: Option<u64>,
     random: fastrand::Rng,
 }
 
@@ -99,6 +101,10 @@ pub struct Step {
     pub killed: Option<Killed>,
     /// The stores as the engine knows them now.
     pub read: bool,
+    /// What was found on the wire, and which pass asked.
+    pub found: Option<(u64, Vec<Found>)>,
+    /// What nobody should have wanted.
+    pub wrong: Option<String>,
 }
 
 impl Agent {
@@ -124,8 +130,8 @@ impl Agent {
             })
             .flatten()
             .collect();
-        let clock = wall(host);
-        executor::settle(&mut journal, &views, &clock).map_err(|error| in_full(&error))?;
+        let clocks = clocks(host);
+        executor::settle(&mut journal, &views, &clocks).map_err(|error| in_full(&error))?;
         let engine = Engine::new(Settings {
             boot: boot.into(),
             owners: Owners::default(),
@@ -151,6 +157,7 @@ impl Agent {
             asked: Vec::new(),
             plans: VecDeque::new(),
             execution: None,
+            probing: None,
             random,
         };
         let since = lock(host).take_over();
@@ -159,6 +166,8 @@ impl Agent {
         for reading in readings {
             agent.tell(reading);
         }
+        agent.obey(memory, &mut Step::default());
+        agent.watch_released()?;
         agent.obey(memory, &mut Step::default());
         agent.links();
         agent.check_state();
@@ -297,7 +306,7 @@ impl Agent {
                 let stamps = lock(&self.host).leased.clone();
                 self.soon(100, Job::Pass(reports, stamps.into_iter().collect()));
             }
-            Job::Pass(sources, stamps) => self.pass(sources, stamps, step),
+            Job::Pass(sources, stamps) => self.pass(sources, stamps, memory, step),
             Job::Retry => {
                 for ifindex in std::mem::take(&mut self.missing) {
                     self.attach(ifindex);
@@ -311,6 +320,7 @@ impl Agent {
                 self.after(pause, Job::Sweep);
             }
             Job::Release => self.release(step),
+            Job::Surveyed(inquiry, since, pass) => self.surveyed(inquiry, since, pass, step),
         }
     }
 
@@ -336,6 +346,7 @@ impl Agent {
         &mut self,
         sources: Vec<SourceReport>,
         stamps: Vec<(Address, Stamps)>,
+        memory: &mut Memory,
         step: &mut Step,
     ) {
         self.gathering = false;
@@ -348,11 +359,15 @@ impl Agent {
                 .map(|ifindex| (ifindex, host.check(ifindex)))
                 .collect()
         };
+        // While the wire is being asked, what it answers is not among the evidence.
+        let counts = u32::from(self.probing.is_none());
         step.passed = Some(sources.clone());
         self.tell(Input::Evidence(PassEvidence {
             ports: ports.clone(),
             stamps,
             sources,
+            runtimes: None,
+            person: self.asked.iter().any(|passes| *passes > counts),
         }));
         for (ifindex, check) in ports {
             if check != PortCheck::Attached {
@@ -360,7 +375,7 @@ impl Agent {
             }
         }
         for asked in &mut self.asked {
-            *asked = asked.saturating_sub(1);
+            *asked = asked.saturating_sub(counts);
         }
         let before = self.asked.len();
         self.asked.retain(|passes| *passes > 0);
@@ -369,7 +384,13 @@ impl Agent {
             step.planned.push(plan.clone());
             self.execute(plan);
         }
-        if !self.asked.is_empty() {
+        self.obey(memory, step);
+        self.go_on_asking();
+    }
+
+    /// The next pass for a person's question, once the wire has been asked.
+    fn go_on_asking(&mut self) {
+        if !self.asked.is_empty() && self.probing.is_none() && !self.gathering {
             self.after(SECOND, Job::Gather);
         }
     }
@@ -471,137 +492,14 @@ impl Agent {
                         }
                     }
                 }
+                Command::Probe(inquiry) => self.probe(inquiry),
+                Command::PutBack { id, reason } => self.put_back(&id, reason),
+                Command::Taken { id, holder } => self.taken(&id, &holder),
+                // No store of this world is to be fenced.
+                Command::Fence(fences) => step.wrong = Some(format!("{fences:?}")),
                 Command::Ask(_) | Command::Publish(_) => {}
             }
         }
-    }
-
-    fn execute(&mut self, plan: ReclaimPlan) {
-        if self.execution.is_some() {
-            self.plans.push_back(plan);
-            return;
-        }
-        self.execution = Some(Execution {
-            plan,
-            next: 0,
-            outcomes: Vec::new(),
-        });
-        self.soon(1000, Job::Release);
-    }
-
-    /// Some releases of the plan under way.
-    fn release(&mut self, step: &mut Step) {
-        let Some(execution) = &mut self.execution else {
-            return;
-        };
-        let left = execution.plan.releases.len() - execution.next;
-        let count = self.random.usize(1..=4).min(left);
-        let part = ReclaimPlan {
-            releases: execution.plan.releases[execution.next..execution.next + count].to_vec(),
-            kept: Vec::new(),
-            ..execution.plan
-        };
-        execution.next += count;
-        let is_last = count == left;
-        *self.shop.asker.lock().expect("no panic") = part.asker;
-        let ports: Vec<BTreeSet<u32>> = part
-            .releases
-            .iter()
-            .map(|release| self.ports(release))
-            .collect();
-        let (host, journal, stores) = (&self.host, &mut self.journal, &self.stores);
-        let mut recheck = |release: &Release| {
-            let place = part.releases.iter().position(|other| other == release);
-            last_look(host, release, place.map(|place| &ports[place]))
-        };
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            executor::execute(&part, stores, journal, &wall(host), &mut recheck)
-        }));
-        let outcomes = match done {
-            Ok(outcomes) => outcomes,
-            Err(panic) => match panic.downcast::<Killed>() {
-                Ok(killed) => {
-                    step.killed = Some(*killed);
-                    return;
-                }
-                Err(panic) => resume_unwind(panic),
-            },
-        };
-        if let Some(execution) = &mut self.execution {
-            execution.outcomes.extend(outcomes);
-        }
-        if !is_last {
-            self.soon(3000, Job::Release);
-            return;
-        }
-        let outcomes = self
-            .execution
-            .take()
-            .map(|execution| execution.outcomes)
-            .unwrap_or_default();
-        lock(&self.host).contended = 0;
-        let undone = outcomes
-            .iter()
-            .filter(|outcome| outcome.result != OutcomeResult::Released);
-        step.undone.extend(undone.cloned());
-        self.tell(Input::Outcomes(outcomes));
-        self.read_stores();
-        if let Some(plan) = self.plans.pop_front() {
-            self.execute(plan);
-        }
-    }
-
-    fn ports(&self, release: &Release) -> BTreeSet<u32> {
-        let planner = self.engine.planner(self.clock());
-        let lease = release.lease();
-        let records = self.engine.leases().of(&lease.address).iter();
-        let mut same = records.filter(|record| record.lease.store == lease.store);
-        match same.next().map(|record| planner.segment(record)) {
-            Some(Ok(segment)) => {
-                let ports = self.engine.topology().ports_of(&segment);
-                ports.map(|(ifindex, _)| ifindex).collect()
-            }
-            // Of nothing that is there: it is kept.
-            _ => BTreeSet::from([u32::MAX]),
-        }
-    }
-}
-
-/// What is asked again under the store's lock.
-fn last_look(
-    host: &Mutex<Host>,
-    release: &Release,
-    ports: Option<&BTreeSet<u32>>,
-) -> Result<(), Blocker> {
-    let mut host = lock(host);
-    let address = release.lease().address;
-    for &port in ports.into_iter().flatten() {
-        if let PortCheck::Blind(why) = host.check(port) {
-            return Err(Blocker::new(Reason::Coverage, why));
-        }
-    }
-    let Some(stamps) = host.leased.get(&address) else {
-        return Err(Blocker::new(Reason::Coverage, "not watched for"));
-    };
-    let quiet = host.clock().since(Timestamp(stamps.last()));
-    if stamps.last() > 0 && quiet < release.proof().coverage().window() {
-        return Err(Blocker::new(Reason::Seen, "heard"));
-    }
-    match host.look(Source::Namespaces).answer {
-        Err(why) => Err(Blocker::new(Reason::SourceDown, why)),
-        Ok(held) if held.iter().any(|held| held.address == address) => {
-            Err(Blocker::new(Reason::Holder, "configured"))
-        }
-        Ok(_) => Ok(()),
-    }
-}
-
-fn wall(host: &Arc<Mutex<Host>>) -> impl Fn() -> jiff::Timestamp + use<> {
-    let host = Arc::clone(host);
-    move || {
-        let host = lock(&host);
-        let wall = host.leases.wall_time(host.now);
-        jiff::Timestamp::from_nanosecond(wall.into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 }
 
