@@ -1,0 +1,221 @@
+//! What is done to the stores: releases, and leases that are put back.
+
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Arc, Mutex},
+};
+
+use ipam_agent::{
+    engine::{
+        evidence::{PortCheck, Source},
+        input::Input,
+        lease::Holder,
+        plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
+        quarantine::{MAX_QUARANTINED, PutBack, Released},
+        time::Timestamp,
+    },
+    error::in_full,
+    executor::{self, UndoError},
+    journal::{HolderRecord, Taken, Undo, When},
+};
+
+use super::{
+    super::{
+        host::Host,
+        shop::{Killed, lock},
+    },
+    Agent, Job, Step,
+};
+
+/// A plan that is carried out.
+pub(super) struct Execution {
+    pub(super) plan: ReclaimPlan,
+    next: usize,
+    outcomes: Vec<Outcome>,
+}
+
+impl Agent {
+    pub(super) fn execute(&mut self, plan: ReclaimPlan) {
+        if self.execution.is_some() {
+            self.plans.push_back(plan);
+            return;
+        }
+        let leases = plan.releases.iter().map(|release| release.lease().clone());
+        self.tell(Input::Releasing(leases.collect()));
+        self.execution = Some(Execution {
+            plan,
+            next: 0,
+            outcomes: Vec::new(),
+        });
+        self.soon(1000, Job::Release);
+    }
+
+    /// Some releases of the plan under way.
+    pub(super) fn release(&mut self, step: &mut Step) {
+        let Some(execution) = &mut self.execution else {
+            return;
+        };
+        let left = execution.plan.releases.len() - execution.next;
+        let count = self.random.usize(1..=4).min(left);
+        let part = ReclaimPlan {
+            releases: execution.plan.releases[execution.next..execution.next + count].to_vec(),
+            kept: Vec::new(),
+            ..execution.plan
+        };
+        execution.next += count;
+        let is_last = count == left;
+        *self.shop.asker.lock().expect("no panic") = part.asker;
+        let ports: Vec<BTreeSet<u32>> = part
+            .releases
+            .iter()
+            .map(|release| self.ports(release))
+            .collect();
+        let (host, journal, stores) = (&self.host, &mut self.journal, &self.stores);
+        let mut recheck = |release: &Release| {
+            let place = part.releases.iter().position(|other| other == release);
+            last_look(host, release, place.map(|place| &ports[place]))
+        };
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            executor::execute(&part, None, stores, journal, &clocks(host), &mut recheck)
+        }));
+        let outcomes = match done {
+            Ok(outcomes) => outcomes,
+            Err(panic) => match panic.downcast::<Killed>() {
+                Ok(killed) => {
+                    step.killed = Some(*killed);
+                    return;
+                }
+                Err(panic) => resume_unwind(panic),
+            },
+        };
+        if let Some(execution) = &mut self.execution {
+            execution.outcomes.extend(outcomes);
+        }
+        if !is_last {
+            self.soon(3000, Job::Release);
+            return;
+        }
+        let outcomes = self
+            .execution
+            .take()
+            .map(|execution| execution.outcomes)
+            .unwrap_or_default();
+        lock(&self.host).contended = 0;
+        let undone = outcomes
+            .iter()
+            .filter(|outcome| outcome.result != OutcomeResult::Released);
+        step.undone.extend(undone.cloned());
+        self.tell(Input::Outcomes(outcomes));
+        self.read_stores();
+        if let Some(plan) = self.plans.pop_front() {
+            self.execute(plan);
+        }
+    }
+
+    fn ports(&self, release: &Release) -> BTreeSet<u32> {
+        let planner = self.engine.planner(self.clock());
+        let lease = release.lease();
+        let records = self.engine.leases().of(&lease.address).iter();
+        let mut same = records.filter(|record| record.lease.store == lease.store);
+        match same.next().map(|record| planner.segment(record)) {
+            Some(Ok(segment)) => {
+                let ports = self.engine.topology().ports_of(&segment);
+                ports.map(|(ifindex, _)| ifindex).collect()
+            }
+            // Of nothing that is there: it is kept.
+            _ => BTreeSet::from([u32::MAX]),
+        }
+    }
+
+    /// What earlier runs released in this boot is watched on.
+    pub(super) fn watch_released(&mut self) -> Result<(), String> {
+        let (mut quarantined, mut restored) = (Vec::new(), Vec::new());
+        let entries = self.journal.of_this_boot(MAX_QUARANTINED);
+        for entry in entries.map_err(|error| in_full(&error))? {
+            let list = match (entry.is_put_back(), entry.is_released()) {
+                (true, _) => &mut restored,
+                (_, true) if entry.taken.is_none() => &mut quarantined,
+                _ => continue,
+            };
+            list.extend(entry.intent.lease().map(|lease| Released {
+                id: entry.id.as_str().into(),
+                lease,
+                at: Timestamp(entry.when.uptime),
+            }));
+        }
+        self.tell(Input::Released {
+            quarantined,
+            restored,
+        });
+        Ok(())
+    }
+
+    pub(super) fn put_back(&mut self, id: &str, reason: String) {
+        let undo = Undo {
+            asker: Asker::Daemon,
+            by: None,
+            reason,
+        };
+        let clocks = clocks(&self.host);
+        let done = executor::put_back(id, undo, &self.stores, &mut self.journal, &clocks);
+        let result = match done {
+            Ok(_) => PutBack::Done,
+            Err(UndoError::Taken(_)) => PutBack::Taken,
+            Err(error) => PutBack::Failed(in_full(&error)),
+        };
+        let id = id.to_owned();
+        self.tell(Input::PutBack { id, result });
+        self.read_stores();
+    }
+
+    pub(super) fn taken(&mut self, id: &str, holder: &Holder) {
+        let holder = HolderRecord::from(holder);
+        let when = clocks(&self.host)();
+        // What the journal lacks is found at the next start.
+        let _ = self.journal.append_taken(when, id, Taken { holder });
+    }
+}
+
+/// What is asked again under the store's lock.
+fn last_look(
+    host: &Mutex<Host>,
+    release: &Release,
+    ports: Option<&BTreeSet<u32>>,
+) -> Result<(), Blocker> {
+    let mut host = lock(host);
+    let address = release.lease().address;
+    for &port in ports.into_iter().flatten() {
+        if let PortCheck::Blind(why) = host.check(port) {
+            return Err(Blocker::new(Reason::Coverage, why));
+        }
+    }
+    let Some(stamps) = host.leased.get(&address) else {
+        return Err(Blocker::new(Reason::Coverage, "not watched for"));
+    };
+    let quiet = host.clock().since(Timestamp(stamps.last()));
+    if stamps.last() > 0 && quiet < release.proof().coverage().window() {
+        return Err(Blocker::new(Reason::Seen, "heard"));
+    }
+    match host.look(Source::Namespaces).answer {
+        Err(why) => Err(Blocker::new(Reason::SourceDown, why)),
+        Ok(held) if held.iter().any(|held| held.address == address) => {
+            Err(Blocker::new(Reason::Holder, "configured"))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Both clocks.
+pub(super) fn clocks(host: &Arc<Mutex<Host>>) -> impl Fn() -> When + use<> {
+    let host = Arc::clone(host);
+    move || {
+        let host = lock(&host);
+        let wall = host.leases.wall_time(host.now);
+        let at = jiff::Timestamp::from_nanosecond(wall.into());
+        When {
+            at: at.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+            uptime: host.clock().0,
+        }
+    }
+}

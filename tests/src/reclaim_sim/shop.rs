@@ -1,0 +1,324 @@
+//! The stores as the agent gets at them: what the executor releases is looked at here, at the
+//! moment when it is gone.
+
+use std::{
+    io,
+    panic::resume_unwind,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ipam_agent::{
+    cni,
+    engine::{
+        lease::{Lease, Mode, StoreName},
+        plan::{Asker, Blocker, Release},
+    },
+    journal,
+    store::{
+        FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
+        host_local::HostLocal, watch::Root,
+    },
+};
+
+use ipam_common::Address;
+
+use super::{
+    host::{Host, SECOND},
+    net::{self, net, nets},
+    plan::{NETS, Plan},
+};
+
+/// For so long the real store waits for its lock.
+const PATIENCE: u64 = 5 * SECOND;
+
+/// What unwinds when the agent is killed in the middle of a release.
+pub struct Killed {
+    /// Whether its maps stay.
+    pub pinned: bool,
+}
+
+/// All stores.
+pub struct Shop {
+    host: Arc<Mutex<Host>>,
+    real: Option<HostLocal>,
+    plan: Plan,
+    state_dir: PathBuf,
+    /// For whom it is released.
+    pub asker: Mutex<Asker>,
+}
+
+/// The host, for a moment.
+pub fn lock(host: &Mutex<Host>) -> MutexGuard<'_, Host> {
+    host.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shop {
+    /// The stores of this host.
+    pub fn new(host: Arc<Mutex<Host>>, plan: &Plan, state_dir: PathBuf) -> Self {
+        let directory = lock(&host).leases.directory().map(ToOwned::to_owned);
+        let real = directory.map(|directory| {
+            let paths = cni::Paths {
+                configurations: Vec::new(),
+                caches: Vec::new(),
+                flannel: directory.join("no-flannel"),
+            };
+            let pools = nets().map(|net| net.pool()).collect();
+            let cni = Arc::new(cni::Reader::new(paths));
+            HostLocal::new(directory, plan.modes[0], pools, cni)
+        });
+        Self {
+            host,
+            real,
+            plan: plan.clone(),
+            state_dir,
+            asker: Mutex::new(Asker::Daemon),
+        }
+    }
+
+    /// What is to be said of a release that was done.
+    fn look_at(&self, host: &Host, release: &Release) -> Result<(), String> {
+        let lease = release.lease();
+        let number = net::of_store(&lease.store).ok_or("of no store")?;
+        let key = (number, lease.address);
+        if let Some(since) = host.alive(key) {
+            return Err(format!(
+                "its holder has been alive for {} s",
+                (host.now - since) / SECOND
+            ));
+        }
+        if host.leases.generation(key) != Some(&lease.generation()) {
+            return Err("it isn't the lease that was judged".into());
+        }
+        if !net(number).watchable {
+            return Err("its wire can't be watched".into());
+        }
+        if self.plan.keep && net(0).kept().contains(&lease.address.ip()) {
+            return Err("it is kept by configuration".into());
+        }
+        let asker = *self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = host.leases.boot(key) != Some(host.boots);
+        let allowed = match self.plan.modes[number] {
+            Mode::Continuous => true,
+            Mode::AfterReboot => earlier && release.proof().earlier_boot().is_some(),
+            Mode::Observe => false,
+        };
+        if asker == Asker::Daemon && host.leases.is_restored(key, host.boots) {
+            return Err("unasked, though it was put back in this boot".into());
+        }
+        if asker == Asker::Daemon && !allowed {
+            return Err(format!(
+                "unasked, where the mode is {:?}",
+                self.plan.modes[number]
+            ));
+        }
+        let entries = journal::history_of(&self.state_dir, lease.address.ip(), 4)
+            .map_err(|error| error.to_string())?
+            .entries;
+        let intended = entries.iter().any(|entry| {
+            entry.effect.is_none()
+                && *entry.intent.store == *lease.store.0
+                && entry.intent.generation.generation().as_ref() == Some(&lease.generation())
+        });
+        intended
+            .then_some(())
+            .ok_or_else(|| "without a word in the journal".into())
+    }
+
+    /// Who writes without the lock comes between.
+    fn lawless(&self, release: &Release) {
+        let mut host = lock(&self.host);
+        if std::mem::take(&mut host.lawless)
+            && let Some(number) = net::of_store(&release.lease().store)
+        {
+            let now = host.now;
+            host.leases
+                .overwrite((number, release.lease().address), now);
+        }
+    }
+
+    fn release_model(
+        &self,
+        release: &Release,
+        recheck: &mut Recheck<'_>,
+    ) -> Result<(), ReleaseError> {
+        let lease = release.lease();
+        let compare = || {
+            let number = net::of_store(&lease.store);
+            let key = number.map(|number| (number, lease.address));
+            let host = lock(&self.host);
+            let there = key.and_then(|key| host.leases.generation(key));
+            let same = there == Some(&lease.generation());
+            same.then_some(()).ok_or(ReleaseError::Changed {
+                store: lease.store.clone(),
+                address: lease.address,
+                what: "it is another",
+            })
+        };
+        compare()?;
+        recheck(release).map_err(ReleaseError::Blocked)?;
+        compare()
+    }
+}
+
+impl LeaseStore for Shop {
+    fn read(&self) -> Reading {
+        let mut reading = self
+            .real
+            .as_ref()
+            .map_or_else(Reading::default, LeaseStore::read);
+        let host = lock(&self.host);
+        let source = || io::Error::from(io::ErrorKind::PermissionDenied);
+        if host.leases.is_all_unreadable(host.now) {
+            let path = "/stores".into();
+            reading.views = vec![Err(StoreError::Directory {
+                path,
+                source: source(),
+            })];
+            return reading;
+        }
+        if self.real.is_none() {
+            reading.views = (0..NETS)
+                .map(|number| Ok(host.leases.view(number)))
+                .collect();
+        }
+        for view in &mut reading.views {
+            let store = match view {
+                Ok(view) => view.store.clone(),
+                Err(_) => continue,
+            };
+            if net::of_store(&store)
+                .is_some_and(|number| host.leases.is_unreadable(number, host.now))
+            {
+                let path = "/stores/one".into();
+                *view = Err(StoreError::Network {
+                    store,
+                    path,
+                    source: source(),
+                });
+            }
+        }
+        reading
+    }
+
+    fn has(&self, store: &StoreName) -> bool {
+        net::of_store(store).is_some()
+    }
+
+    fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError> {
+        let doomed = {
+            let mut host = lock(&self.host);
+            let until = host.now + host.contended;
+            while host.now < until {
+                let now = host.now;
+                host.advance(now + SECOND);
+                host.welcome();
+            }
+            if host.contended >= PATIENCE {
+                return Err(ReleaseError::Locked {
+                    path: "lock".into(),
+                    holder: "another process".into(),
+                    seconds: PATIENCE / SECOND,
+                });
+            }
+            host.doomed.take()
+        };
+        if let Some((true, pinned)) = doomed {
+            resume_unwind(Box::new(Killed { pinned }));
+        }
+        let mut recheck = |release: &Release| -> Result<(), Blocker> {
+            recheck(release)?;
+            self.lawless(release);
+            Ok(())
+        };
+        match &self.real {
+            Some(real) => real.release(release, &mut recheck)?,
+            None => self.release_model(release, &mut recheck)?,
+        }
+        let mut host = lock(&self.host);
+        let judged = self.look_at(&host, release);
+        let lease = release.lease();
+        if let Err(why) = judged {
+            let wrong = format!(
+                "{} of {} was released: {why}; {:?}",
+                lease.address,
+                lease.store,
+                release.proof()
+            );
+            host.wrong.get_or_insert(wrong);
+        }
+        if let Some(number) = net::of_store(&lease.store) {
+            let now = host.now;
+            host.leases.released((number, lease.address), now);
+        }
+        host.released += 1;
+        host.news.push(super::host::News::Store);
+        drop(host);
+        if let Some((false, pinned)) = doomed {
+            resume_unwind(Box::new(Killed { pinned }));
+        }
+        Ok(())
+    }
+
+    fn owner(&self, lease: &Lease) -> Option<FileOwner> {
+        self.real.as_ref()?.owner(lease)
+    }
+
+    fn flush(&self, store: &StoreName) -> Result<(), ReleaseError> {
+        self.real.as_ref().map_or(Ok(()), |real| real.flush(store))
+    }
+
+    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+        let number = net::of_store(&former.store)
+            .ok_or_else(|| ReleaseError::Unknown(former.store.clone()))?;
+        let key = (number, former.address);
+        let mut host = lock(&self.host);
+        match &self.real {
+            Some(real) => real.put_back(former)?,
+            None if host.leases.generation(key).is_some() => {
+                return Err(ReleaseError::Taken {
+                    store: former.store.clone(),
+                    address: former.address,
+                    holder: "of another".into(),
+                });
+            }
+            None => {}
+        }
+        let since = host.leases.released_at(key).unwrap_or(host.now);
+        let (now, boot) = (host.now, host.boots);
+        let why = if !host.was_alive(key, since) {
+            Some("nobody has used it since it was released")
+        } else if !host.leases.put_back(key, &former.content, now, boot) {
+            Some("it isn't what was released")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            let wrong = format!("{} of {} was put back: {why}", key.1, former.store);
+            host.wrong.get_or_insert(wrong);
+        }
+        host.restored += 1;
+        host.news.push(super::host::News::Store);
+        Ok(())
+    }
+
+    fn raise_fence(&self, store: &StoreName, _: Address) -> Result<(), ReleaseError> {
+        Err(unfenced(store))
+    }
+
+    fn lower_fence(&self, fence: &Lease) -> Result<(), ReleaseError> {
+        Err(unfenced(&fence.store))
+    }
+
+    fn watched(&self) -> Vec<Root> {
+        Vec::new()
+    }
+}
+
+/// No store of this world is fenced.
+fn unfenced(store: &StoreName) -> ReleaseError {
+    ReleaseError::ReadOnly {
+        store: store.clone(),
+        reason: "nobody wants a fence in it".into(),
+    }
+}
