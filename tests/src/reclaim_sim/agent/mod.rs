@@ -497,6 +497,8 @@ impl Agent {
                 Command::Taken { id, holder } => self.taken(&id, &holder),
                 // No store of this world is to be fenced.
                 Command::Fence(fences) => step.wrong = Some(format!("{fences:?}")),
+                // Nor has it caches of CNI's.
+                Command::Clean(removals) => step.wrong = Some(format!("{removals:?}")),
                 Command::Ask(_) | Command::Publish(_) => {}
             }
         }
