@@ -128,7 +128,7 @@ fn run(seed: u64, counts: &Counts) -> Result<()> {
         .map_err(|_| anyhow!("a worker failed"))?;
     exactly(&run.bench.files()?, &live)?;
     for entry in run.bench.history()?.entries {
-        let effect = entry
+        let (_, effect) = entry
             .effect
             .with_context(|| format!("{} has no effect", entry.id))?;
         match effect.result {
