@@ -251,11 +251,15 @@ impl Leases {
         entry.is_some_and(|entry| entry.restored && entry.boot == boot)
     }
 
-    /// Whether one that looks the same was.
+    /// Whether one that looks the same was, or, damaged now, may have.
     pub fn is_like_restored(&self, key: Key, boot: u32) -> bool {
-        self.entries.get(&key).is_some_and(|entry| {
-            let content = entry.generation.content.clone();
-            self.restored.contains(&(key, content, boot))
+        let Some(entry) = self.entries.get(&key) else {
+            return false;
+        };
+        let mut restored = self.restored.iter();
+        restored.any(|(of, content, when)| {
+            let same = entry.damage.is_some() || *content == entry.generation.content;
+            (*of, *when) == (key, boot) && same
         })
     }
 

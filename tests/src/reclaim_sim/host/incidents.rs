@@ -175,7 +175,9 @@ impl Host {
         let keys = self.leases.vacated(self.booted);
         let keys: Vec<Key> = keys.filter(|&key| !self.is_taken(key)).collect();
         let place = usize::from(number / 2) % keys.len().max(1);
-        keys.get(place).filter(|_| number.is_multiple_of(2)).copied()
+        keys.get(place)
+            .filter(|_| number.is_multiple_of(2))
+            .copied()
     }
 
     fn is_taken(&self, (net, address): Key) -> bool {
