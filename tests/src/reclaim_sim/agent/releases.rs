@@ -36,16 +36,6 @@ pub(super) struct Execution {
 }
 
 impl Agent {
-    /// Whether a run that was killed left the release of this address open, and no store could
-    /// say at the start what became of it: until another start does, it is not quarantined.
-    pub fn is_open(&self, address: ipam_common::Address) -> bool {
-        let open = self.journal.unfinished();
-        open.is_ok_and(|open| {
-            open.iter()
-                .any(|entry| entry.intent.address == address.ip())
-        })
-    }
-
     pub(super) fn execute(&mut self, plan: ReclaimPlan) {
         if self.execution.is_some() {
             self.plans.push_back(plan);
