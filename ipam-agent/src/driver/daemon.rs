@@ -138,15 +138,16 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     let mut watcher = Watcher::new(observer.stores.roots())?;
     observer.tell(Input::Remembered(memory::remembered(state.load())));
     let readings = observer.stores.read();
-    observer.stores_read(readings);
     let releaser = Releaser::new(
         &config.state_dir,
         &observer.boot,
         observer.stores.clone(),
+        &readings,
         Arc::clone(&observer.live),
         Arc::clone(&observer.tables),
         config.holders.clone(),
     );
+    observer.stores_read(readings);
     let mut daemon = Daemon {
         watchers: Watchers::new(&observer.host, clock::wall_time),
         observer,

@@ -15,7 +15,10 @@ use std::{
 
 use ipam_common::Address;
 
-use super::{clock, stores::Stores};
+use super::{
+    clock,
+    stores::{Readings, Stores},
+};
 use crate::{
     config::Holders,
     engine::{
@@ -57,18 +60,18 @@ pub struct Releaser {
 
 impl Releaser {
     /// Opens the journal in the state directory, and writes down what became of releases
-    /// that an earlier run left open.
+    /// that an earlier run left open, by what was read of the stores since.
     pub fn new(
         state_dir: &Path,
         boot: &str,
         stores: Stores,
+        readings: &Readings,
         live: Arc<Mutex<Live>>,
         tables: Arc<Tables>,
         holders: Holders,
     ) -> Self {
         let mut journal = Journal::open(state_dir, boot);
         if let Ok(open) = &mut journal {
-            let readings = stores.read();
             let views = readings.views();
             let settled = executor::settle(open, &views, &clock::when).and_then(|releases| {
                 let fences = executor::settle_fences(open, &views, &clock::when)?;
@@ -213,6 +216,21 @@ impl Releaser {
         }
     }
 
+    /// Raises and lowers fences. Blocks on files and locks.
+    pub fn fence(&self, fences: Vec<Fence>) -> Vec<Fenced> {
+        match lock(&self.journal).as_mut() {
+            Ok(journal) => executor::fence(fences, self.stores.sources(), journal, &clock::when),
+            Err(error) => {
+                let error = in_full(error);
+                let failed = |fence| Fenced {
+                    fence,
+                    result: Err(error.clone()),
+                };
+                fences.into_iter().map(failed).collect()
+            }
+        }
+    }
+
     /// What earlier runs released in this boot.
     pub fn released_before(&self) -> Result<Input, JournalError> {
         let (mut quarantined, mut restored) = (Vec::new(), Vec::new());
@@ -247,23 +265,6 @@ pub enum PutBackError {
     /// There is no journal to write it down in.
     #[error("nothing can be put back: {0}")]
     NoJournal(String),
-}
-
-impl Releaser {
-    /// Raises and lowers fences. Blocks on files and locks.
-    pub fn fence(&self, fences: Vec<Fence>) -> Vec<Fenced> {
-        match lock(&self.journal).as_mut() {
-            Ok(journal) => executor::fence(fences, self.stores.sources(), journal, &clock::when),
-            Err(error) => {
-                let error = in_full(error);
-                let failed = |fence| Fenced {
-                    fence,
-                    result: Err(error.clone()),
-                };
-                fences.into_iter().map(failed).collect()
-            }
-        }
-    }
 }
 
 /// What is asked again under the store's lock, and when it was asked last.

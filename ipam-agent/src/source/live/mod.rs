@@ -90,7 +90,16 @@ impl Live {
         let program = program.map_err(|error| LoadError::Object(Box::new(error.into())))?;
         let since = match tables.watch(HOST) {
             Some(watch) => Timestamp(watch.since),
-            None => clock(),
+            None => {
+                let since = clock();
+                let host = Watch {
+                    since: since.0,
+                    ..Watch::default()
+                };
+                // Unnoted, the next agent begins anew.
+                let _ = tables.note_watch(HOST, host);
+                since
+            }
         };
         let live = Self {
             program: program.id(),
@@ -185,11 +194,6 @@ impl Live {
             watch.since = before.since;
         }
         self.tables.note_watch(ifindex, watch).map_err(table)?;
-        let host = Watch {
-            since: self.since.0,
-            ..Watch::default()
-        };
-        self.tables.note_watch(HOST, host).map_err(table)?;
         Ok(Timestamp(watch.since))
     }
 
