@@ -10,19 +10,21 @@ mod pause;
 mod probe;
 mod publish;
 mod requests;
+mod serving;
 mod undo;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::{JoinError, JoinSet, yield_now},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use self::{
     requests::{Asked, Waiting},
+    serving::Serving,
     undo::PuttingBack,
 };
 use super::{
@@ -45,7 +47,7 @@ use crate::{
     },
     error::in_full,
     prober::Prober,
-    serve::{Query, Socket, Watchers, query, router},
+    serve::{Listeners, Query, Socket, Watchers, query},
     source::live::{Pins, PinsError, TableError},
     state::{Paused, State},
     store::watch::Watcher,
@@ -136,6 +138,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
             None
         }
     };
+    let listeners = Listeners::bind(&config.listen)?;
     let (mut observer, mut ears) = Observer::new(config, boot, pins)?;
     let mut watcher = Watcher::new(observer.stores.roots())?;
     observer.tell(Input::Remembered(memory::remembered(state.load())));
@@ -199,13 +202,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         config.socket.display()
     );
     let (queries, asks) = query::channel();
-    let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(socket.serve(
-        router::reading(queries.clone()).merge(router::changing(queries)),
-        async move {
-            let _ = stopped.await;
-        },
-    ));
+    let serving = Serving::start(socket, listeners, queries);
     let ended = daemon.attend(&mut ears, &mut watcher, asks).await;
     match ended {
         Ok(End::HandOver) => daemon.observer.hand_over(),
@@ -214,8 +211,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     daemon.keep_claims();
     // Who waits for an answer, or watches, is told that there is no more.
     drop(daemon);
-    let _ = stop.send(());
-    let _ = serving.await;
+    serving.stop().await;
     match ended? {
         End::Stop => tracing::info!("stopped; nothing of ours is left on any interface"),
         End::HandOver => tracing::info!("stopped; the next agent takes over what goes on"),
