@@ -9,7 +9,7 @@ use super::{
     shared::{ConfigArgs, log_to_stderr},
 };
 use crate::{
-    config::{Config, Overrides},
+    config::{Config, Listen, Overrides},
     driver,
     store::source::Source,
 };
@@ -38,6 +38,9 @@ pub struct RunArgs {
     /// unasked: host-local[:DIR] or file:PATH
     #[arg(long, value_name = "SOURCE")]
     leases: Vec<Source>,
+    /// Serve metrics and health here [default: as configured, 127.0.0.1:9477]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<Listen>,
 }
 
 impl RunArgs {
@@ -46,6 +49,7 @@ impl RunArgs {
             interfaces: self.interfaces,
             leases: self.leases,
             state_dir: self.state_dir,
+            listen: self.listen,
             ..self.config.overrides()
         })?;
         log_to_stderr("info");

@@ -1,6 +1,7 @@
 //! The configuration: the file and the flags, read once and validated before anything
 //! starts. What the rest of the agent gets can't be contradictory any more.
 
+mod listen;
 mod raw;
 mod validate;
 
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+pub use self::listen::Listen;
 use globset::GlobSet;
 use ipnet::IpNet;
 
@@ -175,6 +177,8 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
     /// In place of `socket`.
     pub socket: Option<PathBuf>,
+    /// In place of `listen`.
+    pub listen: Option<Listen>,
 }
 
 impl Config {

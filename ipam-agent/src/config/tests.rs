@@ -163,6 +163,7 @@ fn flags_override_the_file() {
         leases: vec!["host-local:/tmp/x".parse().expect("a source")],
         state_dir: Some("/tmp/state".into()),
         socket: Some("/tmp/agent.sock".into()),
+        listen: Some("[10.0.0.1]:9478".parse().expect("a place")),
     };
     let text =
         "interfaces: { include: ['cali*'] }\nstores: [{ kind: host-local, reclaim: continuous }]\n";
@@ -172,6 +173,7 @@ fn flags_override_the_file() {
     assert_eq!(config.stores[0].reclaim, Mode::Observe);
     assert_eq!(config.state_dir, Path::new("/tmp/state"));
     assert_eq!(config.socket, Path::new("/tmp/agent.sock"));
+    assert_eq!(config.listen.to_string(), "10.0.0.1:9478");
 }
 
 #[test]

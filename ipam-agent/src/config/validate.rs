@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, ConfigError, Cri, Holders, Interfaces, Observe, Origin, Overrides, StoreConfig,
+    Config, ConfigError, Cri, Holders, Interfaces, Listen, Observe, Origin, Overrides, StoreConfig,
     raw::{self, Text},
 };
 use crate::engine::{lease::Mode, owner::Owners};
@@ -62,9 +62,13 @@ pub(super) fn config(
             STATE_DIR,
         )?,
         socket: socket(at, raw.socket, overrides.socket)?,
-        listen: match raw.listen {
-            Some(text) => parsed(at, "listen", &text, "ADDRESS:PORT, such as 127.0.0.1:9477")?,
-            None => LISTEN,
+        listen: match (overrides.listen, raw.listen) {
+            (Some(Listen(place)), _) => place,
+            (None, Some(text)) => {
+                let right = "ADDRESS:PORT, such as 127.0.0.1:9477";
+                parsed::<Listen>(at, "listen", &text, right)?.0
+            }
+            (None, None) => LISTEN,
         },
         stores,
     })
