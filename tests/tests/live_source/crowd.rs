@@ -5,7 +5,7 @@ use ipam_agent::{
     source::live::{Hook, Live},
 };
 
-use super::{AUTO, announcement, available, block, blind, clock, host, hooks, ip, one, send};
+use super::{AUTO, announcement, available, blind, block, clock, hooks, host, ip, one, send};
 
 fn hook(live: &Live) -> Option<Hook> {
     live.ports().map(|(_, hook)| hook).next()

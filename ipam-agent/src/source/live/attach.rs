@@ -301,8 +301,7 @@ fn was_first(place: &Place<'_>) -> bool {
     let Some(watch) = place.before else {
         return false;
     };
-    tcx(place.ifindex)
-        .is_ok_and(|tcx| tcx.programs.is_empty() && tcx.revision == watch.revision)
+    tcx(place.ifindex).is_ok_and(|tcx| tcx.programs.is_empty() && tcx.revision == watch.revision)
         && first_filter(place.ifindex) == Some(watch.program)
 }
 
@@ -311,8 +310,7 @@ fn nobody_came_between(id: u32, place: &Place<'_>) -> bool {
     let Some(watch) = place.before else {
         return false;
     };
-    tcx(place.ifindex)
-        .is_ok_and(|tcx| tcx.programs == [id] && tcx.revision == watch.revision + 1)
+    tcx(place.ifindex).is_ok_and(|tcx| tcx.programs == [id] && tcx.revision == watch.revision + 1)
         && first_filter(place.ifindex) == Some(watch.program)
 }
 

@@ -162,7 +162,10 @@ impl Live {
     ///
     /// As [`Live::attach`].
     pub fn attach_at_once(&mut self, ifindex: u32, name: &str) -> Result<Timestamp, AttachError> {
-        let pinned = self.pins.as_ref().is_some_and(|pins| pins.link(ifindex).exists());
+        let pinned = self
+            .pins
+            .as_ref()
+            .is_some_and(|pins| pins.link(ifindex).exists());
         // What an agent before us left there is taken over, and that is quick.
         if self.options.mode == AttachMode::Clsact || pinned {
             return self.attach(ifindex, name);
@@ -194,7 +197,10 @@ impl Live {
                 break (ifindex, name.to_string_lossy().into_owned());
             }
         };
-        Some((ifindex, self.make_or_leave(ifindex, &name, self.options.mode)))
+        Some((
+            ifindex,
+            self.make_or_leave(ifindex, &name, self.options.mode),
+        ))
     }
 
     /// If it can't be made, nothing of ours is left on the port.
