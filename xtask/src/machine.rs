@@ -43,6 +43,11 @@ pub fn kubelet() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join(format!("kubelet-{KUBELET}/kubelet")))
 }
 
+/// Debian's Prometheus, unpacked; the tests look for it there.
+pub fn prometheus() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join("prometheus"))
+}
+
 /// Where Debian's rust-src is unpacked to.
 pub fn unpacked_rust_src() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join(format!("rust-src-{RUST}")))
