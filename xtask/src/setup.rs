@@ -5,6 +5,7 @@
 //! the Rust toolchain alone, but for rustup's own `component add`. What is there already
 //! is not touched, so that a second run takes no time.
 
+mod helm;
 mod kubelet;
 
 use std::{
@@ -57,6 +58,7 @@ pub fn run() -> anyhow::Result<()> {
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
         ("kubelet", kubelet::install),
+        ("Helm", helm::install),
     ] {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
@@ -68,7 +70,7 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     if failed != 0 {
-        bail!("{failed} of 5 are missing; `cargo xtask setup` goes on where it stopped");
+        bail!("{failed} of 6 are missing; `cargo xtask setup` goes on where it stopped");
     }
     Ok(())
 }
@@ -157,6 +159,11 @@ fn bpf_linker() -> anyhow::Result<Done> {
     )
     .context("it comes from the registry of crates: is there a network?")?;
     Ok(Done::Now)
+}
+
+/// Helm alone.
+pub fn helm() -> anyhow::Result<()> {
+    helm::install().map(drop)
 }
 
 /// What writes bills of materials; only who releases needs it.
