@@ -9,7 +9,7 @@ use super::{
     shared::{ConfigArgs, log_to_stderr},
 };
 use crate::{
-    config::{Config, Listen, Overrides},
+    config::{Config, Overrides},
     driver,
     store::source::Source,
 };
@@ -38,9 +38,10 @@ pub struct RunArgs {
     /// unasked: host-local[:DIR] or file:PATH
     #[arg(long, value_name = "SOURCE")]
     leases: Vec<Source>,
-    /// Serve metrics and health here [default: as configured, 127.0.0.1:9477]
+    /// Serve metrics, health and the read-only API here, in place of where configured; `off`
+    /// nowhere
     #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<Listen>,
+    listen: Vec<String>,
 }
 
 impl RunArgs {

@@ -1,7 +1,6 @@
 //! The configuration: the file and the flags, read once and validated before anything
 //! starts. What the rest of the agent gets can't be contradictory any more.
 
-mod listen;
 mod raw;
 mod validate;
 
@@ -12,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-pub use self::listen::Listen;
 use globset::GlobSet;
 use ipnet::IpNet;
 
@@ -56,8 +54,28 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The daemon's socket.
     pub socket: PathBuf,
-    /// Where metrics, health and the read-only API are served.
-    pub listen: SocketAddr,
+    /// Where metrics, health and the read-only API are served; nowhere, if there is none.
+    pub listen: Vec<SocketAddr>,
+    /// What metrics tell.
+    pub metrics: Metrics,
+}
+
+/// What metrics tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// How many conflicts are told of by address and MAC at most.
+    pub max_conflict_info: usize,
+    /// Whether they are on addresses other than loopback too.
+    pub expose_conflict_info: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            max_conflict_info: 100,
+            expose_conflict_info: false,
+        }
+    }
 }
 
 /// Which interfaces are watched, by name.
@@ -177,8 +195,8 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
     /// In place of `socket`.
     pub socket: Option<PathBuf>,
-    /// In place of `listen`.
-    pub listen: Option<Listen>,
+    /// In place of `listen`, if any.
+    pub listen: Vec<String>,
 }
 
 impl Config {
