@@ -48,6 +48,11 @@ pub fn prometheus() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join("prometheus"))
 }
 
+/// Helm's library, and Kubernetes's schemas; the tests look for them there.
+pub fn helm() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join("helm-4.2.3"))
+}
+
 /// Where Debian's rust-src is unpacked to.
 pub fn unpacked_rust_src() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join(format!("rust-src-{RUST}")))

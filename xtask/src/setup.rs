@@ -5,6 +5,7 @@
 //! the Rust toolchain alone, but for rustup's own `component add`. What is there already
 //! is not touched, so that a second run takes no time.
 
+mod helm;
 mod kubelet;
 
 use std::{
@@ -58,6 +59,7 @@ pub fn run() -> anyhow::Result<()> {
         ("Debian packages for kernels", || packages(&KERNELS)),
         ("Prometheus", prometheus),
         ("kubelet", kubelet::install),
+        ("Helm", helm::install),
     ] {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
@@ -158,6 +160,11 @@ fn bpf_linker() -> anyhow::Result<Done> {
     )
     .context("it comes from the registry of crates: is there a network?")?;
     Ok(Done::Now)
+}
+
+/// Helm alone.
+pub fn helm() -> anyhow::Result<()> {
+    helm::install().map(drop)
 }
 
 /// What writes bills of materials; only who releases needs it.
