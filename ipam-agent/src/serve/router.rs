@@ -27,7 +27,7 @@ use super::{
 use crate::report::document::{ApplyRequest, PauseRequest, UndoRequest};
 
 /// How long a question may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a plan may take: the wire is asked, 7 s for every 256 addresses.
 pub(super) const PLAN_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a confirmed pass may take: each release is journaled and synced, a /16 of them
@@ -36,7 +36,7 @@ pub(super) const APPLY_PATIENCE: Duration = Duration::from_secs(600);
 /// A confirmation of 131,072 IPv6 addresses is half of it.
 const BODY_LIMIT: usize = 32 << 20;
 
-type Queries = mpsc::Sender<Query>;
+pub(super) type Queries = mpsc::Sender<Query>;
 type Answer = Result<Response, ApiError>;
 
 /// What only reads.
@@ -46,6 +46,9 @@ pub fn reading(queries: Queries) -> Router {
         .route("/api/v1/leases", get(leases))
         .route("/api/v1/addresses", get(addresses))
         .route("/api/v1/segments", get(segments))
+        .route("/api/v1/pools", get(pools))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/history", get(history))
         .route("/api/v1/explain/{address}", get(explain))
         .route("/api/v1/reclaim", get(plan))
         .route("/api/v1/watch", get(watch))
@@ -80,6 +83,21 @@ async fn addresses(State(queries): State<Queries>) -> Answer {
 
 async fn segments(State(queries): State<Queries>) -> Answer {
     ask(&queries, PATIENCE, Query::Segments).await
+}
+
+async fn pools(State(queries): State<Queries>) -> Answer {
+    let overview = answer(&queries, PATIENCE, Query::Overview).await?;
+    written(move || overview.charts.pools()).await
+}
+
+async fn events(State(queries): State<Queries>) -> Answer {
+    ask(&queries, PATIENCE, Query::Events).await
+}
+
+async fn history(State(queries): State<Queries>) -> Answer {
+    let history = answer(&queries, PATIENCE, Query::History).await?;
+    let history = history.map_err(ApiError::Journal)?;
+    written(move || history).await
 }
 
 async fn explain(State(queries): State<Queries>, Path(address): Path<String>) -> Answer {
@@ -150,13 +168,18 @@ async fn ask<T: Serialize + Send + 'static>(
     query: impl FnOnce(Reply<T>) -> Query,
 ) -> Answer {
     let document = answer(queries, patience, query).await?;
-    // 100,000 leases are tens of megabytes of JSON: not on the thread that watches the wire.
-    let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document));
+    written(move || document).await
+}
+
+/// The document as JSON. 100,000 leases are tens of megabytes of it: not on the thread that
+/// watches the wire.
+async fn written<T: Serialize>(document: impl FnOnce() -> T + Send + 'static) -> Answer {
+    let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document()));
     let json = json.await.map_err(|_| ApiError::Stopping)??;
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-async fn answer<T>(
+pub(super) async fn answer<T>(
     queries: &Queries,
     patience: Duration,
     query: impl FnOnce(Reply<T>) -> Query,
@@ -174,7 +197,7 @@ async fn answer<T>(
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
-enum ApiError {
+pub(super) enum ApiError {
     #[error("no such path")]
     NotFound,
     #[error("no such method here")]
@@ -191,6 +214,8 @@ enum ApiError {
     Slow,
     #[error("{WATCHERS} watch already, which is as many as may: end one of them")]
     Watched,
+    #[error("{0}")]
+    Journal(String),
     #[error("the daemon is stopping")]
     Stopping,
     #[error("the answer could not be written as JSON")]
@@ -213,7 +238,7 @@ impl IntoResponse for ApiError {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
             Self::Watched | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Json(_) | Self::Journal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let error = match &self {
             Self::Body(rejection) => rejection.body_text(),

@@ -144,6 +144,9 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
         Query::Pause(..)
         | Query::Resume(_)
         | Query::Report(_)
+        | Query::Events(_)
+        | Query::Overview(_)
+        | Query::History(_)
         | Query::Leases(_)
         | Query::Addresses(_)
         | Query::Plan(_) => {}
