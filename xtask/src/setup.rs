@@ -42,6 +42,9 @@ const KERNELS: [&str; 7] = [
     "zstd",
 ];
 
+/// What writes bills of materials.
+const CYCLONEDX: &str = "0.5.9";
+
 /// The Debian suite that carries rust-src of the compiler's version.
 const RUST_SRC_SUITE: &str = "trixie-backports";
 
@@ -154,6 +157,25 @@ fn bpf_linker() -> anyhow::Result<Done> {
     )
     .context("it comes from the registry of crates: is there a network?")?;
     Ok(Done::Now)
+}
+
+/// What writes bills of materials; only who releases needs it.
+pub fn cyclonedx() -> anyhow::Result<PathBuf> {
+    let root = machine::cache()?.join(format!("cargo-cyclonedx-{CYCLONEDX}"));
+    let tool = root.join("bin/cargo-cyclonedx");
+    if !tool.is_file() {
+        eprintln!("cargo-cyclonedx: building {CYCLONEDX}, which takes a minute or two");
+        machine::run(
+            Command::new("cargo")
+                .args(["install", "--quiet", "--locked", "cargo-cyclonedx"])
+                .args(["--version", CYCLONEDX])
+                .arg("--root")
+                .arg(&root)
+                .current_dir(machine::root()),
+        )
+        .context("it comes from the registry of crates: is there a network?")?;
+    }
+    Ok(tool)
 }
 
 /// Install what the laboratories need, for who only wants to see the demo.

@@ -196,7 +196,8 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
         | Query::Events(_)
         | Query::Overview(_)
         | Query::History(_)
-        | Query::Explain(..) => {}
+        | Query::Explain(..)
+        | Query::LastPlan(_) => {}
     }
     None
 }

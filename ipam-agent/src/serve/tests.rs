@@ -149,7 +149,8 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
         | Query::History(_)
         | Query::Leases(_)
         | Query::Addresses(_)
-        | Query::Plan(_) => {}
+        | Query::Plan(_)
+        | Query::LastPlan(_) => {}
     }
 }
 

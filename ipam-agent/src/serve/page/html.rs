@@ -18,7 +18,7 @@ use crate::report::{
 };
 
 pub(super) use self::{
-    pools::{block_page, pool_page, version_of},
+    pools::{block_page, drawn, pool_page, version_of},
     story::story_page,
 };
 

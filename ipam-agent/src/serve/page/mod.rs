@@ -21,9 +21,9 @@ use std::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, Query as Parameters, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::Authority},
-    middleware::{self, Next},
+    extract::{Path, Query as Parameters, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -39,23 +39,16 @@ use super::{
 };
 use crate::report::document::{PoolRecord, StoreRecord};
 
-/// What a browser may do with anything that is served here.
-const GUARD: [(HeaderName, &str); 6] = [
+/// What a browser may do with the page.
+const GUARD: [(HeaderName, &str); 2] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
          connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
          require-trusted-types-for 'script'; trusted-types 'none'",
     ),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (header::REFERRER_POLICY, "no-referrer"),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
-        "same-origin",
-    ),
-    (
-        HeaderName::from_static("cross-origin-resource-policy"),
         "same-origin",
     ),
 ];
@@ -74,39 +67,17 @@ pub fn router(queries: Queries, since: Timestamp) -> Router {
         .route("/page.js", asset("text/javascript; charset=utf-8", script))
         .route("/page.css", asset("text/css; charset=utf-8", style))
         .route("/icon.svg", asset("image/svg+xml", icon))
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::map_response(guard))
         .with_state(Arc::new(Glances::new(queries, since)))
 }
 
 /// Every answer forbids the browser what the page doesn't need.
-async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match is_own_name(request.headers()) {
-        true => next.run(request).await,
-        false => (
-            StatusCode::MISDIRECTED_REQUEST,
-            "ask for this host by its address, or as localhost\n",
-        )
-            .into_response(),
-    };
+async fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in GUARD {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-/// Whether the request names an address or `localhost`. A page of somebody else's whose name
-/// was made to resolve to this host (DNS rebinding) names itself.
-fn is_own_name(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else {
-        return true;
-    };
-    let host = host.to_str().ok().and_then(|host| host.parse().ok());
-    host.is_some_and(|host: Authority| {
-        let name = host.host();
-        let address = name.trim_start_matches('[').trim_end_matches(']');
-        name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
-    })
 }
 
 fn asset<S: Clone + Send + Sync + 'static>(
@@ -146,14 +117,12 @@ fn unless_known<R: IntoResponse>(
 
 type Answer = Result<Response, PageError>;
 
-/// HTML that is not to be kept.
 fn written(markup: Markup) -> Response {
     html_of(Bytes::from(markup.into_string())).into_response()
 }
 
 fn html_of(html: Bytes) -> impl IntoResponse {
-    let kind = (header::CONTENT_TYPE, "text/html; charset=utf-8");
-    ([kind, (header::CACHE_CONTROL, "no-store")], html)
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html)
 }
 
 async fn overview(State(glances): State<Arc<Glances>>, headers: HeaderMap) -> Answer {
@@ -201,8 +170,7 @@ async fn map(
     let glance = glances.latest().await?;
     let (_, pool) = which.of(&glance.pools.stores).ok_or(PageError::NoPool)?;
     let tag = html::version_of(pool);
-    let cache = [(header::CACHE_CONTROL, "no-store")];
-    Ok(unless_known(&headers, &tag, || (cache, Json(&pool.rows))))
+    Ok(unless_known(&headers, &tag, || Json(html::drawn(pool))))
 }
 
 async fn story(State(glances): State<Arc<Glances>>, Path(address): Path<String>) -> Answer {
@@ -248,6 +216,3 @@ impl IntoResponse for PageError {
         (status, written(html::problem_page(&self.to_string()))).into_response()
     }
 }
-
-#[cfg(test)]
-mod tests;
