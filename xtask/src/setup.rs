@@ -5,7 +5,7 @@
 //! the Rust toolchain alone, but for rustup's own `component add`. What is there already
 //! is not touched, so that a second run takes no time.
 
-mod kubelet;
+mod kubernetes;
 
 use std::{
     fs,
@@ -21,12 +21,14 @@ use crate::{
 };
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 6] = [
+const LABORATORY: [&str; 8] = [
     "arpwatch",
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
+    "curl",
     "iproute2",
+    "openssl",
     "runc",
 ];
 /// What the comparison runs beside arpwatch; starts no daemon when it is installed.
@@ -53,7 +55,7 @@ pub fn run() -> anyhow::Result<()> {
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
-        ("kubelet", kubelet::install),
+        ("Kubernetes", kubernetes::install),
     ] {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
