@@ -43,6 +43,11 @@ pub fn kubelet() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join(format!("kubelet-{KUBELET}/kubelet")))
 }
 
+/// Debian's Prometheus, unpacked; the tests look for it there.
+pub fn prometheus() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join("prometheus"))
+}
+
 /// Helm's library, and Kubernetes's schemas; the tests look for them there.
 pub fn helm() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join("helm-4.2.3"))

@@ -57,6 +57,7 @@ pub fn run() -> anyhow::Result<()> {
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
+        ("Prometheus", prometheus),
         ("kubelet", kubelet::install),
         ("Helm", helm::install),
     ] {
@@ -196,23 +197,38 @@ pub fn comparison() -> anyhow::Result<Vec<PathBuf>> {
     laboratory_packages()?;
     packages(&COMPARISON)?;
     let arpalert = machine::cache()?.join("arpalert");
-    if !arpalert.is_dir() {
-        let work = tempfile::tempdir()?;
+    unpacked("arpalert", &arpalert)?;
+    Ok(vec![arpalert.join("usr/sbin"), PathBuf::from("/usr/sbin")])
+}
+
+/// The real one and its promtool, which the tests of metrics and rules run. Installed, it
+/// would scrape this machine for good.
+fn prometheus() -> anyhow::Result<Done> {
+    unpacked("prometheus", &machine::prometheus()?)
+}
+
+/// A Debian package, unpacked in `place` without what it would start.
+fn unpacked(name: &str, place: &Path) -> anyhow::Result<Done> {
+    if place.is_dir() {
+        return Ok(Done::Before);
+    }
+    let work = tempfile::tempdir()?;
+    let download = || {
         machine::run(
             Command::new("apt-get")
-                .args([
-                    "-qq",
-                    "-o",
-                    "APT::Sandbox::User=root",
-                    "download",
-                    "arpalert",
-                ])
+                .args(["-qq", "-o", "APT::Sandbox::User=root", "download", name])
                 .current_dir(work.path())
                 .stdout(Stdio::null()),
-        )?;
-        unpack(&package_in(work.path())?, &arpalert)?;
+        )
+    };
+    // As for those that are installed.
+    if download().is_err() {
+        machine::run(Command::new("apt-get").args(["-qq", "update"]))
+            .context("apt can't reach its mirror: is there a network?")?;
+        download()?;
     }
-    Ok(vec![arpalert.join("usr/sbin"), PathBuf::from("/usr/sbin")])
+    unpack(&package_in(work.path())?, place)?;
+    Ok(Done::Now)
 }
 
 fn laboratory_packages() -> anyhow::Result<Done> {

@@ -193,6 +193,9 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
         Query::Leases(_)
         | Query::Addresses(_)
         | Query::Segments(_)
+        | Query::Events(_)
+        | Query::Overview(_)
+        | Query::History(_)
         | Query::Explain(..)
         | Query::LastPlan(_) => {}
     }

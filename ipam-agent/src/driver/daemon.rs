@@ -11,6 +11,7 @@ mod probe;
 mod publish;
 mod requests;
 mod serving;
+mod survey;
 mod undo;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -47,7 +48,11 @@ use crate::{
     },
     error::in_full,
     prober::Prober,
-    serve::{Listeners, Query, Socket, Watchers, query},
+    report::compose::Survey,
+    serve::{
+        Listeners, Query, Socket, Watchers,
+        query::{self, Overviewed, Reply},
+    },
     source::live::{Pins, PinsError, TableError},
     state::{Paused, State},
     store::watch::Watcher,
@@ -94,6 +99,9 @@ struct Daemon {
     probing: Option<u64>,
     tasks: JoinSet<Done>,
     asked: Vec<Asked>,
+    /// A look at every lease that is under way, and who waits for it.
+    survey: Option<Survey>,
+    surveyed: Vec<Reply<Overviewed>>,
     /// Plans that wait for the one that is being carried out, and who waits for them.
     plans: VecDeque<(ReclaimPlan, Option<Waiting>)>,
     executing: Option<Option<Waiting>>,
@@ -167,6 +175,8 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         probing: None,
         tasks: JoinSet::new(),
         asked: Vec::new(),
+        survey: None,
+        surveyed: Vec::new(),
         plans: VecDeque::new(),
         executing: None,
         reading: false,
@@ -243,6 +253,7 @@ impl Daemon {
                 }
                 // By way of the runtime, which looks for events meanwhile.
                 () = yield_now(), if !self.portions.is_empty() => self.portion(),
+                () = yield_now(), if self.survey.is_some() => self.survey_on(),
                 event = ears.links.next() => self.observer.link_event(event?),
                 _ = terminate.recv() => return Ok(End::Stop),
                 _ = interrupt.recv() => return Ok(End::Stop),

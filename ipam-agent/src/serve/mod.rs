@@ -6,6 +6,7 @@
 //! daemon a bounded number of connections and nothing else.
 
 pub mod client;
+pub mod page;
 pub mod query;
 pub mod router;
 pub mod socket;

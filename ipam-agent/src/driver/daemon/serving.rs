@@ -5,7 +5,10 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-use crate::serve::{Listeners, Query, Socket, router};
+use crate::{
+    driver::clock,
+    serve::{Listeners, Query, Socket, router},
+};
 
 /// What answers, until it is stopped.
 pub(super) struct Serving {
@@ -34,9 +37,10 @@ impl Serving {
             let _ = ending.changed().await;
         };
         let socket = tokio::spawn(socket.serve(all, until));
+        let since = clock::wall_time();
         let tcp = spawn_blocking(move || {
             let routes = |address: std::net::SocketAddr| match address.ip().is_loopback() {
-                true => router::local(queries.clone()),
+                true => router::local(queries.clone(), since),
                 false => router::exposed(queries.clone()),
             };
             if let Err(error) = listeners.serve(routes, &stopped) {
