@@ -194,7 +194,9 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
         | Query::Addresses(_)
         | Query::Segments(_)
         | Query::Explain(..)
-        | Query::LastPlan(_) => {}
+        | Query::LastPlan(_)
+        | Query::Metrics(..)
+        | Query::Health(_) => {}
     }
     None
 }

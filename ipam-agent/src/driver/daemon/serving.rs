@@ -5,7 +5,10 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-use crate::serve::{Listeners, Query, Socket, router};
+use crate::{
+    config::Metrics,
+    serve::{Listeners, Query, Socket, router},
+};
 
 /// What answers, until it is stopped.
 pub(super) struct Serving {
@@ -19,6 +22,7 @@ impl Serving {
         socket: Socket,
         listeners: Listeners,
         queries: mpsc::Sender<Query>,
+        metrics: Metrics,
     ) -> Self {
         let (stop, stopped) = watch::channel(());
         for address in listeners.addresses() {
@@ -36,8 +40,8 @@ impl Serving {
         let socket = tokio::spawn(socket.serve(all, until));
         let tcp = spawn_blocking(move || {
             let routes = |address: std::net::SocketAddr| match address.ip().is_loopback() {
-                true => router::local(queries.clone()),
-                false => router::exposed(queries.clone()),
+                true => router::local(queries.clone(), metrics),
+                false => router::exposed(queries.clone(), metrics),
             };
             if let Err(error) = listeners.serve(routes, &stopped) {
                 tracing::error!("nothing is served over TCP: {error}");
