@@ -137,13 +137,7 @@ impl Page {
 
     /// When it was: "3 s ago", or the date if it is longer ago than a day.
     pub(super) fn ago(&self, at: Timestamp) -> String {
-        let seconds = self.now.duration_since(at).as_secs();
-        match seconds {
-            0 => "now".to_owned(),
-            1..DAY => format!("{} ago", span(seconds)),
-            NEXT_DAY..0 => format!("in {}", span(-seconds)),
-            _ => date(at),
-        }
+        ago(self.now, at)
     }
 
     /// The same of a time that may never have been.
@@ -171,6 +165,17 @@ impl Page {
     }
 }
 
+/// When it was: "3 s ago", or the date if it is longer ago than a day.
+pub fn ago(now: Timestamp, at: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs();
+    match seconds {
+        0 => "now".to_owned(),
+        1..DAY => format!("{} ago", span(seconds)),
+        NEXT_DAY..0 => format!("in {}", span(-seconds)),
+        _ => date(at),
+    }
+}
+
 const DAY: i64 = 24 * 3600;
 const NEXT_DAY: i64 = -DAY;
 
@@ -190,7 +195,7 @@ pub(super) fn span(seconds: i64) -> String {
 }
 
 /// `1 lease`, `2 leases`.
-pub(super) fn count(number: usize, one: &str) -> String {
+pub fn count(number: usize, one: &str) -> String {
     match number {
         1 => format!("1 {one}"),
         _ if one.ends_with("ss") => format!("{number} {one}es"),
@@ -199,7 +204,7 @@ pub(super) fn count(number: usize, one: &str) -> String {
 }
 
 /// The text in at most `width` columns: cut off where it is longer, and it shows.
-pub(super) fn abridged(text: &str, width: usize) -> String {
+pub fn abridged(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

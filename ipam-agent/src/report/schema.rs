@@ -3,12 +3,12 @@
 use schemars::{Schema, schema_for};
 
 use super::document::{
-    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, PauseRequest,
-    Pausing, Plan, Report, Segments, UndoRequest, Undone, WatchLine,
+    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, Overview,
+    PauseRequest, Pausing, Plan, Report, Segments, UndoRequest, Undone, WatchLine,
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 17] {
+pub fn all() -> [(&'static str, Schema); 19] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
@@ -27,6 +27,8 @@ pub fn all() -> [(&'static str, Schema); 17] {
         ("doctor-v1.json", schema_for!(Doctor)),
         ("watch-v1.json", schema_for!(WatchLine)),
         ("check-v1.json", schema_for!(AddressCheck)),
+        ("top-v1.json", schema_for!(Overview)),
+        ("config-v1.json", crate::config::schema()),
     ]
 }
 

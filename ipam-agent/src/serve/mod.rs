@@ -5,6 +5,7 @@
 //! daemon a bounded number of connections and nothing else.
 
 pub mod client;
+pub mod peer;
 pub mod query;
 pub mod router;
 pub mod socket;

@@ -1,10 +1,10 @@
 //! Which path asks what. [`reading`] changes nothing and may be served anywhere;
-//! [`changing`] is for the unix socket alone.
+//! [`changing`] is for the unix socket alone, where the kernel says who asks.
 
 use std::{net::IpAddr, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
     http::{StatusCode, header},
@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{
+    peer::Peer,
     query::{Query, Reply},
     watch::WATCHERS,
 };
@@ -109,24 +110,31 @@ async fn plan(State(queries): State<Queries>) -> Answer {
     ask(&queries, PLAN_PATIENCE, Query::Plan).await
 }
 
-async fn apply(State(queries): State<Queries>, request: Request) -> Answer {
+async fn apply(
+    State(queries): State<Queries>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Answer {
     // Said in advance it is refused in advance; otherwise reading stops at the limit.
     if request.body().size_hint().lower() > BODY_LIMIT as u64 {
         return Err(ApiError::LongBody);
     }
     let body = Json::<ApplyRequest>::from_request(request, &());
-    let Json(request) = timeout(PATIENCE, body)
+    let Json(mut request) = timeout(PATIENCE, body)
         .await
         .map_err(|_| ApiError::SlowBody)??;
+    request.by = peer.name(request.by).await;
     let query = |reply| Query::Apply(request, reply);
     ask(&queries, APPLY_PATIENCE, query).await
 }
 
 async fn undo(
     State(queries): State<Queries>,
+    Extension(peer): Extension<Peer>,
     body: Result<Json<UndoRequest>, JsonRejection>,
 ) -> Answer {
-    let Json(request) = body?;
+    let Json(mut request) = body?;
+    request.by = peer.name(request.by).await;
     let query = |reply| Query::Undo(request, reply);
     // A plan that is being carried out comes first.
     ask(&queries, APPLY_PATIENCE, query).await
@@ -134,9 +142,11 @@ async fn undo(
 
 async fn pause(
     State(queries): State<Queries>,
+    Extension(peer): Extension<Peer>,
     body: Result<Json<PauseRequest>, JsonRejection>,
 ) -> Answer {
-    let Json(request) = body?;
+    let Json(mut request) = body?;
+    request.by = peer.name(request.by).await;
     ask(&queries, PATIENCE, |reply| Query::Pause(request, reply)).await
 }
 

@@ -1,6 +1,6 @@
 //! Golden renderings. What a person would see is in `snapshots/`: read it when it changes.
 
-mod samples;
+pub(crate) mod samples;
 
 use insta::assert_snapshot;
 
@@ -227,4 +227,13 @@ fn another_document_is_refused() {
     let json = show(&samples::plan(), Format::Json, NARROW);
     let read = serde_json::from_str::<crate::report::document::Applied>(&json);
     assert!(read.is_err_and(|error| error.to_string().contains("ipam-agent/plan/v1")));
+}
+
+#[test]
+fn overview() {
+    let leases = samples::leases();
+    assert_snapshot!(all(&super::super::document::Overview::new(
+        samples::report(2),
+        &leases
+    )));
 }
