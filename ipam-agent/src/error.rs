@@ -28,10 +28,10 @@ pub fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option
     alike.and_then(|(alike, known)| (alike >= ALIKE).then_some(known))
 }
 
-/// `; did you mean NAME?`, or nothing.
+/// ` (did you mean NAME?)`, or nothing.
 pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let meant = meant(word, known);
-    meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"))
+    meant.map_or_else(String::new, |meant| format!(" (did you mean `{meant}`?)"))
 }
 
 /// What is wrong with a YAML file, and what would be right; without the place.
@@ -46,6 +46,7 @@ pub fn yaml(error: &serde_saphyr::Error) -> String {
             let hint = hint(field, expected.iter().copied());
             format!("unknown key `{field}`{hint}; known here: {known}")
         }
+        E::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` is there twice"),
         E::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
         E::InvalidScalar { ty, .. } => match *ty {
             "boolean" | "bool" => "should be true or false".to_owned(),

@@ -17,7 +17,7 @@ use super::{CliError, Io, Status, progress::waiting, shared::ConfigArgs};
 use crate::{
     report::{
         Format,
-        document::{Leases, Overview, Report},
+        document::{Leases, Overview, Pools, Report},
     },
     serve::{Client, ClientError},
 };
@@ -61,5 +61,6 @@ impl TopArgs {
 async fn look(client: &Client) -> Result<(Overview, Leases), ClientError> {
     let report: Report = client.get("/api/v1/report").await?;
     let leases: Leases = client.get("/api/v1/leases").await?;
-    Ok((Overview::new(report, &leases), leases))
+    let pools: Pools = client.get("/api/v1/pools").await?;
+    Ok((Overview::new(report, &leases, pools), leases))
 }

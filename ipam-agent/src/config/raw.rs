@@ -1,8 +1,13 @@
 //! The configuration file as written: every key optional, each value with its line. What is
 //! said of a key here is what docs/configuration.md says, with the defaults.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
 use serde_saphyr::Spanned;
 
 use crate::store::spec::{ExemptSpec, OwnerSpec, PoolSpec};
@@ -60,10 +65,72 @@ pub(super) struct Config {
     /// The daemon's socket, mode 0660: who may open it may release leases. At most 107 bytes.
     #[schemars(with = "Option<String>", extend("default" = "/run/ipam-agent/agent.sock"))]
     pub socket: Option<Text>,
-    /// Where metrics, health and the read-only API are served. Only this host may ask, unless
-    /// another address is named.
-    #[schemars(with = "Option<String>", extend("default" = "127.0.0.1:9477"))]
-    pub listen: Option<Text>,
+    /// Where metrics, health and the read-only API are served: `ADDRESS:PORT`, a list of them, or
+    /// `off`. By default only this host may ask; on any other address than loopback there are
+    /// metrics and health alone.
+    #[schemars(with = "Option<OneOrSeveral>", extend("default" = "127.0.0.1:9477"))]
+    pub listen: Option<Spanned<Listen>>,
+    /// What metrics tell.
+    #[serde(default)]
+    pub metrics: Metrics,
+}
+
+/// One address, or several.
+#[derive(Debug)]
+pub(super) struct Listen(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrSeveral;
+
+        impl<'de> Visitor<'de> for OneOrSeveral {
+            type Value = Listen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("ADDRESS:PORT, several of them, or off")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Listen, E> {
+                // What YAML 1.1 takes `off` for.
+                Ok(Listen(vec![String::from(if on { "on" } else { "off" })]))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Listen, E> {
+                Ok(Listen(vec![number.to_string()]))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Listen, E> {
+                Ok(Listen(vec![number.to_string()]))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Listen, E> {
+                Ok(Listen(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Listen, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = seq.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Listen(texts))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrSeveral)
+    }
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    /// How many conflicts `ipam_conflict_info` tells of by address and MAC at most, 0 to 1000;
+    /// `ipam_conflict_info_dropped` says how many more there are. Few, as each is a series.
+    #[schemars(with = "Option<u64>", extend("default" = 100))]
+    pub max_conflict_info: Option<Spanned<u64>>,
+    /// Whether it does so on addresses other than loopback too: whoever may scrape then learns
+    /// addresses and MACs.
+    #[serde(default)]
+    pub expose_conflict_info: bool,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -114,6 +181,15 @@ pub(super) struct Store {
 enum Kind {
     HostLocal,
     File,
+}
+
+/// What `listen` may be.
+#[derive(JsonSchema)]
+#[schemars(inline, untagged)]
+#[expect(dead_code, reason = "for the schema alone")]
+enum OneOrSeveral {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// The modes of stores.

@@ -25,7 +25,7 @@ pub mod probing;
 pub mod quarantine;
 pub mod reclaim;
 mod runs;
-mod scope;
+pub mod scope;
 pub mod segment;
 mod shelf;
 mod station;

@@ -5,7 +5,7 @@
 
 pub mod compose;
 pub mod document;
-mod page;
+pub(crate) mod page;
 mod render;
 pub mod schema;
 mod vendor;

@@ -1,11 +1,12 @@
-//! Which path asks what. [`reading`] changes nothing and may be served anywhere;
-//! [`changing`] is for the unix socket alone, where the kernel says who asks.
+//! Which path asks what. [`reading`] and [`changing`] are for the unix socket, where the kernel
+//! says who asks; over TCP there is [`local`] on loopback and [`exposed`] elsewhere, neither of
+//! which changes or asks the wire anything.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -14,21 +15,23 @@ use axum::{
 use futures_util::stream;
 use hyper::body::Body as _;
 use ipam_common::Address;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
 use super::{
+    page,
     peer::Peer,
-    query::{Query, Reply},
+    query::{Overviewed, Query, Reply},
     watch::WATCHERS,
 };
-use crate::report::document::{ApplyRequest, PauseRequest, UndoRequest};
+use crate::report::document::{ApplyRequest, History, PauseRequest, UndoRequest};
 
 /// How long a question may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a plan may take: the wire is asked, 7 s for every 256 addresses.
 pub(super) const PLAN_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a confirmed pass may take: each release is journaled and synced, a /16 of them
@@ -36,23 +39,74 @@ pub(super) const PLAN_PATIENCE: Duration = Duration::from_secs(180);
 pub(super) const APPLY_PATIENCE: Duration = Duration::from_secs(600);
 /// A confirmation of 131,072 IPv6 addresses is half of it.
 const BODY_LIMIT: usize = 32 << 20;
+const JSON: &str = "application/json";
 
-type Queries = mpsc::Sender<Query>;
+/// How many answers over TCP are made, or held for those who take them slowly, at once: one
+/// can be tens of megabytes.
+const ANSWERS: usize = 2;
+/// How many may watch over TCP, of [`WATCHERS`].
+const TCP_WATCHERS: usize = 4;
+
+pub(super) type Queries = mpsc::Sender<Query>;
 type Answer = Result<Response, ApiError>;
 
-/// What only reads.
+/// Whom to ask, and how much at once.
+#[derive(Clone)]
+struct Desk {
+    queries: Queries,
+    limits: Option<Arc<Limits>>,
+}
+
+struct Limits {
+    answers: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
+}
+
+/// What only reads, for the unix socket.
 pub fn reading(queries: Queries) -> Router {
+    let desk = Desk {
+        queries,
+        limits: None,
+    };
+    documents()
+        .route("/api/v1/reclaim", get(plan))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .with_state(desk)
+}
+
+/// What only reads, for TCP on loopback, with the status page of a daemon that began at `since`.
+pub fn local(queries: Queries, since: Timestamp) -> Router {
+    let desk = Desk {
+        queries: queries.clone(),
+        limits: Some(Arc::new(Limits {
+            answers: Arc::new(Semaphore::new(ANSWERS)),
+            watchers: Arc::new(Semaphore::new(TCP_WATCHERS)),
+        })),
+    };
+    documents()
+        .route("/api/v1/reclaim", get(last_plan))
+        .fallback(async || ApiError::NotFound)
+        .with_state(desk)
+        .merge(page::router(queries, since))
+}
+
+/// What everybody may ask, for TCP elsewhere.
+pub fn exposed(_queries: Queries) -> Router {
+    Router::new().fallback(async || ApiError::NotHere)
+}
+
+fn documents() -> Router<Desk> {
     Router::new()
         .route("/api/v1/report", get(report))
         .route("/api/v1/leases", get(leases))
         .route("/api/v1/addresses", get(addresses))
         .route("/api/v1/segments", get(segments))
+        .route("/api/v1/pools", get(pools))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/history", get(history))
         .route("/api/v1/explain/{address}", get(explain))
-        .route("/api/v1/reclaim", get(plan))
         .route("/api/v1/watch", get(watch))
-        .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::Method)
-        .with_state(queries)
 }
 
 /// What changes something.
@@ -67,47 +121,71 @@ pub fn changing(queries: Queries) -> Router {
         .with_state(queries)
 }
 
-async fn report(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Report).await
+async fn report(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Report).await
 }
 
-async fn leases(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Leases).await
+async fn leases(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Leases).await
 }
 
-async fn addresses(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Addresses).await
+async fn addresses(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Addresses).await
 }
 
-async fn segments(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Segments).await
+async fn segments(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Segments).await
 }
 
-async fn explain(State(queries): State<Queries>, Path(address): Path<String>) -> Answer {
+async fn pools(State(desk): State<Desk>) -> Answer {
+    let pools = |overview: Overviewed| Ok(overview.charts.pools());
+    desk.ask_for(Query::Overview, pools).await
+}
+
+async fn events(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Events).await
+}
+
+async fn history(State(desk): State<Desk>) -> Answer {
+    let history = |history: Result<History, String>| history.map_err(ApiError::Journal);
+    desk.ask_for(Query::History, history).await
+}
+
+async fn explain(State(desk): State<Desk>, Path(address): Path<String>) -> Answer {
     let address = address.parse::<IpAddr>().ok().and_then(Address::from_ip);
     let address = address.ok_or(ApiError::Address)?;
-    let query = |reply| Query::Explain(address, reply);
-    ask(&queries, PATIENCE, query).await
+    desk.ask(|reply| Query::Explain(address, reply)).await
+}
+
+async fn last_plan(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::LastPlan).await
 }
 
 /// Lines of JSON, for as long as the client reads.
-async fn watch(State(queries): State<Queries>) -> Answer {
-    let watching = answer(&queries, PATIENCE, Query::Watch).await?;
-    let watching = watching.ok_or(ApiError::Watched)?;
-    let lines = stream::unfold(watching, async |mut watching| {
+async fn watch(State(desk): State<Desk>) -> Answer {
+    let permit = match &desk.limits {
+        Some(limits) => {
+            let permit = Arc::clone(&limits.watchers).try_acquire_owned();
+            Some(permit.map_err(|_| ApiError::Watched(TCP_WATCHERS))?)
+        }
+        None => None,
+    };
+    let watching = answer(&desk.queries, PATIENCE, Query::Watch).await?;
+    let watching = watching.ok_or(ApiError::Watched(WATCHERS))?;
+    let lines = stream::unfold((watching, permit), async |(mut watching, permit)| {
         let line = watching.next().await?;
         let json = serde_json::to_vec(&*line).map(|mut json| {
             json.push(b'\n');
             json
         });
-        Some((json, watching))
+        Some((json, (watching, permit)))
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
-async fn plan(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PLAN_PATIENCE, Query::Plan).await
+async fn plan(State(desk): State<Desk>) -> Answer {
+    ask(&desk.queries, PLAN_PATIENCE, Query::Plan).await
 }
 
 async fn apply(
@@ -154,19 +232,71 @@ async fn resume(State(queries): State<Queries>) -> Answer {
     ask(&queries, PATIENCE, Query::Resume).await
 }
 
+impl Desk {
+    async fn ask<T: Serialize + Send + 'static>(
+        &self,
+        query: impl FnOnce(Reply<T>) -> Query,
+    ) -> Answer {
+        self.ask_for(query, Ok).await
+    }
+
+    /// The same of what is to be made into a document.
+    async fn ask_for<T: Send + 'static, D: Serialize>(
+        &self,
+        query: impl FnOnce(Reply<T>) -> Query,
+        document: impl FnOnce(T) -> Result<D, ApiError> + Send + 'static,
+    ) -> Answer {
+        let Some(limits) = &self.limits else {
+            let told = answer(&self.queries, PATIENCE, query).await?;
+            return written(move || document(told)).await;
+        };
+        let turn = Arc::clone(&limits.answers).acquire_owned();
+        let permit = timeout(PATIENCE, turn).await.map_err(|_| ApiError::Slow)?;
+        let permit = permit.map_err(|_| ApiError::Stopping)?;
+        let told = answer(&self.queries, PATIENCE, query).await?;
+        // On the thread of those who ask over TCP.
+        let json = serde_json::to_vec(&document(told)?)?;
+        let held = Bytes::from_owner(Held {
+            json,
+            _permit: permit,
+        });
+        Ok(([(header::CONTENT_TYPE, JSON)], held).into_response())
+    }
+}
+
+/// An answer that counts until its last byte is taken, or its client gone.
+struct Held {
+    json: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
+    }
+}
+
 async fn ask<T: Serialize + Send + 'static>(
     queries: &Queries,
     patience: Duration,
     query: impl FnOnce(Reply<T>) -> Query,
 ) -> Answer {
     let document = answer(queries, patience, query).await?;
-    // 100,000 leases are tens of megabytes of JSON: not on the thread that watches the wire.
-    let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document));
-    let json = json.await.map_err(|_| ApiError::Stopping)??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    written(move || Ok(document)).await
 }
 
-async fn answer<T>(
+/// The document as JSON. 100,000 leases are tens of megabytes of it: not on the thread that
+/// watches the wire.
+async fn written<D: Serialize>(
+    document: impl FnOnce() -> Result<D, ApiError> + Send + 'static,
+) -> Answer {
+    let json = tokio::task::spawn_blocking(move || Ok(serde_json::to_vec(&document()?)?));
+    let json: Result<_, ApiError> = json.await.map_err(|_| ApiError::Stopping)?;
+    let json = json?;
+    Ok(([(header::CONTENT_TYPE, JSON)], json).into_response())
+}
+
+pub(super) async fn answer<T>(
     queries: &Queries,
     patience: Duration,
     query: impl FnOnce(Reply<T>) -> Query,
@@ -184,7 +314,7 @@ async fn answer<T>(
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
-enum ApiError {
+pub(super) enum ApiError {
     #[error("no such path")]
     NotFound,
     #[error("no such method here")]
@@ -199,8 +329,15 @@ enum ApiError {
     SlowBody,
     #[error("the daemon is busy; it may still do what was asked")]
     Slow,
-    #[error("{WATCHERS} watch already, which is as many as may: end one of them")]
-    Watched,
+    #[error("{0}")]
+    Journal(String),
+    #[error("{0} watch already, which is as many as may: end one of them")]
+    Watched(usize),
+    #[error(
+        "beyond loopback only /metrics, /healthz and /readyz are served: ask on the unix socket, \
+         or add a loopback address to `listen`"
+    )]
+    NotHere,
     #[error("the daemon is stopping")]
     Stopping,
     #[error("the answer could not be written as JSON")]
@@ -216,14 +353,15 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotHere => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Address => StatusCode::BAD_REQUEST,
             Self::Body(rejection) => rejection.status(),
             Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
-            Self::Watched | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Watched(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Json(_) | Self::Journal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let error = match &self {
             Self::Body(rejection) => rejection.body_text(),

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use crate::report::{
     ago, clean,
     document::{
-        AddressRecord, ConflictRecord, ConflictState, LeaseCounts, LeaseRecord, LeaseState,
-        Overview, PoolUse, RecentRelease, SegmentRecord, Severity,
+        AddressRecord, ConflictRecord, ConflictState, LeaseRecord, LeaseState, Overview, PoolUse,
+        RecentRelease, SegmentRecord, Severity,
     },
 };
 
@@ -101,7 +101,13 @@ impl Panel {
                 ("LOST", 12),
                 ("INTERFACES", 0),
             ],
-            Self::Pools => &[("POOL", 40), ("LEASES", 9), ("", 20), ("OF THEM", 0)],
+            Self::Pools => &[
+                ("POOL", 40),
+                ("PREFIX", 24),
+                ("FREE", 14),
+                ("", 12),
+                ("LEASES", 0),
+            ],
             Self::Releases => &[
                 ("WHEN", 20),
                 ("ADDRESS", 39),
@@ -189,32 +195,41 @@ fn pool(pool: &PoolUse) -> Row {
     let states: Vec<String> = states
         .map(|(state, number)| format!("{number} {state}"))
         .collect();
-    let tone = match pool.leases.stale {
-        0 => Tone::Plain,
+    let tone = match (pool.free, pool.leases.stale) {
+        (Some(0), _) => Tone::Bad,
+        (_, 0) => Tone::Plain,
         _ => Tone::Warning,
     };
     let cells = vec![
         pool.store.clone(),
-        pool.leases.total().to_string(),
-        bar(pool.leases, 20),
+        pool.prefix.clone().unwrap_or_else(|| "in none".to_owned()),
+        match (pool.free, pool.addresses) {
+            (Some(free), Some(all)) => format!("{free} of {all}"),
+            _ => String::new(),
+        },
+        bar(pool, 12),
         states.join(", "),
     ];
     let target = Target::Store(pool.store.clone());
-    Row::new(pool.store.clone(), cells, tone, target)
+    let key = format!("{} {}", pool.store, cells[1]);
+    Row::new(key, cells, tone, target)
 }
 
-/// The states of leases as a bar: what lives, what is in doubt, what is stale, the rest.
-/// Whatever there is of has a cell of its own.
-fn bar(leases: LeaseCounts, width: usize) -> String {
+/// A pool's addresses as a bar: what lives, what is in doubt, what is stale, what is set
+/// apart, what is free. Whatever there is of has a cell of its own.
+fn bar(pool: &PoolUse, width: usize) -> String {
+    let leases = pool.leases;
     let parts = [
         ('█', leases.active),
         ('▒', leases.quiet + leases.unknown),
         ('░', leases.stale),
         ('·', leases.quarantined + leases.released + leases.fenced),
+        ('_', pool.free.unwrap_or(0)),
     ];
-    let total: u64 = parts.iter().map(|part| part.1).sum();
+    let parts = parts.map(|(sign, number)| (sign, u128::from(number)));
+    let total: u128 = parts.iter().map(|part| part.1).sum();
     let present = parts.iter().filter(|part| part.1 > 0).count();
-    let spare = width.saturating_sub(present) as u64;
+    let spare = width.saturating_sub(present) as u128;
     let mut bar = String::new();
     let mut before = 0;
     for (sign, number) in parts.into_iter().filter(|part| part.1 > 0) {

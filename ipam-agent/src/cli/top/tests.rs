@@ -10,7 +10,7 @@ use super::{
     model::{Effect, Model},
     view::{Paint, draw},
 };
-use crate::report::{document::*, samples};
+use crate::report::{Format, View, document::*, render, samples};
 
 fn now() -> Timestamp {
     samples::now()
@@ -25,7 +25,49 @@ fn model() -> Model {
 
 fn fresh(model: &mut Model, report: Report) {
     let leases = samples::leases();
-    model.fresh(Overview::new(report, &leases), leases);
+    let pools = pools(&leases);
+    model.fresh(Overview::new(report, &leases, pools), leases);
+}
+
+/// A pool of 254 addresses for each store.
+fn pools(leases: &Leases) -> Pools {
+    let mut stores: Vec<StoreRecord> = Vec::new();
+    for record in &leases.leases {
+        let name = &record.lease.store;
+        if stores.last().is_none_or(|store| store.store != *name) {
+            stores.push(StoreRecord {
+                store: name.clone(),
+                mode: crate::engine::lease::Mode::Observe,
+                failed: None,
+                read_only: None,
+                pools: vec![PoolRecord {
+                    prefix: Some("10.52.0.0/24".to_owned()),
+                    first: None,
+                    last: None,
+                    gateway: None,
+                    segment: None,
+                    addresses: Some(254),
+                    free: Some(254),
+                    leases: LeaseCounts::default(),
+                    contested: 0,
+                    rows: Vec::new(),
+                    rows_left_out: 0,
+                }],
+            });
+        }
+        let pool = stores.last_mut().and_then(|store| store.pools.last_mut());
+        let pool = pool.expect("just made");
+        pool.leases.add(record.lease.state);
+        pool.free = pool.free.map(|free| free - 1);
+    }
+    Pools {
+        schema: PoolsSchema::V1,
+        generated_at: now(),
+        host: leases.host.clone(),
+        blind: Vec::new(),
+        paused: None,
+        stores,
+    }
 }
 
 /// What a screen of this size shows.
@@ -72,6 +114,26 @@ fn the_whole_view_at_80_columns_and_on_a_big_screen() {
     insta::assert_snapshot!("overview_160x50", screen(&mut model, 160, 50));
 }
 
+/// What `--output` prints.
+#[test]
+fn one_look_as_text() {
+    let leases = samples::leases();
+    let overview = Overview::new(samples::report(2), &leases, pools(&leases));
+    let show = |format, width| {
+        let view = View {
+            width,
+            color: false,
+        };
+        render(&overview, format, view).expect("rendered")
+    };
+    let looks = [
+        show(Format::Table, Some(80)),
+        show(Format::Table, Some(120)),
+        show(Format::Csv, None),
+    ];
+    insta::assert_snapshot!("one_look", looks.join("\n=====\n\n"));
+}
+
 #[test]
 fn a_host_where_nothing_is_wrong() {
     let mut model = Model::default();
@@ -79,7 +141,11 @@ fn a_host_where_nothing_is_wrong() {
         leases: Vec::new(),
         ..samples::leases()
     };
-    model.fresh(Overview::new(samples::quiet_report(), &leases), leases);
+    let pools = pools(&leases);
+    model.fresh(
+        Overview::new(samples::quiet_report(), &leases, pools),
+        leases,
+    );
     insta::assert_snapshot!("quiet_80x24", screen(&mut model, 80, 24));
     // There is nothing to open.
     assert!(press(&mut model, "Enter Tab Tab Enter Down End Enter").is_empty());

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConflictRecord, EventKind, EventRecord, HolderName, LeaseCounts, Leases, Report, SegmentRecord,
-    schema,
+    ConflictRecord, EventKind, EventRecord, HolderName, LeaseCounts, Leases, Pools, Report,
+    SegmentRecord, schema,
 };
 
 schema!(OverviewSchema, "ipam-agent/top/v1");
@@ -26,7 +26,7 @@ pub struct Overview {
     pub blind: Vec<String>,
     /// What is watched, by name and VLAN.
     pub segments: Vec<SegmentRecord>,
-    /// How the leases of each store stand, by the store's name.
+    /// How full each pool is, by store.
     pub pools: Vec<PoolUse>,
     /// The conflicts: active before resolved, then the worst and the newest first.
     pub conflicts: Vec<ConflictRecord>,
@@ -36,11 +36,17 @@ pub struct Overview {
     pub released_but_alive: Vec<EventRecord>,
 }
 
-/// How the leases of one store stand.
+/// How full a pool is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolUse {
     /// The store: kind and network.
     pub store: String,
+    /// The prefix; null: leases of the store that are in none of its pools.
+    pub prefix: Option<String>,
+    /// How many addresses the store may hand out of it; null where that is more than 2⁵³.
+    pub addresses: Option<u64>,
+    /// How many of them are to be had; null as above.
+    pub free: Option<u64>,
     /// Its leases by state.
     pub leases: LeaseCounts,
 }
@@ -63,22 +69,22 @@ pub struct RecentRelease {
 }
 
 impl Overview {
-    /// Of what the daemon tells of conflicts and of leases.
-    pub fn new(report: Report, leases: &Leases) -> Self {
-        let mut pools: Vec<PoolUse> = Vec::new();
+    /// Of what the daemon tells of conflicts, leases and pools.
+    pub fn new(report: Report, leases: &Leases, pools: Pools) -> Self {
+        let stores = pools.stores.into_iter();
+        let pools = stores.flat_map(|store| {
+            let name = store.store;
+            store.pools.into_iter().map(move |pool| PoolUse {
+                store: name.clone(),
+                prefix: pool.prefix,
+                addresses: pool.addresses,
+                free: pool.free,
+                leases: pool.leases,
+            })
+        });
         let mut releases = Vec::new();
         for record in &leases.leases {
             let lease = &record.lease;
-            // They come by store.
-            if pools.last().is_none_or(|pool| pool.store != lease.store) {
-                pools.push(PoolUse {
-                    store: lease.store.clone(),
-                    leases: LeaseCounts::default(),
-                });
-            }
-            if let Some(pool) = pools.last_mut() {
-                pool.leases.add(lease.state);
-            }
             if let Some(quarantine) = &record.quarantine {
                 releases.push(RecentRelease {
                     id: quarantine.id.clone(),
@@ -105,7 +111,7 @@ impl Overview {
             host: report.host,
             blind,
             segments: report.segments,
-            pools,
+            pools: pools.collect(),
             conflicts: report.conflicts,
             releases,
             released_but_alive: alive.collect(),

@@ -27,13 +27,21 @@ impl Document for Overview {
         if self.pools.is_empty() {
             page.text(0, Style::Plain, "No leases.");
         } else {
-            let mut table = Table::new([("POOL", Left), ("LEASES", Right), ("OF THEM", Left)]);
+            let mut table = Table::new([
+                ("POOL", Left),
+                ("PREFIX", Left),
+                ("ADDRESSES", Right),
+                ("FREE", Right),
+                ("LEASES", Left),
+            ]);
             for pool in &self.pools {
                 let states = pool.leases.iter().filter(|&(_, number)| number > 0);
                 let states = states.map(|(state, number)| format!("{number} {state}"));
                 table.row([
                     pool.store.as_str().into(),
-                    pool.leases.total().to_string().into(),
+                    pool.prefix.as_deref().unwrap_or("in none").into(),
+                    Maybe(pool.addresses).to_string().into(),
+                    Maybe(pool.free).to_string().into(),
                     joined(states, ", ").into(),
                 ]);
             }
@@ -94,8 +102,17 @@ impl Document for Overview {
             ]);
         }
         for pool in &self.pools {
+            let prefix = Maybe(pool.prefix.as_ref());
+            csv.row([
+                &"pool",
+                &pool.store,
+                &prefix,
+                &"free",
+                &none,
+                &Maybe(pool.free),
+            ]);
             for (state, number) in pool.leases.iter().filter(|&(_, number)| number > 0) {
-                csv.row([&"pool", &pool.store, &none, &state, &none, &number]);
+                csv.row([&"pool", &pool.store, &prefix, &state, &none, &number]);
             }
         }
         for conflict in &self.conflicts {

@@ -228,12 +228,3 @@ fn another_document_is_refused() {
     let read = serde_json::from_str::<crate::report::document::Applied>(&json);
     assert!(read.is_err_and(|error| error.to_string().contains("ipam-agent/plan/v1")));
 }
-
-#[test]
-fn overview() {
-    let leases = samples::leases();
-    assert_snapshot!(all(&super::super::document::Overview::new(
-        samples::report(2),
-        &leases
-    )));
-}
