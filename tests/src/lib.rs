@@ -9,6 +9,7 @@ pub mod compare;
 pub mod containerd;
 pub mod daemon;
 pub mod demo;
+pub mod docs;
 pub mod frames;
 pub mod fuzz;
 pub mod helm;
