@@ -284,7 +284,7 @@ fn the_manual_is_clean_and_whole() -> Result<()> {
     std::fs::write(&file, &page.out)?;
     for checker in [
         &["mandoc", "-T", "lint", "-W", "warning"][..],
-        &["groff", "-man", "-Tutf8", "-ww", "-z"],
+        &["groff", "-Kutf8", "-man", "-Tutf8", "-ww", "-z"],
     ] {
         let (program, args) = checker.split_first().context("a program")?;
         let checked = Command::new(program).args(args).arg(&file).output();
@@ -294,7 +294,10 @@ fn the_manual_is_clean_and_whole() -> Result<()> {
         };
         let said = [checked.stdout, checked.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        ensure!(said.is_empty(), "{program}:\n{said}");
+        // Two builds of one version give one page, so that it has no date.
+        let mut said = said.lines().filter(|line| !line.contains("missing date"));
+        let first = said.next();
+        ensure!(first.is_none(), "{program}: {first:?}");
     }
     // Every command is in it, with every option.
     let text = plain(&file)?;
@@ -322,7 +325,7 @@ fn the_manual_is_clean_and_whole() -> Result<()> {
 /// The manual as it is read.
 fn plain(file: &Path) -> Result<String> {
     let formatted = Command::new("groff")
-        .args(["-man", "-Tascii", "-P-c", "-rLL=100n"])
+        .args(["-Kutf8", "-man", "-Tascii", "-P-c", "-rLL=100n"])
         .arg(file)
         .output()
         .context("no groff")?;

@@ -71,17 +71,23 @@ const EXIT_STATUS: [(&str, &str); 4] = [
     ),
 ];
 
+/// Stands for an empty word, which [`Roff`] would leave out.
+const NO_DATE: &str = "NODATE";
+
 /// The whole manual.
 fn page() -> std::io::Result<String> {
     let mut command = Cli::command();
     command.build();
-    let man = Man::new(command.clone())
-        .title("IPAM-AGENT")
-        .section("8")
-        .date("")
-        .manual("System Administration");
+    let man = Man::new(command.clone());
     let mut page = Vec::new();
-    man.render_title(&mut page)?;
+    let mut title = Roff::new();
+    // No date: two builds of one version give one page.
+    let version = concat!("ipam-agent ", env!("CARGO_PKG_VERSION"));
+    title.control(
+        "TH",
+        ["IPAM-AGENT", "8", NO_DATE, version, "System Administration"],
+    );
+    write!(page, "{}", title.render().replace(NO_DATE, "\"\""))?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
@@ -109,7 +115,8 @@ fn page() -> std::io::Result<String> {
         begun += usize::from(preamble);
         !preamble || begun <= 2
     });
-    Ok(lines.map(|line| format!("{line}\n")).collect())
+    let lines: String = lines.map(|line| format!("{line}\n")).collect();
+    Ok(lines.replace(".br\n\n.br\n", ".sp\n"))
 }
 
 fn heading(kind: &str, title: &str) -> Roff {
@@ -161,9 +168,9 @@ fn examples(command: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let text = command.get_after_help().map(ToString::to_string);
     let text = text.unwrap_or_default();
     let mut roff = Roff::new();
-    roff.control("PP", []);
     for paragraph in text.split("\n\n") {
         let mut example = false;
+        roff.control("PP", []);
         for line in paragraph.lines() {
             if line.starts_with("  ") != example {
                 roff.control(if example { "EE" } else { "EX" }, []);
@@ -174,7 +181,6 @@ fn examples(command: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
         if example {
             roff.control("EE", []);
         }
-        roff.control("PP", []);
     }
     write!(page, "{}", roff.render())
 }
