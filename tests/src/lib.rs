@@ -2,6 +2,7 @@
 //! that the suites, the demo and the benchmarks share.
 
 pub mod bench;
+pub mod browser;
 pub mod capture;
 pub mod compare;
 pub mod containerd;
