@@ -175,7 +175,7 @@ impl Browser {
         let deadline = Instant::now() + PATIENCE;
         while self.value(expression)? != true {
             if Instant::now() > deadline {
-                let text = self.value("document.body.innerText")?;
+                let text = self.value("document.body.innerText.slice(0, 3000)")?;
                 bail!("waited for {what}; the page says:\n{text}");
             }
             thread::sleep(Duration::from_millis(50));
@@ -242,7 +242,7 @@ impl Browser {
             );
             if *method == "Network.requestWillBeSent" {
                 let url = parameters["request"]["url"].as_str().unwrap_or_default();
-                let is_ours = [origin, "data:", "about:"]
+                let is_ours = [origin, "data:", "about:", "chrome:"]
                     .iter()
                     .any(|ours| url.starts_with(ours));
                 ensure!(is_ours, "the page asks for {url}");

@@ -10,6 +10,8 @@ mod render;
 pub mod schema;
 mod vendor;
 
+#[cfg(test)]
+pub(crate) use self::render::tests::samples;
 pub use self::{
     page::{Page, View, clean, count},
     render::{Csv, Document, Format, RenderError, render, watch_head, watch_line},

@@ -12,7 +12,7 @@ mod segments;
 mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -31,7 +31,14 @@ fn look(browser: &Browser, name: &str) -> Result<()> {
             ensure_fits(browser, &format!("{name} at {size}"))?;
             if let Some(directory) = pictures() {
                 let file = |part: &str| directory.join(format!("{name}-{size}-{scheme}{part}.png"));
-                browser.wait("maps", "[...document.querySelectorAll('.tiles')].slice(0, 1).every(t => t.querySelector('canvas'))")?;
+                // Maps are drawn as they come into view.
+                for map in ["at(0)", "at(-1)"] {
+                    let map = format!("[...document.querySelectorAll('.tiles')].{map}");
+                    browser.value(&format!("{map}?.scrollIntoView()"))?;
+                    let drawn = format!("!{map} || !!{map}.querySelector('canvas')");
+                    browser.wait("a map", &drawn)?;
+                }
+                browser.value("scrollTo(0, 0)")?;
                 browser.picture_into(false, &file(""))?;
                 browser.picture_into(true, &file("-whole"))?;
             }

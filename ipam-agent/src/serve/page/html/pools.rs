@@ -116,7 +116,7 @@ fn pool_of(store: &StoreRecord, pool: &PoolRecord, cells: &mut usize) -> Markup 
                 _ => {
                     div.tiles data-map={ "/map?" (query(store, pool, None)) } data-pool={ "/pool?" (query(store, pool, None)) }
                         data-name=(name) data-v=(version_of(pool)) {}
-                    p.calm { a.small href={ "/pool?" (query(store, pool, None)) } { "The map by 256 addresses" } }
+                    p.calm { a.small href={ "/pool?" (query(store, pool, None)) } { "As a table" } }
                 }
             }
             @if pool.rows_left_out > 0 { p.calm { "and " (pool.rows_left_out) " blocks with leases that are not drawn" } }
