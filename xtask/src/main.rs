@@ -13,6 +13,7 @@ mod fuzz;
 mod image;
 mod kernels;
 mod machine;
+mod manifests;
 mod release;
 mod sbom;
 mod setup;
@@ -51,6 +52,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Make the container image, without a daemon
     Image(image::Args),
+    /// Make the plain manifests of the chart anew
+    Manifests(manifests::Args),
     /// Renew the list of vendors that the repository keeps
     Vendors,
 }
@@ -65,6 +68,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Setup => setup::run()?,
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Image(args) => image::run(&args)?,
+        Task::Manifests(args) => manifests::run(&args)?,
         Task::Vendors => vendors::run()?,
     }
     Ok(ExitCode::SUCCESS)

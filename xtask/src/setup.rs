@@ -5,7 +5,8 @@
 //! the Rust toolchain alone, but for rustup's own `component add`. What is there already
 //! is not touched, so that a second run takes no time.
 
-mod kubelet;
+mod helm;
+mod kubernetes;
 
 use std::{
     fs,
@@ -21,12 +22,14 @@ use crate::{
 };
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 6] = [
+const LABORATORY: [&str; 8] = [
     "arpwatch",
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
+    "curl",
     "iproute2",
+    "openssl",
     "runc",
 ];
 /// What the comparison runs beside arpwatch; starts no daemon when it is installed.
@@ -51,13 +54,16 @@ const RUST_SRC_SUITE: &str = "trixie-backports";
 /// Install what is missing. Everything is tried; what failed is told at the end.
 pub fn run() -> anyhow::Result<()> {
     let mut failed = 0;
-    for (what, install) in [
+    let parts = [
         ("rust-src", rust_src as fn() -> anyhow::Result<Done>),
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
-        ("kubelet", kubelet::install),
-    ] {
+        ("Prometheus", prometheus),
+        ("Helm", helm::install),
+        ("Kubernetes", kubernetes::install),
+    ];
+    for (what, install) in parts {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
             Ok(Done::Now) => eprintln!("{what}: installed"),
@@ -68,7 +74,10 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     if failed != 0 {
-        bail!("{failed} of 5 are missing; `cargo xtask setup` goes on where it stopped");
+        bail!(
+            "{failed} of {} are missing; `cargo xtask setup` goes on where it stopped",
+            parts.len()
+        );
     }
     Ok(())
 }
@@ -159,6 +168,11 @@ fn bpf_linker() -> anyhow::Result<Done> {
     Ok(Done::Now)
 }
 
+/// Helm alone.
+pub fn helm() -> anyhow::Result<()> {
+    helm::install().map(drop)
+}
+
 /// What writes bills of materials; only who releases needs it.
 pub fn cyclonedx() -> anyhow::Result<PathBuf> {
     let root = machine::cache()?.join(format!("cargo-cyclonedx-{CYCLONEDX}"));
@@ -189,23 +203,38 @@ pub fn comparison() -> anyhow::Result<Vec<PathBuf>> {
     laboratory_packages()?;
     packages(&COMPARISON)?;
     let arpalert = machine::cache()?.join("arpalert");
-    if !arpalert.is_dir() {
-        let work = tempfile::tempdir()?;
+    unpacked("arpalert", &arpalert)?;
+    Ok(vec![arpalert.join("usr/sbin"), PathBuf::from("/usr/sbin")])
+}
+
+/// The real one and its promtool, which the tests of metrics and rules run. Installed, it
+/// would scrape this machine for good.
+fn prometheus() -> anyhow::Result<Done> {
+    unpacked("prometheus", &machine::prometheus()?)
+}
+
+/// A Debian package, unpacked in `place` without what it would start.
+fn unpacked(name: &str, place: &Path) -> anyhow::Result<Done> {
+    if place.is_dir() {
+        return Ok(Done::Before);
+    }
+    let work = tempfile::tempdir()?;
+    let download = || {
         machine::run(
             Command::new("apt-get")
-                .args([
-                    "-qq",
-                    "-o",
-                    "APT::Sandbox::User=root",
-                    "download",
-                    "arpalert",
-                ])
+                .args(["-qq", "-o", "APT::Sandbox::User=root", "download", name])
                 .current_dir(work.path())
                 .stdout(Stdio::null()),
-        )?;
-        unpack(&package_in(work.path())?, &arpalert)?;
+        )
+    };
+    // As for those that are installed.
+    if download().is_err() {
+        machine::run(Command::new("apt-get").args(["-qq", "update"]))
+            .context("apt can't reach its mirror: is there a network?")?;
+        download()?;
     }
-    Ok(vec![arpalert.join("usr/sbin"), PathBuf::from("/usr/sbin")])
+    unpack(&package_in(work.path())?, place)?;
+    Ok(Done::Now)
 }
 
 fn laboratory_packages() -> anyhow::Result<Done> {

@@ -197,7 +197,9 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
         | Query::Overview(_)
         | Query::History(_)
         | Query::Explain(..)
-        | Query::LastPlan(_) => {}
+        | Query::LastPlan(_)
+        | Query::Metrics(..)
+        | Query::Health(_) => {}
     }
     None
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipam_common::Address;
 use tokio::sync::{mpsc, oneshot};
 
-use super::watch::Watching;
+use super::{health::Health, metrics::Snapshot, watch::Watching};
 use crate::report::{
     compose::Overview,
     document::{
@@ -49,6 +49,10 @@ pub enum Query {
     Plan(Reply<Plan>),
     /// The same by what the last pass found; nobody is asked anything.
     LastPlan(Reply<Plan>),
+    /// The numbers, with at most so many conflicts by address.
+    Metrics(usize, Reply<Box<Snapshot>>),
+    /// How the daemon is.
+    Health(Reply<Health>),
     /// A person confirmed these releases.
     Apply(ApplyRequest, Reply<Applied>),
     /// A person wants unattended releases to stop.

@@ -8,7 +8,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -23,10 +23,13 @@ use tokio::{
 };
 
 use super::{
+    health::Health,
+    metrics::{self, Form},
     page,
     query::{Overviewed, Query, Reply},
     watch::WATCHERS,
 };
+use crate::config::Metrics;
 use crate::report::document::{ApplyRequest, History, PauseRequest, UndoRequest};
 
 /// How long a question may take.
@@ -45,6 +48,10 @@ const JSON: &str = "application/json";
 const ANSWERS: usize = 2;
 /// How many may watch over TCP, of [`WATCHERS`].
 const TCP_WATCHERS: usize = 4;
+/// How many scrapes are made, or held for those who take them slowly, at once.
+const SCRAPES: usize = 4;
+/// How long the loop may take to say how it is.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) type Queries = mpsc::Sender<Query>;
 type Answer = Result<Response, ApiError>;
@@ -75,7 +82,7 @@ pub fn reading(queries: Queries) -> Router {
 }
 
 /// What only reads, for TCP on loopback, with the status page of a daemon that began at `since`.
-pub fn local(queries: Queries, since: Timestamp) -> Router {
+pub fn local(queries: Queries, metrics: Metrics, since: Timestamp) -> Router {
     let desk = Desk {
         queries: queries.clone(),
         limits: Some(Arc::new(Limits {
@@ -85,14 +92,89 @@ pub fn local(queries: Queries, since: Timestamp) -> Router {
     };
     documents()
         .route("/api/v1/reclaim", get(last_plan))
-        .fallback(async || ApiError::NotFound)
         .with_state(desk)
-        .merge(page::router(queries, since))
+        .merge(page::router(queries.clone(), since))
+        .merge(operating(queries, metrics, true))
+        .fallback(async || ApiError::NotFound)
 }
 
 /// What everybody may ask, for TCP elsewhere.
-pub fn exposed(_queries: Queries) -> Router {
-    Router::new().fallback(async || ApiError::NotHere)
+pub fn exposed(queries: Queries, metrics: Metrics) -> Router {
+    let info = metrics.expose_conflict_info;
+    operating(queries, metrics, info).fallback(async || ApiError::NotHere)
+}
+
+/// Metrics and health; `info`: with the conflicts' addresses.
+fn operating(queries: Queries, metrics: Metrics, info: bool) -> Router {
+    let counter = Counter {
+        queries: queries.clone(),
+        most: if info { metrics.max_conflict_info } else { 0 },
+        info,
+        scrapes: Arc::new(Semaphore::new(SCRAPES)),
+    };
+    let health = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(queries);
+    Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(counter)
+        .merge(health)
+}
+
+/// Who answers scrapes.
+#[derive(Clone)]
+struct Counter {
+    queries: Queries,
+    most: usize,
+    info: bool,
+    scrapes: Arc<Semaphore>,
+}
+
+async fn scrape(State(counter): State<Counter>, headers: HeaderMap) -> Answer {
+    let turn = Arc::clone(&counter.scrapes).acquire_owned();
+    let permit = timeout(PATIENCE, turn).await.map_err(|_| ApiError::Slow)?;
+    let permit = permit.map_err(|_| ApiError::Stopping)?;
+    let most = counter.most;
+    let query = |reply| Query::Metrics(most, reply);
+    let snapshot = answer(&counter.queries, PATIENCE, query).await?;
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    let form = Form::asked(&accept.join(","));
+    let text = metrics::text(&snapshot, counter.info, form)?;
+    let held = Bytes::from_owner(Held {
+        bytes: text.into_bytes(),
+        _permit: permit,
+    });
+    Ok(([(header::CONTENT_TYPE, form.content_type())], held).into_response())
+}
+
+async fn healthz(State(queries): State<Queries>) -> Response {
+    told(&queries, |health| (true, health.alive())).await
+}
+
+async fn readyz(State(queries): State<Queries>) -> Response {
+    told(&queries, |health| (health.is_ready(), health.ready())).await
+}
+
+async fn told(queries: &Queries, tell: impl FnOnce(&Health) -> (bool, String)) -> Response {
+    let (well, text) = match answer(queries, HEALTH_PATIENCE, Query::Health).await {
+        Ok(health) => tell(&health),
+        Err(ApiError::Slow) => {
+            let patience = HEALTH_PATIENCE.as_secs();
+            (
+                false,
+                format!("stuck: the daemon's loop has not answered for {patience} s\n"),
+            )
+        }
+        Err(error) => (false, format!("{error}\n")),
+    };
+    let status = match well {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (status, kind, text).into_response()
 }
 
 fn documents() -> Router<Desk> {
@@ -247,7 +329,7 @@ impl Desk {
         // On the thread of those who ask over TCP.
         let json = serde_json::to_vec(&document(told)?)?;
         let held = Bytes::from_owner(Held {
-            json,
+            bytes: json,
             _permit: permit,
         });
         Ok(([(header::CONTENT_TYPE, JSON)], held).into_response())
@@ -256,13 +338,13 @@ impl Desk {
 
 /// An answer that counts until its last byte is taken, or its client gone.
 struct Held {
-    json: Vec<u8>,
+    bytes: Vec<u8>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
-        &self.json
+        &self.bytes
     }
 }
 
@@ -332,6 +414,8 @@ pub(super) enum ApiError {
     Stopping,
     #[error("the answer could not be written as JSON")]
     Json(#[from] serde_json::Error),
+    #[error("the metrics could not be written as text")]
+    Text(#[from] std::fmt::Error),
 }
 
 #[derive(Serialize)]
@@ -351,7 +435,7 @@ impl IntoResponse for ApiError {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
             Self::Watched(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Json(_) | Self::Journal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Json(_) | Self::Text(_) | Self::Journal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let error = match &self {
             Self::Body(rejection) => rejection.body_text(),

@@ -150,7 +150,9 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
         | Query::Leases(_)
         | Query::Addresses(_)
         | Query::Plan(_)
-        | Query::LastPlan(_) => {}
+        | Query::LastPlan(_)
+        | Query::Metrics(..)
+        | Query::Health(_) => {}
     }
 }
 

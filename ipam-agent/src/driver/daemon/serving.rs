@@ -6,6 +6,7 @@ use tokio::{
 };
 
 use crate::{
+    config::Metrics,
     driver::clock,
     serve::{Listeners, Query, Socket, router},
 };
@@ -22,6 +23,7 @@ impl Serving {
         socket: Socket,
         listeners: Listeners,
         queries: mpsc::Sender<Query>,
+        metrics: Metrics,
     ) -> Self {
         let (stop, stopped) = watch::channel(());
         for address in listeners.addresses() {
@@ -40,8 +42,8 @@ impl Serving {
         let since = clock::wall_time();
         let tcp = spawn_blocking(move || {
             let routes = |address: std::net::SocketAddr| match address.ip().is_loopback() {
-                true => router::local(queries.clone(), since),
-                false => router::exposed(queries.clone()),
+                true => router::local(queries.clone(), metrics, since),
+                false => router::exposed(queries.clone(), metrics),
             };
             if let Err(error) = listeners.serve(routes, &stopped) {
                 tracing::error!("nothing is served over TCP: {error}");
