@@ -2,14 +2,27 @@
 //! `IPAM_AGENT_PICTURES=DIR` in the environment, pictures of it all are left there; with
 //! `UPDATE=1` those of the README are made anew.
 
-use std::{env, fs, net::Ipv4Addr, path::PathBuf};
+use std::{
+    env, fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use tests::{browser::Browser, lab::Lab};
+use tests::{
+    browser::{Browser, key},
+    daemon::Daemon,
+    lab::{Lab, ip},
+    runtime::{self, Network, Pod},
+    skip,
+};
 
 use super::world::{ORIGIN, World, leases};
 use crate::{browsing, ensure_fits};
 
+/// Long enough for a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
 const DESK: (u32, u32) = (1280, 900);
 const PHONE: (u32, u32) = (360, 760);
 
@@ -116,7 +129,7 @@ fn ten_pools_of_65536_addresses() {
         )?;
         ensure!(browser.value(&format!("{last}.querySelectorAll('a').length"))? == 256);
         browser.value(&format!("{last}.querySelectorAll('a')[17].focus()"))?;
-        browser.press(&[tests::browser::key::ENTER])?;
+        browser.press(&[key::ENTER])?;
         browser.wait(
             "its cells",
             "document.querySelectorAll('dialog .map a').length === 256",
@@ -146,4 +159,93 @@ fn store(world: &World) -> Result<String> {
     let leases = world.daemon.query("leases", &[])?;
     let store = leases["leases"][0]["store"].as_str().context("a store")?;
     Ok(store.replace('/', "%2F"))
+}
+
+/// Pods come, two of them dispute, some leak their leases: what is given back, what could be,
+/// and why, is on the page. This is what the README's pictures show.
+#[test]
+fn what_leaked_is_told_and_what_was_given_back_with_its_reasons() {
+    if let Err(why) = runtime::available() {
+        skip::skip(&why);
+        return;
+    }
+    browsing(|lab| {
+        let net = Network::bridge("k8s-pod-network", "cni0", &["10.52.0.0/24"])?;
+        let names = ["web", "api", "db", "cache", "worker", "job"];
+        let pods: Result<Vec<Pod>> = (0..24)
+            .map(|number| net.start(lab, &format!("{}-{}", names[number % 6], number / 6)))
+            .collect();
+        let pods = pods?;
+        let config = format!(
+            "state_dir: {}\nholders: {{ cri: off }}\n\
+             reclaim: {{ lab: true, gate: 2s, damaged_gate: 2500ms, asked_gate: 2s, \
+             asked_damaged_gate: 2500ms, reboot_gate: 2s, pass_interval: 500ms }}",
+            lab.disk().join("state").display()
+        );
+        let daemon = Daemon::start(&lab.disk().join("daemon"), &config)?;
+        for pod in &pods {
+            pod.claims(pod.address(false)?)?;
+        }
+        // Their namespaces go, and nobody says DEL.
+        for (leaked, left) in [(0..3, "released"), (3..8, "stale")] {
+            for pod in &pods[leaked.clone()] {
+                ip(&["netns", "del", pod.netns.name()])?;
+            }
+            let count = leaked.len();
+            daemon.wait_for("them to be stale", PATIENCE, "report", |report| {
+                (report["leases"]["stale"] == count).then_some(())
+            })?;
+            if left == "released" {
+                let (_, status) = daemon.command("reclaim apply", &["--yes"])?;
+                ensure!(status == Some(0), "not all were released: {}", daemon.log());
+            }
+        }
+        let (one, two) = (&pods[20], &pods[21]);
+        for pod in [one, two, one, two] {
+            pod.claims(one.address(false)?)?;
+            std::thread::sleep(Duration::from_millis(150));
+        }
+
+        let browser = Browser::start()?;
+        browser.look(1280, 1180, false)?;
+        browser.open(ORIGIN)?;
+        browser.wait(
+            "all of it",
+            "document.querySelectorAll('.map a.s').length === 5 && \
+             document.querySelectorAll('.map a.r').length === 3 && \
+             document.querySelectorAll('#releases .releases > li').length === 3 && \
+             document.querySelectorAll('.conflict[data-level=critical]').length === 1",
+        )?;
+        let releases = browser.text("#releases")?;
+        for words in [
+            "3 leases given back within a day",
+            "default/web-0",
+            "probes unanswered",
+        ] {
+            ensure!(releases.contains(words), "no `{words}`:\n{releases}");
+        }
+        ensure!(browser.text("#pools-stale")?.contains("5 proven stale"));
+        let quarantined =
+            browser.value("document.querySelector('.map a.r').getAttribute('href')")?;
+        browser.click(".map a.r")?;
+        browser.wait("its story", "!!document.querySelector('dialog .verdict')")?;
+        let story = browser.text("dialog")?;
+        ensure!(story.contains("reclaim undo"), "{quarantined}: {story}");
+        browser.press(&[key::ESCAPE])?;
+        browser.ensure_quiet(ORIGIN)?;
+        browser.value("document.activeElement.blur()")?;
+        let directory = match env::var_os("UPDATE") {
+            Some(_) => Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures")),
+            None => pictures(),
+        };
+        let Some(directory) = directory else {
+            return Ok(());
+        };
+        fs::create_dir_all(&directory)?;
+        for (dark, name) in [(false, "light"), (true, "dark")] {
+            browser.look(1280, 1180, dark)?;
+            browser.picture_into(false, &directory.join(format!("status-page-{name}.png")))?;
+        }
+        Ok(())
+    });
 }

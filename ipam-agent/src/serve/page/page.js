@@ -249,6 +249,7 @@ function enhance(within) {
 // What has focus or is open in `old` is so in `fresh`, if it is still there.
 function put(old, fresh) {
   const live = document.importNode(fresh, true);
+  if (old.open) live.open = true;
   for (const open of old.querySelectorAll("details[open]")) {
     const same = open.id && live.querySelector(`details#${CSS.escape(open.id)}`);
     if (same) same.open = true;

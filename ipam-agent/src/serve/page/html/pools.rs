@@ -129,8 +129,10 @@ fn take(left: &mut usize, count: usize) -> bool {
 }
 
 fn title(pool: &PoolRecord) -> String {
-    let outside = || String::from("outside of its pools");
-    pool.prefix.clone().unwrap_or_else(outside)
+    match &pool.prefix {
+        Some(prefix) => named(prefix).into_owned(),
+        None => String::from("outside of its pools"),
+    }
 }
 
 fn range(pool: &PoolRecord) -> Markup {
