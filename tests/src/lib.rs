@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod bench;
+pub mod browser;
 pub mod capture;
 pub mod cluster;
 pub mod compare;

@@ -80,7 +80,7 @@ fn small_page(title: &str, host: &str, made: Timestamp, main: Markup) -> Markup 
 /// Instead of what can't be shown.
 pub fn problem_page(problem: &str) -> Markup {
     let bar = html! { a.home href="/" { "← ipam-agent" } };
-    let main = html! { section.problem { h1 { "Nothing to see" } p { (problem) } } };
+    let main = html! { section.problem { h1 { "Nothing to see" } p { (words::said(problem)) } } };
     page("ipam-agent", None, bar, main)
 }
 
