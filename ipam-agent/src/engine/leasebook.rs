@@ -403,6 +403,11 @@ impl LeaseBook {
         Some(record.to_remember(&self.boot))
     }
 
+    /// Every address that is leased, in no particular order.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.records.iter().map(Leases::key)
+    }
+
     /// Every lease, by address.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.sorted().flat_map(|leases| &leases.0)

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod health;
 pub mod metrics;
+pub mod page;
 pub mod query;
 pub mod router;
 pub mod socket;

@@ -15,6 +15,7 @@ use axum::{
 use futures_util::stream;
 use hyper::body::Body as _;
 use ipam_common::Address;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -24,14 +25,17 @@ use tokio::{
 use super::{
     health::Health,
     metrics::{self, Form},
-    query::{Query, Reply},
+    page,
+    query::{Overviewed, Query, Reply},
     watch::WATCHERS,
 };
-use crate::config::Metrics;
-use crate::report::document::{ApplyRequest, PauseRequest, UndoRequest};
+use crate::{
+    config::Metrics,
+    report::document::{ApplyRequest, History, PauseRequest, UndoRequest},
+};
 
 /// How long a question may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a plan may take: the wire is asked, 7 s for every 256 addresses.
 pub(super) const PLAN_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a confirmed pass may take: each release is journaled and synced, a /16 of them
@@ -51,7 +55,7 @@ const SCRAPES: usize = 4;
 /// How long the loop may take to say how it is.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 
-type Queries = mpsc::Sender<Query>;
+pub(super) type Queries = mpsc::Sender<Query>;
 type Answer = Result<Response, ApiError>;
 
 /// Whom to ask, and how much at once.
@@ -79,8 +83,8 @@ pub fn reading(queries: Queries) -> Router {
         .with_state(desk)
 }
 
-/// What only reads, for TCP on loopback. The status page belongs here: `.merge(page::router(…))`.
-pub fn local(queries: Queries, metrics: Metrics) -> Router {
+/// What only reads, for TCP on loopback, with the status page of a daemon that began at `since`.
+pub fn local(queries: Queries, metrics: Metrics, since: Timestamp) -> Router {
     let desk = Desk {
         queries: queries.clone(),
         limits: Some(Arc::new(Limits {
@@ -91,7 +95,8 @@ pub fn local(queries: Queries, metrics: Metrics) -> Router {
     documents()
         .route("/api/v1/reclaim", get(last_plan))
         .with_state(desk)
-        .merge(operating(queries, metrics, true))
+        .merge(operating(queries.clone(), metrics, true))
+        .merge(page::router(queries, since))
         .fallback(async || ApiError::NotFound)
 }
 
@@ -180,6 +185,9 @@ fn documents() -> Router<Desk> {
         .route("/api/v1/leases", get(leases))
         .route("/api/v1/addresses", get(addresses))
         .route("/api/v1/segments", get(segments))
+        .route("/api/v1/pools", get(pools))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/history", get(history))
         .route("/api/v1/explain/{address}", get(explain))
         .route("/api/v1/watch", get(watch))
 }
@@ -210,6 +218,20 @@ async fn addresses(State(desk): State<Desk>) -> Answer {
 
 async fn segments(State(desk): State<Desk>) -> Answer {
     desk.ask(Query::Segments).await
+}
+
+async fn pools(State(desk): State<Desk>) -> Answer {
+    let pools = |overview: Overviewed| Ok(overview.charts.pools());
+    desk.ask_for(Query::Overview, pools).await
+}
+
+async fn events(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Events).await
+}
+
+async fn history(State(desk): State<Desk>) -> Answer {
+    let history = |history: Result<History, String>| history.map_err(ApiError::Journal);
+    desk.ask_for(Query::History, history).await
 }
 
 async fn explain(State(desk): State<Desk>, Path(address): Path<String>) -> Answer {
@@ -289,15 +311,25 @@ impl Desk {
         &self,
         query: impl FnOnce(Reply<T>) -> Query,
     ) -> Answer {
+        self.ask_for(query, Ok).await
+    }
+
+    /// The same of what is to be made into a document.
+    async fn ask_for<T: Send + 'static, D: Serialize>(
+        &self,
+        query: impl FnOnce(Reply<T>) -> Query,
+        document: impl FnOnce(T) -> Result<D, ApiError> + Send + 'static,
+    ) -> Answer {
         let Some(limits) = &self.limits else {
-            return ask(&self.queries, PATIENCE, query).await;
+            let told = answer(&self.queries, PATIENCE, query).await?;
+            return written(move || document(told)).await;
         };
         let turn = Arc::clone(&limits.answers).acquire_owned();
         let permit = timeout(PATIENCE, turn).await.map_err(|_| ApiError::Slow)?;
         let permit = permit.map_err(|_| ApiError::Stopping)?;
-        let document = answer(&self.queries, PATIENCE, query).await?;
+        let told = answer(&self.queries, PATIENCE, query).await?;
         // On the thread of those who ask over TCP.
-        let json = serde_json::to_vec(&document)?;
+        let json = serde_json::to_vec(&document(told)?)?;
         let held = Bytes::from_owner(Held {
             bytes: json,
             _permit: permit,
@@ -324,13 +356,21 @@ async fn ask<T: Serialize + Send + 'static>(
     query: impl FnOnce(Reply<T>) -> Query,
 ) -> Answer {
     let document = answer(queries, patience, query).await?;
-    // 100,000 leases are tens of megabytes of JSON: not on the thread that watches the wire.
-    let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document));
-    let json = json.await.map_err(|_| ApiError::Stopping)??;
+    written(move || Ok(document)).await
+}
+
+/// The document as JSON. 100,000 leases are tens of megabytes of it: not on the thread that
+/// watches the wire.
+async fn written<D: Serialize>(
+    document: impl FnOnce() -> Result<D, ApiError> + Send + 'static,
+) -> Answer {
+    let json = tokio::task::spawn_blocking(move || Ok(serde_json::to_vec(&document()?)?));
+    let json: Result<_, ApiError> = json.await.map_err(|_| ApiError::Stopping)?;
+    let json = json?;
     Ok(([(header::CONTENT_TYPE, JSON)], json).into_response())
 }
 
-async fn answer<T>(
+pub(super) async fn answer<T>(
     queries: &Queries,
     patience: Duration,
     query: impl FnOnce(Reply<T>) -> Query,
@@ -348,7 +388,7 @@ async fn answer<T>(
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
-enum ApiError {
+pub(super) enum ApiError {
     #[error("no such path")]
     NotFound,
     #[error("no such method here")]
@@ -363,6 +403,8 @@ enum ApiError {
     SlowBody,
     #[error("the daemon is busy; it may still do what was asked")]
     Slow,
+    #[error("{0}")]
+    Journal(String),
     #[error("{0} watch already, which is as many as may: end one of them")]
     Watched(usize),
     #[error(
@@ -395,7 +437,7 @@ impl IntoResponse for ApiError {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
             Self::Watched(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Json(_) | Self::Text(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Json(_) | Self::Text(_) | Self::Journal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let error = match &self {
             Self::Body(rejection) => rejection.body_text(),

@@ -42,7 +42,7 @@ pub(super) fn listen(
     let mut addresses = Vec::new();
     let mut seen = BTreeSet::new();
     for text in texts {
-        let Ok(address) = text.parse::<SocketAddr>() else {
+        let Some(address) = address(text) else {
             return refused(
                 text,
                 "not ADDRESS:PORT, such as 127.0.0.1:9477 or [::1]:9477, nor off",
@@ -54,6 +54,13 @@ pub(super) fn listen(
         addresses.push(address);
     }
     Ok(addresses)
+}
+
+/// Brackets may be around either family: a DaemonSet puts its node's address in between,
+/// whatever that is.
+fn address(text: &str) -> Option<SocketAddr> {
+    let unbracketed = || text.strip_prefix('[')?.replacen("]:", ":", 1).parse().ok();
+    text.parse().ok().or_else(unbracketed)
 }
 
 pub(super) fn metrics(at: At<'_>, raw: &raw::Metrics) -> Result<Metrics> {

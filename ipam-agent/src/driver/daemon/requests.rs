@@ -61,6 +61,9 @@ impl Daemon {
             Query::Leases(reply) => drop(reply.send(composer.leases())),
             Query::Addresses(reply) => drop(reply.send(composer.addresses())),
             Query::Segments(reply) => drop(reply.send(composer.segments())),
+            Query::Events(reply) => drop(reply.send(composer.event_list())),
+            Query::Overview(reply) => self.survey(reply),
+            Query::History(reply) => self.history(reply),
             Query::Explain(address, reply) => {
                 let explain = composer.explain(address);
                 let state_dir = self.state_dir.clone();

@@ -7,6 +7,7 @@ use tokio::{
 
 use crate::{
     config::Metrics,
+    driver::clock,
     serve::{Listeners, Query, Socket, router},
 };
 
@@ -38,9 +39,10 @@ impl Serving {
             let _ = ending.changed().await;
         };
         let socket = tokio::spawn(socket.serve(all, until));
+        let since = clock::wall_time();
         let tcp = spawn_blocking(move || {
             let routes = |address: std::net::SocketAddr| match address.ip().is_loopback() {
-                true => router::local(queries.clone(), metrics),
+                true => router::local(queries.clone(), metrics, since),
                 false => router::exposed(queries.clone(), metrics),
             };
             if let Err(error) = listeners.serve(routes, &stopped) {
