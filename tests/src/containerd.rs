@@ -24,14 +24,18 @@ use nix::{
 };
 use prost::Message;
 
-use crate::{lab::Lab, process::Process};
+use crate::{image::Image, lab::Lab, process::Process};
 
 /// Where it listens, as a packaged containerd does.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where plugins are looked for: the machine's, and those of tests.
 const PLUGINS: &str = "/usr/lib/cni";
+/// What containers are made of, on the node's disk.
+const BASE_SPEC: &str = "base-spec.json";
 /// The one program of the one image.
 const BUSYBOX: &str = "/bin/busybox";
+/// Where a boot has its name.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What sandboxes run, and pods: it sleeps.
 pub const IMAGE: &str = "registry.local/pause:1";
 /// How long anything may take on a machine that does much else; a kubelet tries again after
@@ -116,7 +120,11 @@ impl Node {
         // Its first process reaps the others, and takes them along when it dies.
         init.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid"])
             .args(["--fork", "--kill-child", "--mount-proc", "sh", "-c"])
-            .arg("echo >/run/node-is-ready; while :; do sleep 3600; done");
+            // Its own `/proc` would tell of the machine's boot.
+            .arg(format!(
+                "mount --bind /run/boot_id {BOOT_ID}; \
+                 echo >/run/node-is-ready; while :; do sleep 3600; done"
+            ));
         let log = dir.join("node.log");
         let mut node = Self {
             cgroup: format!("ipam-agent-tests-{}-{number}", std::process::id()),
@@ -133,6 +141,7 @@ impl Node {
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.containerd.is_none(), "containerd runs already");
         let config = self.dir.join("containerd.toml");
+        self.write_base_spec()?;
         fs::write(&config, self.config()?)?;
         let mut containerd = self.inside("containerd")?;
         containerd.arg("--config").arg(&config);
@@ -140,7 +149,7 @@ impl Node {
         self.containerd = Some(Process::spawn(containerd, &log, &log)?);
         wait_for("containerd", || Ok(self.ask().ok()))
             .with_context(|| fs::read_to_string(log).unwrap_or_default())?;
-        self.import_image()
+        self.import_sandbox_image()
     }
 
     /// What it answers now, as the agent asks it.
@@ -194,7 +203,7 @@ impl Node {
 
     /// Kills a sandbox's process, and waits until it is listed as NOTREADY.
     pub fn kill_pod(&self, id: &str) -> Result<()> {
-        let pid = self.pause(id)?.to_string();
+        let pid = self.process(id)?.to_string();
         self.run(&["kill", "-KILL", &pid])?;
         wait_for("NOTREADY", || {
             let runtime = self.ask()?;
@@ -204,16 +213,37 @@ impl Node {
         })
     }
 
+    /// Runs a program in a container to its end, as kubelet does for a probe; what it printed,
+    /// and its exit status.
+    pub fn exec(&self, container: &str, command: &[&str]) -> Result<(String, i32)> {
+        let request = ExecSyncRequest {
+            container_id: container.into(),
+            cmd: command.iter().map(|&word| word.into()).collect(),
+            timeout: 60,
+        };
+        let answer: ExecSyncResponse = self.call("ExecSync", request)?;
+        let said = [answer.stdout, answer.stderr].concat();
+        Ok((
+            String::from_utf8_lossy(&said).into_owned(),
+            answer.exit_code,
+        ))
+    }
+
     /// Where containerd keeps a sandbox's files.
     pub fn files(&self, id: &str) -> PathBuf {
         let sandboxes = "containerd/io.containerd.grpc.v1.cri/sandboxes";
         self.dir.join(sandboxes).join(id)
     }
 
-    /// The `mountinfo` of a sandbox's process.
+    /// The `mountinfo` of a sandbox's process, or of a container's.
     pub fn mounts(&self, id: &str) -> Result<String> {
-        let pid = self.pause(id)?;
-        self.run(&["cat", &format!("/proc/{pid}/mountinfo")])
+        self.of_process(id, "mountinfo")
+    }
+
+    /// This file in `/proc` of a sandbox's process, or of a container's.
+    pub fn of_process(&self, id: &str, file: &str) -> Result<String> {
+        let pid = self.process(id)?;
+        self.run(&["cat", &format!("/proc/{pid}/{file}")])
     }
 
     /// Runs a program in the node to its end; what it prints.
@@ -231,8 +261,8 @@ impl Node {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// The process id, in the node, of a sandbox's process.
-    fn pause(&self, id: &str) -> Result<u32> {
+    /// The process id, in the node, of a container's process, or of a sandbox's.
+    fn process(&self, id: &str) -> Result<u32> {
         let tasks = self.ctr(&["tasks", "list"])?;
         let line = tasks.lines().find(|line| line.starts_with(id));
         let pid = line.and_then(|line| line.split_whitespace().nth(1));
@@ -326,57 +356,52 @@ bin_dir = "{plugins}"
 conf_dir = "/etc/cni/net.d"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+base_runtime_spec = "{dir}/{BASE_SPEC}"
 "#
         ))
     }
 
-    /// Gives containerd the image of sandboxes, if it hasn't it: one static program, packed
-    /// as `docker save` does, without a registry.
-    fn import_image(&self) -> Result<()> {
-        if self.ctr(&["images", "list", "-q"])?.contains(IMAGE) {
+    /// What every container is made of: containerd's own, and this boot's name in `/proc`,
+    /// which is new in each. A hook of runc's puts it there before the container is entered
+    /// (opencontainers/runtime-spec, `createContainer`).
+    fn write_base_spec(&self) -> Result<()> {
+        let hook = self.dir.join("boot-id-hook");
+        fs::write(
+            &hook,
+            format!(
+                "#!/bin/sh\n\
+                 bundle=$(sed 's/.*\"bundle\": *\"\\([^\"]*\\)\".*/\\1/')\n\
+                 exec mount --bind /run/boot_id \"$bundle/rootfs{BOOT_ID}\"\n"
+            ),
+        )?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+        let mut spec: serde_json::Value =
+            serde_json::from_str(&self.run(&["ctr", "oci", "spec"])?)?;
+        spec["hooks"] = serde_json::json!({ "createContainer": [{ "path": hook }] });
+        Ok(fs::write(self.dir.join(BASE_SPEC), spec.to_string())?)
+    }
+
+    /// Gives containerd the image of sandboxes, if it hasn't it: one static program.
+    fn import_sandbox_image(&self) -> Result<()> {
+        let image = Image {
+            name: IMAGE,
+            entrypoint: &["/busybox", "sleep", "1000000"],
+            stop_signal: None,
+        };
+        self.import(&image, &[(BUSYBOX.into(), "/busybox".into())])
+    }
+
+    /// Gives containerd an image of these files, each with its place in it, if it has none of
+    /// this name.
+    pub fn import(&self, image: &Image, files: &[(PathBuf, PathBuf)]) -> Result<()> {
+        if self.ctr(&["images", "list", "-q"])?.contains(image.name) {
             return Ok(());
         }
         let work = tempfile::tempdir_in(&self.dir)?;
-        let at = |name: &str| work.path().join(name);
-        fs::copy(BUSYBOX, at("busybox"))?;
-        let tar = |archive: &Path, files: &[&str]| {
-            let mut tar = Command::new("tar");
-            tar.arg("-C")
-                .arg(work.path())
-                .arg("-cf")
-                .arg(archive)
-                .args(files);
-            ensure!(tar.status()?.success(), "can't pack {files:?}");
-            Ok(())
-        };
-        tar(&at("layer.tar"), &["busybox"])?;
-        let layer = at("layer.tar").display().to_string();
-        let digest = crate::lab::run("sha256sum", &[&layer])?;
-        let digest = digest.split(' ').next().unwrap_or_default();
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let config = serde_json::json!({
-            "architecture": architecture, "os": "linux",
-            "config": { "Entrypoint": ["/busybox", "sleep", "1000000"] },
-            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
-        });
-        fs::write(at("config.json"), config.to_string())?;
-        let manifest = serde_json::json!([
-            { "Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"] }
-        ]);
-        fs::write(at("manifest.json"), manifest.to_string())?;
-        let image = at("image.tar");
-        tar(&image, &["manifest.json", "config.json", "layer.tar"])?;
-        self.ctr(&[
-            "images",
-            "import",
-            "--snapshotter",
-            "native",
-            &image.display().to_string(),
-        ])?;
+        let archive = image.pack(work.path(), files)?.display().to_string();
+        self.ctr(&["images", "import", "--snapshotter", "native", &archive])?;
         Ok(())
     }
 }
@@ -475,6 +500,27 @@ struct RunPodSandboxRequest {
 struct RunPodSandboxResponse {
     #[prost(string, tag = "1")]
     pod_sandbox_id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ExecSyncRequest {
+    #[prost(string, tag = "1")]
+    container_id: String,
+    #[prost(string, repeated, tag = "2")]
+    cmd: Vec<String>,
+    /// Seconds.
+    #[prost(int64, tag = "3")]
+    timeout: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ExecSyncResponse {
+    #[prost(bytes = "vec", tag = "1")]
+    stdout: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    stderr: Vec<u8>,
+    #[prost(int32, tag = "3")]
+    exit_code: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]

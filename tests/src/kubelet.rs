@@ -1,5 +1,5 @@
-//! The real kubelet on a node, without an API server: its pods are files on the node's disk,
-//! and it has them run, whatever happened.
+//! The real kubelet on a node: it has its pods run, whatever happened. Without an API server
+//! they are files on the node's disk.
 
 use std::{
     env, fs,
@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::{
+    cluster::{NODE, NODE_ADDRESS},
     containerd::{IMAGE, Node, SOCKET},
     lab::Lab,
     process::Process,
@@ -31,7 +32,7 @@ pub fn in_lab<F>(test: F)
 where
     F: FnOnce(&mut Lab) -> Result<()> + Send + 'static,
 {
-    match program() {
+    match program("kubelet") {
         Ok(_) => crate::containerd::in_lab(test),
         Err(error) => {
             crate::skip::skip(&format!("{error:#}"));
@@ -39,15 +40,15 @@ where
     }
 }
 
-/// Where `cargo xtask setup` builds it.
-fn program() -> Result<PathBuf> {
+/// Where `cargo xtask setup` puts Kubernetes's programs.
+pub fn program(name: &str) -> Result<PathBuf> {
     let home = || Some(env::home_dir()?.join(".cache"));
     let cache = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty());
     let cache = cache.map(PathBuf::from).or_else(home);
-    let kubelet = cache.map(|cache| cache.join("ipam-agent/kubelet-1.20.2/kubelet"));
-    kubelet
-        .filter(|kubelet| kubelet.is_file())
-        .context("there is no kubelet: run `cargo xtask setup`")
+    let program = cache.map(|cache| cache.join("ipam-agent/kubelet-1.20.2").join(name));
+    program
+        .filter(|program| program.is_file())
+        .with_context(|| format!("there is no {name}: run `cargo xtask setup`"))
 }
 
 /// Has every kubelet of this laboratory run a pod of this name.
@@ -74,8 +75,19 @@ fn pods(lab: &Lab) -> PathBuf {
 }
 
 impl Kubelet {
-    /// Starts it on a node and doesn't wait.
+    /// Starts it on a node without an API server, and doesn't wait.
     pub fn start(lab: &Lab, node: &Node) -> Result<Self> {
+        Self::run(lab, node, &[])
+    }
+
+    /// Starts it on the node of a cluster, and doesn't wait.
+    pub fn join(lab: &Lab, node: &Node, kubeconfig: &Path) -> Result<Self> {
+        let kubeconfig = kubeconfig.display().to_string();
+        let of_cluster = ["--kubeconfig", &kubeconfig, "--node-ip", NODE_ADDRESS];
+        Self::run(lab, node, &of_cluster)
+    }
+
+    fn run(lab: &Lab, node: &Node, of_cluster: &[&str]) -> Result<Self> {
         let config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "staticPodPath": pods(lab),
@@ -99,14 +111,15 @@ impl Kubelet {
         let mut kubelet = node.inside("sh")?;
         kubelet
             .args(["-ec", &prepared(lab.disk())])
-            .arg(program()?)
+            .arg(program("kubelet")?)
             .arg("--config")
             .arg(&file)
             .args(["--root-dir", "/var/lib/kubelet"])
-            .args(["--hostname-override", "node"])
+            .args(["--hostname-override", NODE])
             .args(["--container-runtime", "remote"])
             .args(["--container-runtime-endpoint", &format!("unix://{SOCKET}")])
-            .args(["--pod-infra-container-image", IMAGE]);
+            .args(["--pod-infra-container-image", IMAGE])
+            .args(of_cluster);
         let log = lab.disk().join("kubelet.log");
         Ok(Self {
             _process: Process::spawn(kubelet, &log, &log)?,

@@ -14,8 +14,8 @@ pub const RUST: &str = "1.95.0";
 /// The linker of the eBPF object; later ones want an LLVM that isn't rustc's.
 pub const BPF_LINKER: &str = "0.10.4";
 
-/// The kubelet that the tests run: of the one Kubernetes whose sources Debian has whole.
-pub const KUBELET: &str = "1.20.2";
+/// The Kubernetes that the tests run: the one whose sources Debian has whole.
+pub const KUBERNETES: &str = "1.20.2";
 
 /// The repository.
 pub fn root() -> &'static Path {
@@ -38,9 +38,10 @@ pub fn bpf_linker() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join(format!("bpf-linker-{BPF_LINKER}/bin")))
 }
 
-/// The kubelet; the tests look for it there.
-pub fn kubelet() -> anyhow::Result<PathBuf> {
-    Ok(cache()?.join(format!("kubelet-{KUBELET}/kubelet")))
+/// The directory of Kubernetes's programs, where the tests look for them. Its name is of when
+/// the kubelet was alone in it, so that who has that need not build it again.
+pub fn kubernetes() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join(format!("kubelet-{KUBERNETES}")))
 }
 
 /// Debian's Prometheus, unpacked; the tests look for it there.

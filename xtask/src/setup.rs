@@ -6,7 +6,7 @@
 //! is not touched, so that a second run takes no time.
 
 mod helm;
-mod kubelet;
+mod kubernetes;
 
 use std::{
     fs,
@@ -22,12 +22,14 @@ use crate::{
 };
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 6] = [
+const LABORATORY: [&str; 8] = [
     "arpwatch",
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
+    "curl",
     "iproute2",
+    "openssl",
     "runc",
 ];
 /// What the comparison runs beside arpwatch; starts no daemon when it is installed.
@@ -52,15 +54,16 @@ const RUST_SRC_SUITE: &str = "trixie-backports";
 /// Install what is missing. Everything is tried; what failed is told at the end.
 pub fn run() -> anyhow::Result<()> {
     let mut failed = 0;
-    for (what, install) in [
+    let parts = [
         ("rust-src", rust_src as fn() -> anyhow::Result<Done>),
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
         ("Prometheus", prometheus),
-        ("kubelet", kubelet::install),
         ("Helm", helm::install),
-    ] {
+        ("Kubernetes", kubernetes::install),
+    ];
+    for (what, install) in parts {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
             Ok(Done::Now) => eprintln!("{what}: installed"),
@@ -71,7 +74,10 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     if failed != 0 {
-        bail!("{failed} of 6 are missing; `cargo xtask setup` goes on where it stopped");
+        bail!(
+            "{failed} of {} are missing; `cargo xtask setup` goes on where it stopped",
+            parts.len()
+        );
     }
     Ok(())
 }

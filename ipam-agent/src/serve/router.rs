@@ -29,10 +29,8 @@ use super::{
     query::{Overviewed, Query, Reply},
     watch::WATCHERS,
 };
-use crate::{
-    config::Metrics,
-    report::document::{ApplyRequest, History, PauseRequest, UndoRequest},
-};
+use crate::config::Metrics;
+use crate::report::document::{ApplyRequest, History, PauseRequest, UndoRequest};
 
 /// How long a question may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,8 +93,8 @@ pub fn local(queries: Queries, metrics: Metrics, since: Timestamp) -> Router {
     documents()
         .route("/api/v1/reclaim", get(last_plan))
         .with_state(desk)
-        .merge(operating(queries.clone(), metrics, true))
-        .merge(page::router(queries, since))
+        .merge(page::router(queries.clone(), since))
+        .merge(operating(queries, metrics, true))
         .fallback(async || ApiError::NotFound)
 }
 

@@ -109,10 +109,7 @@ fn pool_of(store: &StoreRecord, pool: &PoolRecord, cells: &mut usize) -> Markup 
             (counts(pool))
             @match rows.as_slice() {
                 [] => p.calm { "Nothing is leased in it." },
-                [row] if row.cells().count() <= *cells => {
-                    @let _ = *cells -= row.cells().count();
-                    (map_of(row))
-                }
+                [row] if take(cells, row.cells().count()) => (map_of(row)),
                 _ => {
                     div.tiles data-map={ "/map?" (query(store, pool, None)) } data-pool={ "/pool?" (query(store, pool, None)) }
                         data-name=(name) data-v=(version_of(pool)) {}
@@ -122,6 +119,13 @@ fn pool_of(store: &StoreRecord, pool: &PoolRecord, cells: &mut usize) -> Markup 
             @if pool.rows_left_out > 0 { p.calm { "and " (pool.rows_left_out) " blocks with leases that are not drawn" } }
         }
     }
+}
+
+/// Takes so many off what is left, if there are as many.
+fn take(left: &mut usize, count: usize) -> bool {
+    let rest = left.checked_sub(count);
+    *left = rest.unwrap_or(*left);
+    rest.is_some()
 }
 
 fn title(pool: &PoolRecord) -> String {

@@ -1,0 +1,391 @@
+//! The agent as a pod of a real cluster: its DaemonSet on a real API server, its pod run by
+//! the real kubelet and containerd with the privileges that it asks for and no others, and
+//! the node's power cut under it.
+
+#[path = "cluster/manifests.rs"]
+mod manifests;
+
+use std::{collections::BTreeSet, fs, net::IpAddr, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tests::{
+    api::Apply,
+    cluster::{ControlPlane, Member, container, in_lab, is_ready, pods},
+    containerd::wait_for,
+    image::{self, Image},
+    lab::{Lab, run},
+    runtime::Network,
+};
+
+/// 13 addresses for pods.
+const SUBNET: &str = "10.9.0.0/28";
+const ROOM: usize = 13;
+/// So many pods are wanted.
+const PODS: usize = 4;
+
+/// Gates of seconds: what a laboratory is for.
+const CONFIG: &str = "\
+holders: { cri: auto, netns: true }
+stores: [{ kind: host-local, dir: /var/lib/cni/networks, reclaim: after-reboot }]
+reclaim: { lab: true, gate: 2s, damaged_gate: 2500ms, asked_gate: 2s,
+    asked_damaged_gate: 2500ms, reboot_gate: 2s, pass_interval: 500ms }
+";
+
+/// A cluster whose node runs the agent.
+struct Cluster {
+    plane: ControlPlane,
+    net: Network,
+    member: Option<Member>,
+}
+
+impl Cluster {
+    fn start(lab: &Lab) -> Result<Self> {
+        let state = lab.disk().join("agent");
+        fs::create_dir_all(&state)?;
+        fs::create_dir_all("/var/lib/ipam-agent")?;
+        let state = state.display().to_string();
+        run("mount", &["--bind", &state, "/var/lib/ipam-agent"])?;
+        let net = Network::bridge("pods", "cni0", &[SUBNET])?;
+        let plane = ControlPlane::start(lab)?;
+        for document in manifests::agent(CONFIG) {
+            let apply = |how| plane.api.apply(&document, how);
+            apply(Apply::Dry)?;
+            apply(Apply::Real)?;
+        }
+        let mut cluster = Self {
+            plane,
+            net,
+            member: None,
+        };
+        cluster.boot(lab)?;
+        Ok(cluster)
+    }
+
+    fn boot(&mut self, lab: &Lab) -> Result<()> {
+        self.net.make_bridge()?;
+        let member = Member::boot(lab, &self.plane)?;
+        let image = Image {
+            name: manifests::IMAGE,
+            entrypoint: &["/ipam-agent"],
+            stop_signal: Some("SIGUSR2"),
+        };
+        member.node.import(&image, &image::agent()?)?;
+        self.member = Some(member);
+        Ok(())
+    }
+
+    /// Has so many pods that nobody will want again take addresses, and the agent see them;
+    /// then cuts the power. The leases that are left.
+    fn cut(&mut self, lab: &mut Lab, others: usize) -> Result<BTreeSet<IpAddr>> {
+        for n in 0..others {
+            self.net.start(lab, &format!("other{n}"))?;
+        }
+        let there = self.leases()?;
+        let agent = self.agent(lab)?;
+        wait_for("the agent to see all leases", || {
+            let seen = self.command(&agent, &["leases"])?;
+            let seen = seen["leases"].as_array().into_iter().flatten();
+            // Beside those that were given back and are watched on.
+            let seen = seen.filter(|lease| lease["quarantine"].is_null()).count();
+            Ok((seen == there.len()).then_some(()))
+        })?;
+        let member = self.member.take().context("it runs")?;
+        member.power_cut(lab)?;
+        let left = self.leases()?;
+        ensure!(left == there, "{left:?} survived of {there:?}");
+        Ok(left)
+    }
+
+    /// Waits until the agent's pod is ready on this boot's node; the pod.
+    fn agent(&self, lab: &Lab) -> Result<Value> {
+        wait_for("the agent", || {
+            let pods = pods(
+                &self.plane.api,
+                manifests::NAMESPACE,
+                "app.kubernetes.io/name=ipam-agent",
+            )?;
+            let ready = pods.into_iter().find(is_ready);
+            Ok(ready.filter(|pod| self.command(pod, &["segments"]).is_ok()))
+        })
+        .with_context(|| self.told(lab))
+    }
+
+    fn agents(&self) -> Result<Vec<Value>> {
+        pods(
+            &self.plane.api,
+            manifests::NAMESPACE,
+            "app.kubernetes.io/name=ipam-agent",
+        )
+    }
+
+    /// Waits until one of these leases is gone; how many seconds after `boot` that is.
+    fn first_back(&self, leaked: &BTreeSet<IpAddr>, boot: Instant) -> Result<f64> {
+        wait_for("the first address", || {
+            let gone = leaked.difference(&self.leases()?).next().is_some();
+            Ok(gone.then(|| boot.elapsed().as_secs_f64()))
+        })
+    }
+
+    /// What the agent has given back in this boot.
+    fn given_back(&self, agent: &Value) -> Result<BTreeSet<IpAddr>> {
+        let history = self.command(agent, &["reclaim", "history"])?;
+        let entries = history["entries"].as_array().into_iter().flatten();
+        let boot = fs::read_to_string("/run/boot_id")?;
+        let mut given = BTreeSet::new();
+        for entry in entries.filter(|entry| entry["boot_id"] == *boot.trim()) {
+            ensure!(entry["result"] == "released", "{entry:#}");
+            given.insert(entry["address"].as_str().context("an address")?.parse()?);
+        }
+        Ok(given)
+    }
+
+    /// The pods keep their addresses, whatever the agent does next.
+    fn stays(&self, lab: &Lab, agent: &Value, live: &BTreeSet<IpAddr>) -> Result<()> {
+        let given = self.given_back(agent)?;
+        // Each plan is made of two passes.
+        for _ in 0..3 {
+            let plan = self.command(agent, &["reclaim", "plan"])?;
+            ensure!(plan["releases"] == json!([]), "{plan:#}");
+        }
+        ensure!(self.web(lab)? == *live);
+        ensure!(self.given_back(agent)? == given, "{}", agent_log(lab));
+        Ok(())
+    }
+
+    /// Runs a command of the agent in its pod; the JSON that it prints.
+    fn command(&self, pod: &Value, command: &[&str]) -> Result<Value> {
+        let member = self.member.as_ref().context("it runs")?;
+        let agent = [&["/ipam-agent"], command, &["--output", "json"]].concat();
+        let (said, status) = member.exec(pod, &agent)?;
+        serde_json::from_str(&said).with_context(|| format!("{command:?}: {status}: {said}"))
+    }
+
+    /// Waits until all pods of the deployment are ready and those alone have leases; their
+    /// addresses.
+    fn web(&self, lab: &Lab) -> Result<BTreeSet<IpAddr>> {
+        wait_for("the pods", || {
+            let pods = pods(&self.plane.api, "default", "app=web")?;
+            let ready = pods.iter().filter(|pod| is_ready(pod));
+            let addresses = ready.filter_map(|pod| pod["status"]["podIP"].as_str()?.parse().ok());
+            let addresses: BTreeSet<IpAddr> = addresses.collect();
+            // The API server may tell of what was before a power cut.
+            let sandboxes = self
+                .member
+                .as_ref()
+                .context("it runs")?
+                .node
+                .ask()?
+                .sandboxes;
+            let ready = sandboxes.iter().filter(|sandbox| sandbox.ready);
+            let there = ready.flat_map(|sandbox| &sandbox.addresses);
+            let there: BTreeSet<IpAddr> = there.map(|address| address.ip()).collect();
+            let all = addresses.len() == PODS && there == addresses && self.leases()? == addresses;
+            Ok(all.then_some(addresses))
+        })
+        .with_context(|| self.told(lab))
+    }
+
+    fn leases(&self) -> Result<BTreeSet<IpAddr>> {
+        let names = fs::read_dir(self.net.leases())?;
+        let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// What is to be seen where something doesn't happen.
+    fn told(&self, lab: &Lab) -> String {
+        let mut told = String::new();
+        for (namespace, label) in [
+            (manifests::NAMESPACE, "app.kubernetes.io/name=ipam-agent"),
+            ("default", "app=web"),
+        ] {
+            for pod in pods(&self.plane.api, namespace, label).unwrap_or_default() {
+                told += &format!("{}: {:#}\n", pod["metadata"]["name"], pod["status"]);
+            }
+        }
+        let events = self.plane.api.get("/api/v1/events").unwrap_or_default();
+        for event in events["items"].as_array().into_iter().flatten() {
+            told += &format!(
+                "{}: {}\n",
+                event["involvedObject"]["name"], event["message"]
+            );
+        }
+        for log in ["kubelet.log", "containerd.log"] {
+            let log = fs::read_to_string(lab.disk().join(log)).unwrap_or_default();
+            let last: Vec<_> = log.lines().rev().take(40).collect();
+            told += &format!("{}\n", last.join("\n"));
+        }
+        told + &agent_log(lab)
+    }
+}
+
+/// What the agent's containers logged, of all boots.
+fn agent_log(lab: &Lab) -> String {
+    let mut text = String::new();
+    let mut directories = vec![lab.disk().join("log/pods")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.display().to_string().contains("ipam-agent") {
+                text += &fs::read_to_string(&path).unwrap_or_default();
+            }
+        }
+    }
+    text
+}
+
+/// What the agent may do: `linux/capability.h`'s CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON and
+/// CAP_BPF.
+const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
+
+/// Its process has these privileges and no others.
+fn is_confined(cluster: &Cluster, agent: &Value) -> Result<()> {
+    let member = cluster.member.as_ref().context("it runs")?;
+    let id = container(agent)?;
+    let status = member.node.of_process(id, "status")?;
+    let is = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.map(str::trim).unwrap_or_default()
+    };
+    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        ensure!(
+            u64::from_str_radix(is(set), 16)? == CAPABILITIES,
+            "{status}"
+        );
+    }
+    ensure!(
+        is("NoNewPrivs:") == "1" && is("Seccomp:") == "2",
+        "{status}"
+    );
+    let mounts = member.node.mounts(id)?;
+    let root = { mounts.lines() }.find(|line| line.split(' ').nth(4) == Some("/"));
+    let root = root.and_then(|line| line.split(' ').nth(5));
+    ensure!(
+        root.is_some_and(|options| options.starts_with("ro")),
+        "{mounts}"
+    );
+    Ok(())
+}
+
+/// `doctor` in its pod finds nothing, but that this is a laboratory.
+fn is_healthy(cluster: &Cluster, agent: &Value) -> Result<()> {
+    let doctor = cluster.command(agent, &["doctor"])?;
+    let checks = doctor["checks"].as_array().context("checks")?;
+    for check in checks {
+        let right = if check["name"] == "floors" {
+            "warn"
+        } else {
+            "ok"
+        };
+        ensure!(check["status"] == right, "{check:#}");
+    }
+    ensure!(checks.len() > 10, "{doctor:#}");
+    Ok(())
+}
+
+#[test]
+fn the_agents_pod_survives_power_cuts_and_gives_back_what_leaked() {
+    in_lab(|lab| {
+        let mut cluster = Cluster::start(lab)?;
+        let agent = cluster.agent(lab)?;
+        is_confined(&cluster, &agent)?;
+        cluster
+            .plane
+            .api
+            .apply(&manifests::web(PODS), Apply::Real)?;
+        let own = cluster.web(lab)?;
+        is_healthy(&cluster, &agent)?;
+        let leased = cluster.command(&agent, &["leases"])?;
+        for lease in leased["leases"].as_array().context("leases")? {
+            let pod = lease.pointer("/holder/pod").and_then(Value::as_str);
+            ensure!(
+                pod.is_some_and(|pod| pod.starts_with("default/web-")),
+                "{lease:#}"
+            );
+            ensure!(lease["state"] == "active", "{lease:#}");
+        }
+
+        // Everything that the node had is lost with its runtime's state: its pool is full of
+        // leases of nobody.
+        let leaked = cluster.cut(lab, ROOM - PODS)?;
+        ensure!(
+            leaked.len() == ROOM && leaked.is_superset(&own),
+            "{leaked:?}"
+        );
+        fs::remove_dir_all(lab.disk().join("containerd"))?;
+        let boot = Instant::now();
+        cluster.boot(lab)?;
+        let agent = cluster.agent(lab)?;
+        let agent_ready = boot.elapsed().as_secs_f64();
+        let first_back = cluster.first_back(&leaked, boot)?;
+        let live = cluster.web(lab)?;
+        println!(
+            "runtime state lost, seconds from boot: {agent_ready:.1} the agent is ready, \
+             {first_back:.1} the first address is back, {:.1} all pods run",
+            boot.elapsed().as_secs_f64()
+        );
+        ensure!(cluster.given_back(&agent)? == leaked, "{}", agent_log(lab));
+        cluster.stays(lab, &agent, &live)?;
+
+        // With it kept, kubelet frees what is its own, the agent what is nobody's.
+        let leaked = cluster.cut(lab, 3)?;
+        let others: BTreeSet<_> = leaked.difference(&live).copied().collect();
+        ensure!(others.len() == 3, "{leaked:?}");
+        let boot = Instant::now();
+        cluster.boot(lab)?;
+        let agent = cluster.agent(lab)?;
+        let agent_ready = boot.elapsed().as_secs_f64();
+        let first_back = cluster.first_back(&others, boot)?;
+        let live = cluster.web(lab)?;
+        println!(
+            "runtime state kept, seconds from boot: {agent_ready:.1} the agent is ready, \
+             {first_back:.1} the first leaked address is back, {:.1} all pods run",
+            boot.elapsed().as_secs_f64()
+        );
+        ensure!(cluster.given_back(&agent)? == others, "{}", agent_log(lab));
+        cluster.stays(lab, &agent, &live)?;
+        is_confined(&cluster, &agent)?;
+        is_healthy(&cluster, &agent)
+    });
+}
+
+#[test]
+fn an_upgrade_of_the_daemon_set_misses_nothing() {
+    in_lab(|lab| {
+        let cluster = Cluster::start(lab)?;
+        let before = cluster.agent(lab)?;
+        cluster
+            .plane
+            .api
+            .apply(&manifests::web(PODS), Apply::Real)?;
+        cluster.web(lab)?;
+        let watched = |agent: &Value| {
+            let segments = cluster.command(agent, &["segments"])?;
+            let segments_of = segments["segments"].as_array().into_iter().flatten();
+            let found = { segments_of }.find(|segment| segment["name"] == "cni0");
+            let since = found.and_then(|segment| segment["watched_since"].as_str());
+            let since = since.with_context(|| format!("{segments:#}"))?;
+            anyhow::Ok(since.parse::<jiff::Timestamp>()?)
+        };
+        watched(&before)?;
+        let mut newer = manifests::agent(CONFIG);
+        let set = newer.last_mut().context("a DaemonSet")?;
+        set["spec"]["template"]["metadata"]["annotations"] = json!({ "tests/version": "2" });
+        cluster.plane.api.apply(set, Apply::Real)?;
+        let name = |pod: &Value| pod["metadata"]["name"].clone();
+        let after = wait_for("the next agent", || {
+            let pods = cluster.agents()?;
+            Ok(pods
+                .into_iter()
+                .find(|pod| is_ready(pod) && name(pod) != name(&before)))
+        })
+        .with_context(|| cluster.told(lab))?;
+        let made = after["metadata"]["creationTimestamp"].as_str();
+        let made: jiff::Timestamp = made.context("it was made once")?.parse()?;
+        let since = watched(&after)?;
+        ensure!(since < made, "{since}, {made}\n{}", agent_log(lab));
+        is_healthy(&cluster, &after)
+    });
+}
