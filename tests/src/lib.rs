@@ -18,6 +18,7 @@ pub mod lab;
 pub mod mutate;
 pub mod netns;
 pub mod process;
+pub mod prometheus;
 pub mod reclaim_sim;
 pub mod runtime;
 pub mod scenario;

@@ -54,6 +54,7 @@ mod lease_file;
 pub mod live;
 mod recorded;
 mod setting;
+pub mod vlans;
 pub(crate) mod words;
 
 pub use recorded::{Recording, recorded};

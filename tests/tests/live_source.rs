@@ -1,5 +1,8 @@
 //! The live source on real veths: attached in time, first, and gone without a trace.
 
+#[path = "live_source/crowd.rs"]
+mod crowd;
+
 use std::{
     collections::BTreeSet,
     future::Future,

@@ -27,7 +27,7 @@ use ipam_agent::engine::time::Timestamp;
 use ipam_common::Evidence;
 use tests::{
     frames::{self, Arp},
-    scenario::{Family, Telling, World, play},
+    scenario::{Family, Telling, World, play, vlans},
 };
 
 /// Plays a script in one family and compares all that was told.
@@ -199,11 +199,7 @@ fn a_squat_is_over_when_the_squatter_is_leased_the_address() {
 #[test]
 fn an_access_port_and_a_tagged_uplink_are_one_segment() {
     tells(
-        "access vA 100
-         trunk up 100 200
-         0 vA ANN A X
-         3 up ANN B X tag 100
-         3.5 vA ANN A X",
+        vlans::ACROSS,
         "3.5 #1 duplicate-address X.100 Warning A B since 3",
     );
 }
@@ -318,11 +314,8 @@ fn an_anycast_gateway_of_two_switches() {
 
 #[test]
 fn two_vlans_of_one_trunk() {
-    let frames = "
-         0,10,20 up ANN A X tag 100
-         5,15,25 up ANN B X tag 200";
-    tells(frames, "");
-    tells(&format!("trunk up 100 200 {frames}"), "");
+    tells(vlans::APART_UNFILTERED, "");
+    tells(vlans::APART, "");
 }
 
 #[test]

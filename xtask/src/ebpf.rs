@@ -157,35 +157,13 @@ fn build(log: bool) -> anyhow::Result<Vec<u8>> {
 
 /// BTF, and no path of this machine.
 fn rustflags(stage: &Path, rust_src: &Path) -> anyhow::Result<String> {
-    let cargo_home = match env::var_os("CARGO_HOME") {
-        Some(home) => PathBuf::from(home),
-        None => env::home_dir()
-            .context("neither CARGO_HOME nor HOME is set")?
-            .join(".cargo"),
-    };
     let mut flags = vec![
         "-Clink-arg=--btf".to_owned(),
         // Else every small memset becomes a call of a loop.
         "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
     ];
-    let mut prefixes = vec![
-        (cargo_home.clone(), "/cargo"),
-        (machine::sysroot()?, "/rustc"),
-        (rust_src.to_owned(), "/rustc/library"),
-        (stage.to_owned(), "/ipam-agent"),
-    ];
-    // A registry's directory is named after where it is mirrored.
-    for registry in fs::read_dir(cargo_home.join("registry/src"))
-        .into_iter()
-        .flatten()
-    {
-        prefixes.push((registry?.path(), "/cargo"));
-    }
-    // Of several prefixes that match, the last one counts.
-    for (from, to) in prefixes {
-        flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-    }
+    flags.extend(machine::remapping(rust_src, stage)?);
     Ok(flags.join("\x1f"))
 }
 

@@ -1,7 +1,7 @@
 //! Where things are on this machine, and how programs are run on it.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -44,6 +44,16 @@ pub fn kubernetes() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join(format!("kubelet-{KUBERNETES}")))
 }
 
+/// Debian's Prometheus, unpacked; the tests look for it there.
+pub fn prometheus() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join("prometheus"))
+}
+
+/// Helm's library, and Kubernetes's schemas; the tests look for them there.
+pub fn helm() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join("helm-4.2.3"))
+}
+
 /// Where Debian's rust-src is unpacked to.
 pub fn unpacked_rust_src() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join(format!("rust-src-{RUST}")))
@@ -64,6 +74,32 @@ pub fn sysroot() -> anyhow::Result<PathBuf> {
     Ok(output(Command::new("rustc").args(["--print", "sysroot"]))?
         .trim()
         .into())
+}
+
+/// What keeps the paths of this machine out of what rustc builds from these sources.
+pub fn remapping(rust_src: &Path, sources: &Path) -> anyhow::Result<Vec<String>> {
+    let cargo_home = match env::var_os("CARGO_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => env::home_dir()
+            .context("neither CARGO_HOME nor HOME is set")?
+            .join(".cargo"),
+    };
+    let mut prefixes = vec![
+        (cargo_home.clone(), "/cargo"),
+        (sysroot()?, "/rustc"),
+        (rust_src.to_owned(), "/rustc/library"),
+        (sources.to_owned(), "/ipam-agent"),
+    ];
+    // A registry's directory is named after where it is mirrored.
+    for registry in fs::read_dir(cargo_home.join("registry/src"))
+        .into_iter()
+        .flatten()
+    {
+        prefixes.push((registry?.path(), "/cargo"));
+    }
+    // Of several prefixes that match, the last one counts.
+    let flag = |(from, to): (PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
+    Ok(prefixes.into_iter().map(flag).collect())
 }
 
 /// Run a program to its end; an error names it.

@@ -4,13 +4,18 @@
 //! to the cache directory, and to the files that they say they make.
 
 mod apt;
+mod archive;
 mod bench;
 mod compare;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod image;
 mod kernels;
 mod machine;
+mod manifests;
+mod release;
+mod sbom;
 mod setup;
 mod test;
 mod vendors;
@@ -45,6 +50,10 @@ enum Task {
     Setup,
     /// Rebuild the eBPF object that the repository keeps
     Ebpf(ebpf::Args),
+    /// Make the container image, without a daemon
+    Image(image::Args),
+    /// Make the plain manifests of the chart anew
+    Manifests(manifests::Args),
     /// Renew the list of vendors that the repository keeps
     Vendors,
 }
@@ -58,6 +67,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Setup => setup::run()?,
         Task::Ebpf(args) => ebpf::run(&args)?,
+        Task::Image(args) => image::run(&args)?,
+        Task::Manifests(args) => manifests::run(&args)?,
         Task::Vendors => vendors::run()?,
     }
     Ok(ExitCode::SUCCESS)

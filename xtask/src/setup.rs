@@ -5,6 +5,7 @@
 //! the Rust toolchain alone, but for rustup's own `component add`. What is there already
 //! is not touched, so that a second run takes no time.
 
+mod helm;
 mod kubernetes;
 
 use std::{
@@ -44,6 +45,9 @@ const KERNELS: [&str; 7] = [
     "zstd",
 ];
 
+/// What writes bills of materials.
+const CYCLONEDX: &str = "0.5.9";
+
 /// The Debian suite that carries rust-src of the compiler's version.
 const RUST_SRC_SUITE: &str = "trixie-backports";
 
@@ -55,7 +59,9 @@ pub fn run() -> anyhow::Result<()> {
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
+        ("Prometheus", prometheus),
         ("Kubernetes", kubernetes::install),
+        ("Helm", helm::install),
     ] {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
@@ -67,7 +73,7 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     if failed != 0 {
-        bail!("{failed} of 5 are missing; `cargo xtask setup` goes on where it stopped");
+        bail!("{failed} of 7 are missing; `cargo xtask setup` goes on where it stopped");
     }
     Ok(())
 }
@@ -158,6 +164,30 @@ fn bpf_linker() -> anyhow::Result<Done> {
     Ok(Done::Now)
 }
 
+/// Helm alone.
+pub fn helm() -> anyhow::Result<()> {
+    helm::install().map(drop)
+}
+
+/// What writes bills of materials; only who releases needs it.
+pub fn cyclonedx() -> anyhow::Result<PathBuf> {
+    let root = machine::cache()?.join(format!("cargo-cyclonedx-{CYCLONEDX}"));
+    let tool = root.join("bin/cargo-cyclonedx");
+    if !tool.is_file() {
+        eprintln!("cargo-cyclonedx: building {CYCLONEDX}, which takes a minute or two");
+        machine::run(
+            Command::new("cargo")
+                .args(["install", "--quiet", "--locked", "cargo-cyclonedx"])
+                .args(["--version", CYCLONEDX])
+                .arg("--root")
+                .arg(&root)
+                .current_dir(machine::root()),
+        )
+        .context("it comes from the registry of crates: is there a network?")?;
+    }
+    Ok(tool)
+}
+
 /// Install what the laboratories need, for who only wants to see the demo.
 pub fn laboratory() -> anyhow::Result<()> {
     laboratory_packages().map(drop)
@@ -169,23 +199,38 @@ pub fn comparison() -> anyhow::Result<Vec<PathBuf>> {
     laboratory_packages()?;
     packages(&COMPARISON)?;
     let arpalert = machine::cache()?.join("arpalert");
-    if !arpalert.is_dir() {
-        let work = tempfile::tempdir()?;
+    unpacked("arpalert", &arpalert)?;
+    Ok(vec![arpalert.join("usr/sbin"), PathBuf::from("/usr/sbin")])
+}
+
+/// The real one and its promtool, which the tests of metrics and rules run. Installed, it
+/// would scrape this machine for good.
+fn prometheus() -> anyhow::Result<Done> {
+    unpacked("prometheus", &machine::prometheus()?)
+}
+
+/// A Debian package, unpacked in `place` without what it would start.
+fn unpacked(name: &str, place: &Path) -> anyhow::Result<Done> {
+    if place.is_dir() {
+        return Ok(Done::Before);
+    }
+    let work = tempfile::tempdir()?;
+    let download = || {
         machine::run(
             Command::new("apt-get")
-                .args([
-                    "-qq",
-                    "-o",
-                    "APT::Sandbox::User=root",
-                    "download",
-                    "arpalert",
-                ])
+                .args(["-qq", "-o", "APT::Sandbox::User=root", "download", name])
                 .current_dir(work.path())
                 .stdout(Stdio::null()),
-        )?;
-        unpack(&package_in(work.path())?, &arpalert)?;
+        )
+    };
+    // As for those that are installed.
+    if download().is_err() {
+        machine::run(Command::new("apt-get").args(["-qq", "update"]))
+            .context("apt can't reach its mirror: is there a network?")?;
+        download()?;
     }
-    Ok(vec![arpalert.join("usr/sbin"), PathBuf::from("/usr/sbin")])
+    unpack(&package_in(work.path())?, place)?;
+    Ok(Done::Now)
 }
 
 fn laboratory_packages() -> anyhow::Result<Done> {

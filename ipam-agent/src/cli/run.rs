@@ -38,6 +38,10 @@ pub struct RunArgs {
     /// unasked: host-local[:DIR] or file:PATH
     #[arg(long, value_name = "SOURCE")]
     leases: Vec<Source>,
+    /// Serve metrics, health and the read-only API here, in place of where configured; `off`
+    /// nowhere
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Vec<String>,
 }
 
 impl RunArgs {
@@ -46,6 +50,7 @@ impl RunArgs {
             interfaces: self.interfaces,
             leases: self.leases,
             state_dir: self.state_dir,
+            listen: self.listen,
             ..self.config.overrides()
         })?;
         log_to_stderr("info");

@@ -190,7 +190,11 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
         Query::Watch(reply) => {
             let _ = reply.send(watch::watching());
         }
-        Query::Leases(_) | Query::Addresses(_) | Query::Segments(_) | Query::Explain(..) => {}
+        Query::Leases(_)
+        | Query::Addresses(_)
+        | Query::Segments(_)
+        | Query::Explain(..)
+        | Query::LastPlan(_) => {}
     }
     None
 }

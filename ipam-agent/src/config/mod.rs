@@ -54,8 +54,28 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The daemon's socket.
     pub socket: PathBuf,
-    /// Where metrics, health and the read-only API are served.
-    pub listen: SocketAddr,
+    /// Where metrics, health and the read-only API are served; nowhere, if there is none.
+    pub listen: Vec<SocketAddr>,
+    /// What metrics tell.
+    pub metrics: Metrics,
+}
+
+/// What metrics tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// How many conflicts are told of by address and MAC at most.
+    pub max_conflict_info: usize,
+    /// Whether they are on addresses other than loopback too.
+    pub expose_conflict_info: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            max_conflict_info: 100,
+            expose_conflict_info: false,
+        }
+    }
 }
 
 /// Which interfaces are watched, by name.
@@ -175,6 +195,8 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
     /// In place of `socket`.
     pub socket: Option<PathBuf>,
+    /// In place of `listen`, if any.
+    pub listen: Vec<String>,
 }
 
 impl Config {

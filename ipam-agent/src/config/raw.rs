@@ -1,6 +1,11 @@
 //! The configuration file as written: every key optional, each value with its line.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
 use serde_saphyr::Spanned;
 
 use crate::store::spec::{ExemptSpec, OwnerSpec, PoolSpec};
@@ -35,7 +40,62 @@ pub(super) struct Config {
     pub reclaim: Reclaim,
     pub state_dir: Option<Text>,
     pub socket: Option<Text>,
-    pub listen: Option<Text>,
+    pub listen: Option<Spanned<Listen>>,
+    #[serde(default)]
+    pub metrics: Metrics,
+}
+
+/// One address, or several.
+#[derive(Debug)]
+pub(super) struct Listen(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrSeveral;
+
+        impl<'de> Visitor<'de> for OneOrSeveral {
+            type Value = Listen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("ADDRESS:PORT, several of them, or off")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Listen, E> {
+                // What YAML 1.1 takes `off` for.
+                Ok(Listen(vec![String::from(if on { "on" } else { "off" })]))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Listen, E> {
+                Ok(Listen(vec![number.to_string()]))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Listen, E> {
+                Ok(Listen(vec![number.to_string()]))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Listen, E> {
+                Ok(Listen(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Listen, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = seq.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Listen(texts))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrSeveral)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub max_conflict_info: Option<Spanned<u64>>,
+    #[serde(default)]
+    pub expose_conflict_info: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -27,6 +27,7 @@ reclaim: { gate: 15m, damaged_gate: 30m, asked_gate: 5m, asked_damaged_gate: 15m
 state_dir: /var/lib/ipam-agent
 socket: /run/ipam-agent/agent.sock
 listen: 127.0.0.1:9477
+metrics: { max_conflict_info: 100, expose_conflict_info: false }
 "#;
 
 #[test]
@@ -133,6 +134,11 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         "state_dir: state\n",
         "listen: 9477\n",
         "listen: localhost\n",
+        "keep: []\nlisten:\n  - 127.0.0.1:9477\n  - 10.0.0.1\n",
+        "listen: [127.0.0.1:9477, 127.0.0.1:9477]\n",
+        "listen: []\n",
+        "listen: { port: 9477 }\n",
+        "metrics: { max_conflict_info: 5000 }\n",
         "keep: [everything]\n",
         "keep: [10.0.0.0/24\n",
         "- a\n- b\n",
@@ -163,6 +169,7 @@ fn flags_override_the_file() {
         leases: vec!["host-local:/tmp/x".parse().expect("a source")],
         state_dir: Some("/tmp/state".into()),
         socket: Some("/tmp/agent.sock".into()),
+        listen: vec!["[::1]:1".to_owned(), "10.0.0.1:9477".to_owned()],
     };
     let text =
         "interfaces: { include: ['cali*'] }\nstores: [{ kind: host-local, reclaim: continuous }]\n";
@@ -172,6 +179,28 @@ fn flags_override_the_file() {
     assert_eq!(config.stores[0].reclaim, Mode::Observe);
     assert_eq!(config.state_dir, Path::new("/tmp/state"));
     assert_eq!(config.socket, Path::new("/tmp/agent.sock"));
+    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["[::1]:1", "10.0.0.1:9477"]);
+}
+
+#[test]
+fn it_listens_on_one_address_or_several_or_none() {
+    for (text, addresses) in [
+        ("", &["127.0.0.1:9477"][..]),
+        ("listen: 10.0.0.1:80\n", &["10.0.0.1:80"]),
+        ("listen: '[10.0.0.1]:80'\n", &["10.0.0.1:80"]),
+        (
+            "listen: ['[::1]:9477', 10.0.0.1:9477]\n",
+            &["[::1]:9477", "10.0.0.1:9477"],
+        ),
+        ("listen: off\n", &[]),
+        ("listen: 'off'\n", &[]),
+        ("listen: false\n", &[]),
+    ] {
+        let listen = parse(text).expect("valid").listen;
+        let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, addresses, "{text}");
+    }
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 mod conflicts;
 mod duration;
+mod listen;
 mod reclaim;
 mod stores;
 
 use std::{
     fmt::Display,
-    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -28,8 +28,6 @@ type Result<T> = std::result::Result<T, ConfigError>;
 const INCLUDE: [&str; 4] = ["veth*", "cali*", "*-bo", "bond*"];
 const STATE_DIR: &str = "/var/lib/ipam-agent";
 const SOCKET: &str = "/run/ipam-agent/agent.sock";
-const LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9477);
 /// `sun_path` of `sockaddr_un`, with its closing NUL (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -62,10 +60,8 @@ pub(super) fn config(
             STATE_DIR,
         )?,
         socket: socket(at, raw.socket, overrides.socket)?,
-        listen: match raw.listen {
-            Some(text) => parsed(at, "listen", &text, "ADDRESS:PORT, such as 127.0.0.1:9477")?,
-            None => LISTEN,
-        },
+        listen: listen::listen(at, raw.listen, &overrides.listen)?,
+        metrics: listen::metrics(at, &raw.metrics)?,
         stores,
     })
 }

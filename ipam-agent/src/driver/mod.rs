@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use crate::{
     config::Config,
     engine::Settings,
-    serve::BindError,
+    serve::{BindError, ListenError},
     source::{
         links::LinksError,
         live::{LoadError, PinsError},
@@ -53,6 +53,9 @@ pub enum DriverError {
     /// The daemon's socket.
     #[error(transparent)]
     Socket(#[from] BindError),
+    /// Where it is asked over TCP.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The watch on the stores.
     #[error(transparent)]
     Watch(#[from] WatchError),

@@ -34,6 +34,11 @@ use ipam_common::sighting::Counter;
 
 /// A port whose program somebody pushes aside is attached to again no more often.
 const REATTACH: Duration = Duration::from_secs(1);
+/// More ports than these are attached to at once first, so that none waits for the others.
+const CROWD: usize = 8;
+
+/// How a port is attached to.
+type Attach = fn(&mut Live, u32, &str) -> Result<Timestamp, AttachError>;
 
 /// The engine, and its eyes.
 pub struct Observer {
@@ -261,10 +266,27 @@ impl Observer {
             let live = lock(&self.live);
             live.ports().map(|(ifindex, _)| ifindex).collect()
         };
-        for ifindex in self.wanted() {
-            if !attached.contains(&ifindex) {
-                self.attach(ifindex);
-            }
+        let mut missing = self.wanted();
+        missing.retain(|ifindex| !attached.contains(ifindex));
+        let attach = match missing.len() > CROWD {
+            true => Live::attach_at_once,
+            false => Live::attach,
+        };
+        for ifindex in missing {
+            self.attach_by(attach, ifindex);
+        }
+    }
+
+    /// Whether a port of a crowd is left for [`Self::settle`].
+    pub fn is_unsettled(&self) -> bool {
+        lock(&self.live).is_unsettled()
+    }
+
+    /// Puts the program where it belongs on one of the ports of a crowd.
+    pub fn settle(&mut self) {
+        let settled = lock(&self.live).settle();
+        if let Some((ifindex, attached)) = settled {
+            self.attached(ifindex, attached);
         }
     }
 
@@ -285,6 +307,10 @@ impl Observer {
     }
 
     fn attach(&mut self, ifindex: u32) {
+        self.attach_by(Live::attach, ifindex);
+    }
+
+    fn attach_by(&mut self, attach: Attach, ifindex: u32) {
         let Some(port) = self.topology.ports.get(&ifindex) else {
             return;
         };
@@ -296,7 +322,15 @@ impl Observer {
             return;
         }
         self.tried.insert(ifindex, now);
-        let attached = lock(&self.live).attach(ifindex, &name);
+        let attached = attach(&mut lock(&self.live), ifindex, &name);
+        self.attached(ifindex, attached);
+    }
+
+    fn attached(&mut self, ifindex: u32, attached: Result<Timestamp, AttachError>) {
+        let Some(port) = self.topology.ports.get(&ifindex) else {
+            return;
+        };
+        let name = Arc::clone(&port.name);
         match attached {
             Ok(since) => {
                 self.missing.remove(&ifindex);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use ipam_common::Address;
+use smallvec::SmallVec;
 
 use super::{
     conflict::Reserve,
@@ -104,41 +105,49 @@ impl Scopes {
     }
 
     /// The pools that hold the address in this segment.
-    pub fn pools<'a>(
-        &'a self,
-        segment: &Segment,
-        address: Address,
-    ) -> impl Iterator<Item = &'a ScopedPool> {
+    pub fn here(&self, segment: &Segment, address: Address) -> Here<'_> {
         let here = self.by_segment.get(segment).map_or(&[][..], Vec::as_slice);
-        here.iter()
+        let pools = here
+            .iter()
             .chain(&self.anywhere)
             .filter_map(|&index| self.pools.get(index))
-            .filter(move |scoped| scoped.pool.prefix.contains(&address.ip()))
+            .filter(|scoped| scoped.pool.prefix.contains(&address.ip()));
+        Here {
+            address,
+            pools: pools.collect(),
+        }
     }
+}
 
+/// An address of a segment, and the pools that hold it there.
+pub struct Here<'a> {
+    address: Address,
+    pools: SmallVec<[&'a ScopedPool; 2]>,
+}
+
+impl<'a> Here<'a> {
     /// The pool that would have to lease the address for it to be used here: not the
     /// gateway, not excluded, not of a store that can't be read now.
-    pub fn managed(&self, segment: &Segment, address: Address) -> Option<&ScopedPool> {
-        if address.is_link_local() {
+    pub fn managed(&self) -> Option<&'a ScopedPool> {
+        if self.address.is_link_local() {
             return None;
         }
-        self.pools(segment, address)
-            .find(|scoped| scoped.readable && scoped.pool.manages(address))
+        { self.pools.iter().copied() }
+            .find(|scoped| scoped.readable && scoped.pool.manages(self.address))
     }
 
     /// What the address is set apart for in this segment, and by whose pool; of a gateway
     /// only where its MAC is known.
-    pub fn reserve(&self, segment: &Segment, address: Address) -> Option<(Reserve, &StoreName)> {
-        self.pools(segment, address).find_map(|scoped| {
-            let reserve = scoped.pool.reserve(address)?;
+    pub fn reserve(&self) -> Option<(Reserve, &'a StoreName)> {
+        { self.pools.iter().copied() }.find_map(|scoped| {
+            let reserve = scoped.pool.reserve(self.address)?;
             Some((reserve, &scoped.store))
         })
     }
 
     /// Whether the address is the gateway of a pool of this segment.
-    pub fn is_gateway(&self, segment: &Segment, address: Address) -> bool {
-        self.pools(segment, address)
-            .any(|scoped| scoped.pool.gateway == Some(address))
+    pub fn is_gateway(&self) -> bool {
+        { self.pools.iter() }.any(|scoped| scoped.pool.gateway == Some(self.address))
     }
 }
 

@@ -31,8 +31,10 @@ pub enum Query {
     Explain(Address, Reply<Explain>),
     /// To be told what happens; `None`: there are enough who are.
     Watch(Reply<Option<Watching>>),
-    /// What would be released if a person asked now.
+    /// What would be released if a person asked now: the wire is asked first.
     Plan(Reply<Plan>),
+    /// The same by what the last pass found; nobody is asked anything.
+    LastPlan(Reply<Plan>),
     /// A person confirmed these releases.
     Apply(ApplyRequest, Reply<Applied>),
     /// A person wants unattended releases to stop.

@@ -1,11 +1,12 @@
-//! Which path asks what. [`reading`] changes nothing and may be served anywhere;
-//! [`changing`] is for the unix socket alone.
+//! Which path asks what. [`reading`] and [`changing`] are for the unix socket; over TCP
+//! there is [`local`] on loopback and [`exposed`] elsewhere, neither of which changes or
+//! asks the wire anything.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -16,7 +17,7 @@ use hyper::body::Body as _;
 use ipam_common::Address;
 use serde::Serialize;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -35,23 +36,70 @@ pub(super) const PLAN_PATIENCE: Duration = Duration::from_secs(180);
 pub(super) const APPLY_PATIENCE: Duration = Duration::from_secs(600);
 /// A confirmation of 131,072 IPv6 addresses is half of it.
 const BODY_LIMIT: usize = 32 << 20;
+const JSON: &str = "application/json";
+
+/// How many answers over TCP are made, or held for those who take them slowly, at once: one
+/// can be tens of megabytes.
+const ANSWERS: usize = 2;
+/// How many may watch over TCP, of [`WATCHERS`].
+const TCP_WATCHERS: usize = 4;
 
 type Queries = mpsc::Sender<Query>;
 type Answer = Result<Response, ApiError>;
 
-/// What only reads.
+/// Whom to ask, and how much at once.
+#[derive(Clone)]
+struct Desk {
+    queries: Queries,
+    limits: Option<Arc<Limits>>,
+}
+
+struct Limits {
+    answers: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
+}
+
+/// What only reads, for the unix socket.
 pub fn reading(queries: Queries) -> Router {
+    let desk = Desk {
+        queries,
+        limits: None,
+    };
+    documents()
+        .route("/api/v1/reclaim", get(plan))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .with_state(desk)
+}
+
+/// What only reads, for TCP on loopback. The status page belongs here: `.merge(page::router(…))`.
+pub fn local(queries: Queries) -> Router {
+    let desk = Desk {
+        queries: queries.clone(),
+        limits: Some(Arc::new(Limits {
+            answers: Arc::new(Semaphore::new(ANSWERS)),
+            watchers: Arc::new(Semaphore::new(TCP_WATCHERS)),
+        })),
+    };
+    documents()
+        .route("/api/v1/reclaim", get(last_plan))
+        .fallback(async || ApiError::NotFound)
+        .with_state(desk)
+}
+
+/// What everybody may ask, for TCP elsewhere.
+pub fn exposed(_queries: Queries) -> Router {
+    Router::new().fallback(async || ApiError::NotHere)
+}
+
+fn documents() -> Router<Desk> {
     Router::new()
         .route("/api/v1/report", get(report))
         .route("/api/v1/leases", get(leases))
         .route("/api/v1/addresses", get(addresses))
         .route("/api/v1/segments", get(segments))
         .route("/api/v1/explain/{address}", get(explain))
-        .route("/api/v1/reclaim", get(plan))
         .route("/api/v1/watch", get(watch))
-        .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::Method)
-        .with_state(queries)
 }
 
 /// What changes something.
@@ -66,47 +114,57 @@ pub fn changing(queries: Queries) -> Router {
         .with_state(queries)
 }
 
-async fn report(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Report).await
+async fn report(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Report).await
 }
 
-async fn leases(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Leases).await
+async fn leases(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Leases).await
 }
 
-async fn addresses(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Addresses).await
+async fn addresses(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Addresses).await
 }
 
-async fn segments(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PATIENCE, Query::Segments).await
+async fn segments(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Segments).await
 }
 
-async fn explain(State(queries): State<Queries>, Path(address): Path<String>) -> Answer {
+async fn explain(State(desk): State<Desk>, Path(address): Path<String>) -> Answer {
     let address = address.parse::<IpAddr>().ok().and_then(Address::from_ip);
     let address = address.ok_or(ApiError::Address)?;
-    let query = |reply| Query::Explain(address, reply);
-    ask(&queries, PATIENCE, query).await
+    desk.ask(|reply| Query::Explain(address, reply)).await
+}
+
+async fn last_plan(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::LastPlan).await
 }
 
 /// Lines of JSON, for as long as the client reads.
-async fn watch(State(queries): State<Queries>) -> Answer {
-    let watching = answer(&queries, PATIENCE, Query::Watch).await?;
-    let watching = watching.ok_or(ApiError::Watched)?;
-    let lines = stream::unfold(watching, async |mut watching| {
+async fn watch(State(desk): State<Desk>) -> Answer {
+    let permit = match &desk.limits {
+        Some(limits) => {
+            let permit = Arc::clone(&limits.watchers).try_acquire_owned();
+            Some(permit.map_err(|_| ApiError::Watched(TCP_WATCHERS))?)
+        }
+        None => None,
+    };
+    let watching = answer(&desk.queries, PATIENCE, Query::Watch).await?;
+    let watching = watching.ok_or(ApiError::Watched(WATCHERS))?;
+    let lines = stream::unfold((watching, permit), async |(mut watching, permit)| {
         let line = watching.next().await?;
         let json = serde_json::to_vec(&*line).map(|mut json| {
             json.push(b'\n');
             json
         });
-        Some((json, watching))
+        Some((json, (watching, permit)))
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
-async fn plan(State(queries): State<Queries>) -> Answer {
-    ask(&queries, PLAN_PATIENCE, Query::Plan).await
+async fn plan(State(desk): State<Desk>) -> Answer {
+    ask(&desk.queries, PLAN_PATIENCE, Query::Plan).await
 }
 
 async fn apply(State(queries): State<Queries>, request: Request) -> Answer {
@@ -144,6 +202,40 @@ async fn resume(State(queries): State<Queries>) -> Answer {
     ask(&queries, PATIENCE, Query::Resume).await
 }
 
+impl Desk {
+    async fn ask<T: Serialize + Send + 'static>(
+        &self,
+        query: impl FnOnce(Reply<T>) -> Query,
+    ) -> Answer {
+        let Some(limits) = &self.limits else {
+            return ask(&self.queries, PATIENCE, query).await;
+        };
+        let turn = Arc::clone(&limits.answers).acquire_owned();
+        let permit = timeout(PATIENCE, turn).await.map_err(|_| ApiError::Slow)?;
+        let permit = permit.map_err(|_| ApiError::Stopping)?;
+        let document = answer(&self.queries, PATIENCE, query).await?;
+        // On the thread of those who ask over TCP.
+        let json = serde_json::to_vec(&document)?;
+        let held = Bytes::from_owner(Held {
+            json,
+            _permit: permit,
+        });
+        Ok(([(header::CONTENT_TYPE, JSON)], held).into_response())
+    }
+}
+
+/// An answer that counts until its last byte is taken, or its client gone.
+struct Held {
+    json: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
+    }
+}
+
 async fn ask<T: Serialize + Send + 'static>(
     queries: &Queries,
     patience: Duration,
@@ -153,7 +245,7 @@ async fn ask<T: Serialize + Send + 'static>(
     // 100,000 leases are tens of megabytes of JSON: not on the thread that watches the wire.
     let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document));
     let json = json.await.map_err(|_| ApiError::Stopping)??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    Ok(([(header::CONTENT_TYPE, JSON)], json).into_response())
 }
 
 async fn answer<T>(
@@ -189,8 +281,13 @@ enum ApiError {
     SlowBody,
     #[error("the daemon is busy; it may still do what was asked")]
     Slow,
-    #[error("{WATCHERS} watch already, which is as many as may: end one of them")]
-    Watched,
+    #[error("{0} watch already, which is as many as may: end one of them")]
+    Watched(usize),
+    #[error(
+        "beyond loopback only /metrics, /healthz and /readyz are served: ask on the unix socket, \
+         or add a loopback address to `listen`"
+    )]
+    NotHere,
     #[error("the daemon is stopping")]
     Stopping,
     #[error("the answer could not be written as JSON")]
@@ -206,13 +303,14 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotHere => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Address => StatusCode::BAD_REQUEST,
             Self::Body(rejection) => rejection.status(),
             Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
-            Self::Watched | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Watched(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let error = match &self {

@@ -146,7 +146,8 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
         | Query::Report(_)
         | Query::Leases(_)
         | Query::Addresses(_)
-        | Query::Plan(_) => {}
+        | Query::Plan(_)
+        | Query::LastPlan(_) => {}
     }
 }
 

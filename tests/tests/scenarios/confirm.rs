@@ -1,6 +1,6 @@
 //! Claimants that are asked.
 
-use tests::scenario::Family;
+use tests::scenario::{Family, vlans};
 
 use crate::{tells, tells_in};
 
@@ -73,14 +73,7 @@ fn nobody_is_asked_of_what_one_machine_says() {
 
 #[test]
 fn a_frame_to_a_trunk_is_tagged_and_one_to_an_access_port_is_not() {
-    let world = tells_in(
-        Family::V4,
-        "access vA 100
-         trunk up 100 200
-         0 vA ANN A X
-         3 up ANN B X tag 100",
-        "3 address-moved X.100 A B",
-    );
+    let world = tells_in(Family::V4, vlans::MOVED, "3 address-moved X.100 A B");
     let tags: Vec<u16> = world.asked[0]
         .claimants
         .iter()

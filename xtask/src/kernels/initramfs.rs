@@ -17,9 +17,10 @@ use super::{Programs, package::Unpacked};
 use crate::machine;
 
 /// What the suite needs of the kernel, where it isn't built in.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 13] = [
     "veth",
     "bridge",
+    "vxlan",
     "8021q",
     "bonding",
     "dummy",

@@ -68,6 +68,7 @@ impl Daemon {
             Query::Watch(reply) => {
                 drop(reply.send(self.watchers.join(|| composer.open_now())));
             }
+            Query::LastPlan(reply) => drop(reply.send(self.planned())),
             Query::Plan(reply) => self.ask(Question::Plan(reply)),
             Query::Apply(request, reply) => self.ask(Question::Apply(request, reply)),
             Query::Pause(request, reply) => self.pause(request, reply),
@@ -87,13 +88,16 @@ impl Daemon {
         self.gather();
     }
 
+    /// What would be released if a person asked now, by what the last pass found.
+    fn planned(&self) -> Plan {
+        let plan = self.observer.composer(&[]).plan();
+        let paused = self.paused();
+        Plan { paused, ..plan }
+    }
+
     pub(super) fn reply(&mut self, question: Question) {
         match question {
-            Question::Plan(reply) => {
-                let plan = self.observer.composer(&[]).plan();
-                let paused = self.paused();
-                drop(reply.send(Plan { paused, ..plan }));
-            }
+            Question::Plan(reply) => drop(reply.send(self.planned())),
             Question::Apply(request, reply) => self.apply(request, reply),
         }
     }

@@ -16,7 +16,7 @@ use super::{
     conflict::{Conflict, Contested, HolderIdentity, Reserve, Verdict},
     leasebook::{LeaseBook, Record},
     owner::{OwnerKey, Owners, is_virtual_router},
-    scope::{ScopedPool, Scopes},
+    scope::{Here, ScopedPool, Scopes},
     segment::{Segment, Topology},
     table::{Claim, Contest, Entry},
     time::Timestamp,
@@ -96,12 +96,13 @@ impl Judge<'_> {
     ) -> Judged {
         let records = self.records(segment, address);
         let ours = self.our_mac(segment, address);
-        let managed = self.scopes.managed(segment, address);
+        let here = self.scopes.here(segment, address);
+        let managed = here.managed();
         let squatted = managed.is_some() && records.is_empty() && ours.is_none();
         let mistaken = entry
             .strong()
             .any(|(claim, _)| self.is_stranger(&records, claim));
-        let reserved = self.reserved(segment, address, ours, &records, &entry.claims, now);
+        let reserved = self.reserved(&here, ours, &records, &entry.claims, now);
         if entry.contest.is_none()
             && !(squatted && heard.is_some())
             && !mistaken
@@ -148,7 +149,7 @@ impl Judge<'_> {
                 .or_else(|| mismatch(&records, contest, &strangers))
                 .or_else(|| self.unleased(claims, contest, managed?, now)),
         };
-        let vital = ours.is_some() || self.scopes.is_gateway(segment, address);
+        let vital = ours.is_some() || here.is_gateway();
         update(
             segment,
             address,
@@ -257,8 +258,7 @@ impl Judge<'_> {
     /// Who asserts the address though it is set apart for another.
     fn reserved(
         &self,
-        segment: &Segment,
-        address: Address,
+        here: &Here<'_>,
         ours: Option<Mac>,
         records: &[&Record],
         claims: &[Claim],
@@ -266,12 +266,12 @@ impl Judge<'_> {
     ) -> Option<Reserved> {
         let present = |claim: &&Claim| self.is_present(claim, now);
         let pooled = || {
-            let (reserve, store) = self.scopes.reserve(segment, address)?;
+            let (reserve, store) = here.reserve()?;
             Some((reserve, Some(store.clone())))
         };
         let (reserve, store) = match ours {
             // The gateway that a bridge of this host is.
-            Some(mac) if self.scopes.is_gateway(segment, address) => (Reserve::Gateway(mac), None),
+            Some(mac) if here.is_gateway() => (Reserve::Gateway(mac), None),
             _ => pooled().or_else(|| {
                 // One that was not heard for long may have been replaced by a plain one.
                 let mut routers = claims.iter().filter(|claim| {

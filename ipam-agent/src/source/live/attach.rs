@@ -117,8 +117,10 @@ pub(super) struct Place<'a> {
     pub(super) name: &'a str,
     /// Where the link is to be pinned, or is pinned by an agent before us.
     pub(super) pin: Option<PathBuf>,
-    /// What that agent noted.
+    /// What was noted when our program was put there last, by us or that agent.
     pub(super) before: Option<Watch>,
+    /// Whether a clsact qdisc that nothing is left at is ours to remove.
+    pub(super) qdisc: bool,
 }
 
 /// Our program on a port.
@@ -154,9 +156,16 @@ impl Attachment {
             if let Some(taken) = take_over(program, id, place) {
                 return Ok(taken);
             }
+            let kept = was_first(place);
             match attach_tcx(program, id, ifindex, name) {
                 Err(AttachError::Program { source, .. }) if has_no_tcx(&source) => {}
-                attached => return Ok((Self::pinned(attached?, place)?, false)),
+                attached => {
+                    let attachment = Self::pinned(attached?, place)?;
+                    let kept = kept && nobody_came_between(id, place);
+                    // It can't be in our way, which is before it.
+                    let _ = remove_filters(ifindex, place.qdisc);
+                    return Ok((attachment, kept));
+                }
             }
         }
         let kept = was_first(place);
@@ -286,24 +295,30 @@ fn replace(
     Some((attachment, kept))
 }
 
-/// Whether an earlier agent's filter sees the port's frames first, as it did when it was put
-/// there.
+/// Whether our filter, or an earlier agent's, sees the port's frames first, as it did when it
+/// was put there.
 fn was_first(place: &Place<'_>) -> bool {
     let Some(watch) = place.before else {
         return false;
     };
-    let first = || {
-        let tcx = tcx(place.ifindex)?;
-        let mut netlink = Netlink::open(PATIENCE)?;
-        let filters = clsact::ingress(&mut netlink, place.ifindex)?;
-        let first = filters.first().and_then(|filter| filter.program);
-        Ok::<_, NetlinkError>(
-            tcx.programs.is_empty()
-                && tcx.revision == watch.revision
-                && first == Some(watch.program),
-        )
+    tcx(place.ifindex).is_ok_and(|tcx| tcx.programs.is_empty() && tcx.revision == watch.revision)
+        && first_filter(place.ifindex) == Some(watch.program)
+}
+
+/// Whether that filter was the first until our program at TCX was put before it.
+fn nobody_came_between(id: u32, place: &Place<'_>) -> bool {
+    let Some(watch) = place.before else {
+        return false;
     };
-    first().unwrap_or(false)
+    tcx(place.ifindex).is_ok_and(|tcx| tcx.programs == [id] && tcx.revision == watch.revision + 1)
+        && first_filter(place.ifindex) == Some(watch.program)
+}
+
+/// The program of the filter that is first at the clsact qdisc.
+fn first_filter(ifindex: u32) -> Option<u32> {
+    let mut netlink = Netlink::open(PATIENCE).ok()?;
+    let filters = clsact::ingress(&mut netlink, ifindex).ok()?;
+    filters.first()?.program
 }
 
 fn attach_tcx(
@@ -343,8 +358,6 @@ fn attach_tcx(
     if !pod::tcx(ifindex).is_ok_and(|there| there.programs.contains(&id)) {
         return Err(vanished());
     }
-    // Of an agent that attached at clsact. It can't be in our way, which is before it.
-    let _ = remove_leftovers(ifindex);
     // What was attached at TCX is such a link.
     FdLink::try_from(link).map_err(|_| refused(ProgramError::UnexpectedProgramType))
 }
@@ -389,11 +402,15 @@ fn attach_clsact(
 ///
 /// If the kernel refuses.
 pub fn remove_leftovers(ifindex: u32) -> Result<bool, NetlinkError> {
+    remove_filters(ifindex, true)
+}
+
+fn remove_filters(ifindex: u32, qdisc: bool) -> Result<bool, NetlinkError> {
     let mut netlink = Netlink::open(PATIENCE)?;
     if !clsact::has_ours(&mut netlink, ifindex)? {
         return Ok(false);
     }
-    clsact::detach(&mut netlink, ifindex, true)
+    clsact::detach(&mut netlink, ifindex, qdisc)
 }
 
 /// Kernels before Linux 6.6 know no such kind of link.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use aya::{Ebpf, maps::RingBuf, programs::ProgramError};
+use nix::net::if_::if_indextoname;
 
 use crate::engine::{evidence::PortCheck, time::Timestamp};
 
@@ -65,6 +66,8 @@ pub struct Live {
     clock: fn() -> Timestamp,
     since: Timestamp,
     ports: BTreeMap<u32, Attachment>,
+    /// Those that were attached to at once, and are to be settled.
+    unsettled: BTreeSet<u32>,
     tables: Arc<Tables>,
     pins: Option<Pins>,
 }
@@ -108,6 +111,7 @@ impl Live {
             clock,
             since,
             ports: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
             tables: Arc::new(tables),
             pins,
         };
@@ -147,14 +151,78 @@ impl Live {
             return Ok(Timestamp(watch.since));
         }
         self.release(ifindex);
-        let made = self.make(ifindex, name);
+        self.make_or_leave(ifindex, name, self.options.mode)
+    }
+
+    /// Attach to a port, as [`Live::attach`], but at the clsact qdisc, which is done at once:
+    /// at TCX the kernel waits for an RCU grace period, 8 to 19 ms, one port after another.
+    /// [`Live::settle`] makes up for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Live::attach`].
+    pub fn attach_at_once(&mut self, ifindex: u32, name: &str) -> Result<Timestamp, AttachError> {
+        let pinned = self
+            .pins
+            .as_ref()
+            .is_some_and(|pins| pins.link(ifindex).exists());
+        // What an agent before us left there is taken over, and that is quick.
+        if self.options.mode == AttachMode::Clsact || pinned {
+            return self.attach(ifindex, name);
+        }
+        self.release(ifindex);
+        match self.make_or_leave(ifindex, name, AttachMode::Clsact) {
+            Err(AttachError::Occupied { .. }) => self.attach(ifindex, name),
+            made => {
+                self.unsettled.insert(ifindex);
+                made
+            }
+        }
+    }
+
+    /// Whether a port is left for [`Live::settle`].
+    pub fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// Puts the program where it belongs on one of the ports that were attached to at once,
+    /// without a gap; `None` if there is none left.
+    pub fn settle(&mut self) -> Option<(u32, Result<Timestamp, AttachError>)> {
+        let (ifindex, name) = loop {
+            let ifindex = self.unsettled.pop_first()?;
+            // Where it isn't first any more, the next check has it attached anew.
+            if self.check(ifindex) == PortCheck::Attached
+                && let Ok(name) = if_indextoname(ifindex)
+            {
+                break (ifindex, name.to_string_lossy().into_owned());
+            }
+        };
+        Some((
+            ifindex,
+            self.make_or_leave(ifindex, &name, self.options.mode),
+        ))
+    }
+
+    /// If it can't be made, nothing of ours is left on the port.
+    fn make_or_leave(
+        &mut self,
+        ifindex: u32,
+        name: &str,
+        mode: AttachMode,
+    ) -> Result<Timestamp, AttachError> {
+        let made = self.make(ifindex, name, mode);
         if made.is_err() {
             self.detach(ifindex);
         }
         made
     }
 
-    fn make(&mut self, ifindex: u32, name: &str) -> Result<Timestamp, AttachError> {
+    fn make(
+        &mut self,
+        ifindex: u32,
+        name: &str,
+        mode: AttachMode,
+    ) -> Result<Timestamp, AttachError> {
         let table = |source| AttachError::Table {
             interface: name.to_owned(),
             source,
@@ -171,9 +239,12 @@ impl Live {
             name,
             pin: self.pins.as_ref().map(|pins| pins.link(ifindex)),
             before,
+            qdisc: !matches!(
+                self.ports.get(&ifindex),
+                Some(Attachment::Clsact { qdisc: false })
+            ),
         };
-        let (attachment, kept) =
-            Attachment::make(program, self.program, self.options.mode, &place)?;
+        let (attachment, kept) = Attachment::make(program, self.program, mode, &place)?;
         // If it can't be said, the next check finds something changed, and begins anew.
         let standing = attachment.standing(self.program, ifindex);
         let standing = standing.ok().and_then(Result::ok).unwrap_or_default();

@@ -14,6 +14,7 @@ mod host;
 mod leftovers;
 mod pods;
 mod power_cut;
+mod scripts;
 mod vlan;
 
 use std::{fs, thread, time::Instant};
@@ -24,7 +25,7 @@ use tests::lab::{Lab, try_in_lab};
 
 type Case = fn(&mut Lab) -> Result<()>;
 
-const CASES: [(&str, Case); 8] = [
+const CASES: [(&str, Case); 9] = [
     (
         "ports are watched through clsact, slaves aren't",
         bond::ports,
@@ -38,6 +39,10 @@ const CASES: [(&str, Case); 8] = [
     (
         "a duplicate across access port and trunk",
         harvester::across,
+    ),
+    (
+        "scripts with VLANs are told the same on veths",
+        scripts::with_vlans,
     ),
     ("a duplicate between pods, IPv4 and IPv6", pods::duplicate),
     ("a stop leaves nothing of ours", leftovers::stop),
