@@ -17,8 +17,8 @@ import json
 import sys
 
 import helm_python as helm
-import kubernetes_validate
 import yaml
+from kubernetes_validate import utils as schemas
 
 
 def objects(text):
@@ -46,10 +46,9 @@ def invalid(found, versions):
             if "." in manifest["apiVersion"].split("/")[0]:
                 continue
             try:
-                kubernetes_validate.validate(manifest, version, strict=True)
-            except (kubernetes_validate.ValidationError, kubernetes_validate.VersionNotSupportedError,
-                    kubernetes_validate.SchemaNotFoundError) as error:
-                yield f"{version}: {manifest['kind']}: {error}"
+                schemas.validate(manifest, version, strict=True)
+            except (schemas.ValidationError, schemas.SchemaNotFoundError) as error:
+                yield f"{version}: {manifest['kind']}: {error.message}"
 
 
 def main():

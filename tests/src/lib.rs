@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod demo;
 pub mod frames;
 pub mod fuzz;
+pub mod helm;
 pub mod host_local;
 pub mod image;
 pub mod kubelet;
