@@ -27,7 +27,8 @@ pub fn binary() -> Result<PathBuf> {
     beside("ipam-agent")
 }
 
-fn beside(name: &str) -> Result<PathBuf> {
+/// A program of the workspace, beside this one.
+pub fn beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join(name));
     beside

@@ -54,15 +54,16 @@ const RUST_SRC_SUITE: &str = "trixie-backports";
 /// Install what is missing. Everything is tried; what failed is told at the end.
 pub fn run() -> anyhow::Result<()> {
     let mut failed = 0;
-    for (what, install) in [
+    let parts = [
         ("rust-src", rust_src as fn() -> anyhow::Result<Done>),
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for kernels", || packages(&KERNELS)),
         ("Prometheus", prometheus),
-        ("Kubernetes", kubernetes::install),
         ("Helm", helm::install),
-    ] {
+        ("Kubernetes", kubernetes::install),
+    ];
+    for (what, install) in parts {
         match install() {
             Ok(Done::Before) => eprintln!("{what}: there"),
             Ok(Done::Now) => eprintln!("{what}: installed"),
@@ -73,7 +74,10 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     if failed != 0 {
-        bail!("{failed} of 7 are missing; `cargo xtask setup` goes on where it stopped");
+        bail!(
+            "{failed} of {} are missing; `cargo xtask setup` goes on where it stopped",
+            parts.len()
+        );
     }
     Ok(())
 }

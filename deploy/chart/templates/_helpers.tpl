@@ -28,9 +28,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* YAML 1.1, which Helm reads, takes an unquoted `off` for false. */}}
+{{- define "ipam-agent.release" -}}
+{{- ternary "off" .Values.release (kindIs "bool" .Values.release) -}}
+{{- end -}}
+
 {{/* The stores, each with the mode that `release` gives it; as YAML: { stores: […] }. */}}
 {{- define "ipam-agent.stores" -}}
-{{- $release := .Values.release -}}
+{{- $release := include "ipam-agent.release" . -}}
 {{- $stores := list -}}
 {{- range $store := .Values.config.stores | default (list (dict "kind" "host-local")) -}}
 {{- $store = deepCopy $store -}}
@@ -56,8 +61,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The agent's configuration. */}}
 {{- define "ipam-agent.config" -}}
 {{- $config := deepCopy .Values.config -}}
-{{- if and (eq .Values.release "off") (dig "reclaim" "clean_caches" false $config) -}}
+{{- if and (eq (include "ipam-agent.release" .) "off") (dig "reclaim" "clean_caches" false $config) -}}
 {{- fail "config.reclaim.clean_caches writes to CNI's directories, and release: off has them read-only" -}}
+{{- end -}}
+{{- if kindIs "bool" (dig "holders" "cri" "" $config) -}}
+{{- $_ := set $config.holders "cri" "off" -}}
 {{- end -}}
 {{- $_ := set $config "stores" (include "ipam-agent.stores" . | fromYaml).stores -}}
 {{- $_ := set $config "state_dir" .Values.stateDir -}}

@@ -193,8 +193,13 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
         Query::Leases(_)
         | Query::Addresses(_)
         | Query::Segments(_)
+        | Query::Events(_)
+        | Query::Overview(_)
+        | Query::History(_)
         | Query::Explain(..)
-        | Query::LastPlan(_) => {}
+        | Query::LastPlan(_)
+        | Query::Metrics(..)
+        | Query::Health(_) => {}
     }
     None
 }

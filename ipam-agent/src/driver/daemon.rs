@@ -4,13 +4,16 @@
 mod caches;
 mod confirm;
 mod fence;
+mod health;
 mod memory;
+mod metering;
 mod passes;
 mod pause;
 mod probe;
 mod publish;
 mod requests;
 mod serving;
+mod survey;
 mod undo;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -23,6 +26,8 @@ use tokio::{
 };
 
 use self::{
+    health::Readiness,
+    metering::{FramesHeard, Metering},
     requests::{Asked, Waiting},
     serving::Serving,
     undo::PuttingBack,
@@ -47,7 +52,12 @@ use crate::{
     },
     error::in_full,
     prober::Prober,
-    serve::{Listeners, Query, Socket, Watchers, query},
+    report::compose::Survey,
+    serve::{
+        Listeners, Query, Socket, Watchers,
+        metrics::stage,
+        query::{self, Overviewed, Reply},
+    },
     source::live::{Pins, PinsError, TableError},
     state::{Paused, State},
     store::watch::Watcher,
@@ -70,7 +80,7 @@ enum Done {
     Behind(SourceReport),
     Asked(Input),
     Probed(u64, Vec<Found>),
-    Swept(Result<Portions, TableError>),
+    Swept(Result<(Portions, FramesHeard), TableError>),
     Executed(ReclaimPlan, Vec<Outcome>),
     PutBack(Box<PuttingBack>),
     Noted(Result<(), String>),
@@ -94,6 +104,9 @@ struct Daemon {
     probing: Option<u64>,
     tasks: JoinSet<Done>,
     asked: Vec<Asked>,
+    /// A look at every lease that is under way, and who waits for it.
+    survey: Option<Survey>,
+    surveyed: Vec<Reply<Overviewed>>,
     /// Plans that wait for the one that is being carried out, and who waits for them.
     plans: VecDeque<(ReclaimPlan, Option<Waiting>)>,
     executing: Option<Option<Waiting>>,
@@ -106,6 +119,8 @@ struct Daemon {
     portions: Portions,
     swept: Instant,
     hurry: bool,
+    metering: Metering,
+    readiness: Readiness,
 }
 
 /// How the daemon is told to end.
@@ -152,6 +167,8 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         Arc::clone(&observer.tables),
         config.holders.clone(),
     );
+    let mut metering = Metering::new(config, clock::now());
+    metering.stores_read(&readings);
     observer.stores_read(readings);
     let mut daemon = Daemon {
         watchers: Watchers::new(&observer.host, clock::wall_time),
@@ -167,6 +184,8 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         probing: None,
         tasks: JoinSet::new(),
         asked: Vec::new(),
+        survey: None,
+        surveyed: Vec::new(),
         plans: VecDeque::new(),
         executing: None,
         reading: false,
@@ -177,6 +196,8 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         portions: Portions::new(),
         swept: Instant::now(),
         hurry: false,
+        metering,
+        readiness: Readiness::default(),
     };
     daemon.pause_as_before();
     daemon.watch_released();
@@ -202,7 +223,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         config.socket.display()
     );
     let (queries, asks) = query::channel();
-    let serving = Serving::start(socket, listeners, queries);
+    let serving = Serving::start(socket, listeners, queries, config.metrics);
     let ended = daemon.attend(&mut ears, &mut watcher, asks).await;
     match ended {
         Ok(End::HandOver) => daemon.observer.hand_over(),
@@ -240,9 +261,11 @@ impl Daemon {
                 heard = ears.events.next(&mut seen) => {
                     heard.map_err(DriverError::Events)?;
                     self.observer.seen(&mut seen);
+                    self.metering.malformed = ears.events.malformed();
                 }
                 // By way of the runtime, which looks for events meanwhile.
                 () = yield_now(), if !self.portions.is_empty() => self.portion(),
+                () = yield_now(), if self.survey.is_some() => self.survey_on(),
                 event = ears.links.next() => self.observer.link_event(event?),
                 _ = terminate.recv() => return Ok(End::Stop),
                 _ = interrupt.recv() => return Ok(End::Stop),
@@ -280,13 +303,21 @@ impl Daemon {
     fn tick(&mut self) {
         self.hurry |= self.observer.count_lost();
         self.observer.retry();
+        self.look_at_health();
         let pause = if self.hurry { HURRIED_SWEEP } else { SWEEP };
         if !self.sweeping && self.swept.elapsed() >= pause {
             self.sweeping = true;
             self.hurry = false;
             let tables = Arc::clone(&self.observer.tables);
-            self.tasks
-                .spawn_blocking(move || Done::Swept(tables.sweep().map(portions)));
+            let frames = Arc::clone(&self.metering.frames);
+            self.tasks.spawn_blocking(move || {
+                let swept = tables.sweep();
+                Done::Swept(
+                    swept
+                        .map(|table| (lock(&frames).count(&table), table))
+                        .map(|(heard, table)| (portions(table), heard)),
+                )
+            });
         }
     }
 
@@ -340,6 +371,8 @@ impl Daemon {
         match done {
             Done::Read(readings) => {
                 self.reading = false;
+                self.metering.end(stage::STORES);
+                self.metering.stores_read(&readings);
                 self.observer.stores_read(readings);
                 if std::mem::take(&mut self.read_again) {
                     self.read_stores();
@@ -352,7 +385,8 @@ impl Daemon {
             Done::Behind(report) => self.observer.tell(Input::Held(report)),
             Done::Asked(answers) => self.observer.tell(answers),
             Done::Probed(round, found) => self.probed(round, found),
-            Done::Swept(Ok(portions)) => {
+            Done::Swept(Ok((portions, heard))) => {
+                self.count_frames(&heard);
                 self.portions = portions;
                 self.portion();
             }

@@ -215,6 +215,14 @@ impl Observer {
             .collect()
     }
 
+    /// The wanted ports that aren't watched, by name, and why not.
+    pub fn missing(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.missing.iter().filter_map(|(ifindex, why)| {
+            let port = self.topology.ports.get(ifindex)?;
+            Some((&*port.name, why.as_str()))
+        })
+    }
+
     /// What the kernel says of every wanted port.
     pub fn check_all(&self) -> Vec<(u32, PortCheck)> {
         let live = lock(&self.live);

@@ -26,6 +26,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::DuplicateAddress,
+        Self::ReservedAddress,
+        Self::LeaseMismatch,
+        Self::UnleasedAddress,
+        Self::DuplicateMac,
+        Self::DuplicateLease,
+    ];
+
     /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {

@@ -12,6 +12,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     input::Remembered,
     lease::{Fencing, Lease, Mode, Place, Pool, StoreName, StoreView},
+    reclaim::LeaseState,
     shelf::{Keyed, Shelf},
     time::Timestamp,
 };
@@ -42,6 +43,8 @@ pub struct Record {
     pub held: Option<Option<u32>>,
     /// How many passes in a row found nothing against it, for the daemon and for a person.
     pub passes: [u8; 2],
+    /// Its state at the last pass; `None`: none has looked at it yet.
+    pub state: Option<LeaseState>,
     round: u32,
 }
 
@@ -291,6 +294,7 @@ impl LeaseBook {
             },
             held: None,
             passes: [0; 2],
+            state: None,
             round: self.round,
         };
         match there {
@@ -399,9 +403,19 @@ impl LeaseBook {
         Some(record.to_remember(&self.boot))
     }
 
+    /// Every address that is leased, in no particular order.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.records.iter().map(Leases::key)
+    }
+
     /// Every lease, by address.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.sorted().flat_map(|leases| &leases.0)
+    }
+
+    /// Every lease, in no particular order.
+    pub fn unsorted(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().flat_map(|leases| &leases.0)
     }
 
     /// Every lease, by address, to note something of it.

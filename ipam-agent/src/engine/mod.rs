@@ -6,11 +6,13 @@
 
 mod attempt;
 pub mod caches;
+mod census;
 pub mod confirm;
 pub mod conflict;
 pub mod coverage;
 pub mod evidence;
 pub mod fence;
+pub mod gauges;
 mod hear;
 pub mod holders;
 pub mod input;
@@ -25,7 +27,7 @@ pub mod probing;
 pub mod quarantine;
 pub mod reclaim;
 mod runs;
-mod scope;
+pub mod scope;
 pub mod segment;
 mod shelf;
 mod station;
@@ -49,6 +51,7 @@ use ipam_common::{Address, Mac, sighting::Tags};
 use self::{
     attempt::Attempts,
     caches::Caches,
+    census::Census,
     conflict::{Conflict, Event},
     coverage::CoverageBook,
     fence::Fences,
@@ -136,6 +139,7 @@ pub struct Engine {
     /// belong to, as far as asked since the links changed.
     wires: HashMap<(u32, Tags, bool), SegmentId>,
     leases: LeaseBook,
+    census: Census,
     scopes: Scopes,
     coverage: CoverageBook,
     pass: PassFacts,
@@ -170,6 +174,7 @@ impl Engine {
             topology: Arc::default(),
             table: Table::default(),
             wires: HashMap::new(),
+            census: Census::default(),
             scopes: Scopes::default(),
             coverage: CoverageBook::default(),
             pass: PassFacts {
@@ -427,6 +432,7 @@ impl Engine {
             }
             self.rejudge(changes.touched, now);
         }
+        self.count_leases(now);
     }
 
     fn rejudge(&mut self, addresses: impl IntoIterator<Item = Address>, now: Timestamp) {

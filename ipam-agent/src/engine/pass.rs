@@ -85,6 +85,9 @@ impl Engine {
         }
         let clear = self.count_passes(now);
         let plan = self.plan(Asker::Daemon, now);
+        self.judge_states(now);
+        self.count_leases(now);
+        self.count_blocked(&plan.kept);
         let mut going = BTreeSet::new();
         if !plan.releases.is_empty() && !self.executing {
             let leases = plan.releases.iter().map(Release::lease);

@@ -48,6 +48,13 @@ pub struct ScopedPool {
     readable: bool,
 }
 
+impl ScopedPool {
+    /// Its wire.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+}
+
 /// The index, made anew when stores or links change.
 #[derive(Clone, Debug, Default)]
 pub struct Scopes {
@@ -102,6 +109,11 @@ impl Scopes {
         pool.map(|scoped| &scoped.scope)
             .or_else(|| self.stores.get(&lease.store))
             .unwrap_or(&Scope::Unknown)
+    }
+
+    /// Every pool.
+    pub fn all(&self) -> impl Iterator<Item = &ScopedPool> {
+        self.pools.iter()
     }
 
     /// The pools that hold the address in this segment.

@@ -15,7 +15,7 @@ use super::{
     leasebook::{LeaseBook, Record},
     plan::{Asker, ReclaimPlan},
     reclaim::{LeaseState, PassFacts, Planner},
-    scope::Scope,
+    scope::{Scope, ScopedPool},
     segment::{Segment, Topology},
     station::Track,
     table::{Claim, Contest, Entry, Place},
@@ -237,6 +237,18 @@ impl Engine {
             .map(|(place, entry)| (self.table.segment(place.0), place.1, entry))
     }
 
+    /// What is known of one address, by segment.
+    pub fn entries_of(&self, address: Address) -> Vec<(&Segment, &Entry)> {
+        let places = self.table.places_of(address);
+        let known = places.filter_map(|place| {
+            let entry = self.table.get(&place)?;
+            Some((self.table.segment(place.0), entry))
+        });
+        let mut entries: Vec<_> = known.collect();
+        entries.sort_by_key(|&(segment, _)| segment);
+        entries
+    }
+
     /// Every claim as the kernel would tell it, so that a later run of the agent in this boot
     /// can be told of it.
     pub fn heard(&self) -> impl Iterator<Item = (SightingKey, Tally)> {
@@ -295,6 +307,11 @@ impl Engine {
             Scope::Segment(segment) => Some(segment),
             Scope::Nowhere(_) | Scope::Anywhere | Scope::Unknown => None,
         }
+    }
+
+    /// The pools of all stores, by store, in each store's order.
+    pub fn pools(&self) -> impl Iterator<Item = &ScopedPool> {
+        self.scopes.all()
     }
 
     /// The links.

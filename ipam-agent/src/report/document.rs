@@ -9,6 +9,7 @@ mod check;
 mod doctor;
 mod hardware;
 mod leases;
+mod pools;
 mod reclaim;
 mod report;
 mod watch;
@@ -21,7 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{plan::Reason, segment};
 
-pub use self::{check::*, doctor::*, hardware::*, leases::*, reclaim::*, report::*, watch::*};
+pub use self::{
+    check::*, doctor::*, hardware::*, leases::*, pools::*, reclaim::*, report::*, watch::*,
+};
 
 /// An enum whose variants have one name each: in JSON, in tables and as a flag's value.
 macro_rules! named {

@@ -5,13 +5,13 @@
 
 pub mod compose;
 pub mod document;
-mod page;
+pub(crate) mod page;
 mod render;
 pub mod schema;
 mod vendor;
 
 pub use self::{
-    page::{Page, View, clean},
+    page::{Page, View, clean, count},
     render::{Csv, Document, Format, RenderError, render, watch_head, watch_line},
     vendor::vendor,
 };

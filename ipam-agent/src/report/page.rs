@@ -175,12 +175,12 @@ const DAY: i64 = 24 * 3600;
 const NEXT_DAY: i64 = -DAY;
 
 /// The date and time, UTC.
-pub(super) fn date(at: Timestamp) -> String {
+pub fn date(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
 /// Seconds in the largest unit that is not zero.
-pub(super) fn span(seconds: i64) -> String {
+pub fn span(seconds: i64) -> String {
     match seconds {
         ..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
@@ -190,7 +190,7 @@ pub(super) fn span(seconds: i64) -> String {
 }
 
 /// `1 lease`, `2 leases`.
-pub(super) fn count(number: usize, one: &str) -> String {
+pub fn count(number: usize, one: &str) -> String {
     match number {
         1 => format!("1 {one}"),
         _ if one.ends_with("ss") => format!("{number} {one}es"),

@@ -3,17 +3,19 @@
 use schemars::{Schema, schema_for};
 
 use super::document::{
-    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, Explain, History, Leases, PauseRequest,
-    Pausing, Plan, Report, Segments, UndoRequest, Undone, WatchLine,
+    AddressCheck, Addresses, Applied, ApplyRequest, Doctor, EventList, Explain, History, Leases,
+    PauseRequest, Pausing, Plan, Pools, Report, Segments, UndoRequest, Undone, WatchLine,
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 17] {
+pub fn all() -> [(&'static str, Schema); 19] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
         ("leases-v1.json", schema_for!(Leases)),
         ("addresses-v1.json", schema_for!(Addresses)),
+        ("pools-v1.json", schema_for!(Pools)),
+        ("events-v1.json", schema_for!(EventList)),
         ("explain-v1.json", schema_for!(Explain)),
         ("plan-v1.json", schema_for!(Plan)),
         ("apply-request-v1.json", schema_for!(ApplyRequest)),

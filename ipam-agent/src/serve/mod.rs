@@ -6,6 +6,9 @@
 //! daemon a bounded number of connections and nothing else.
 
 pub mod client;
+pub mod health;
+pub mod metrics;
+pub mod page;
 pub mod query;
 pub mod router;
 pub mod socket;

@@ -1,12 +1,17 @@
 //! What the API asks of the driver.
 
+use std::sync::Arc;
+
 use ipam_common::Address;
 use tokio::sync::{mpsc, oneshot};
 
-use super::watch::Watching;
-use crate::report::document::{
-    Addresses, Applied, ApplyRequest, Explain, Leases, PauseRequest, Pausing, Plan, Report,
-    Segments, UndoRequest, Undone,
+use super::{health::Health, metrics::Snapshot, watch::Watching};
+use crate::report::{
+    compose::Overview,
+    document::{
+        Addresses, Applied, ApplyRequest, EventList, Explain, History, Leases, PauseRequest,
+        Pausing, Plan, Report, Segments, UndoRequest, Undone,
+    },
 };
 
 /// How many queries wait at most; who asks further waits with their connection.
@@ -14,6 +19,9 @@ const DEPTH: usize = 16;
 
 /// Where the answer goes. Nobody may be waiting for it any more.
 pub type Reply<T> = oneshot::Sender<T>;
+
+/// An overview, for all who asked while it was made.
+pub type Overviewed = Arc<Overview>;
 
 /// One question, with where its answer goes. A query that is dropped unanswered tells the
 /// client that the daemon is stopping.
@@ -27,6 +35,12 @@ pub enum Query {
     Addresses(Reply<Addresses>),
     /// What is watched.
     Segments(Reply<Segments>),
+    /// What happened that is no conflict.
+    Events(Reply<EventList>),
+    /// All that the status page shows of the engine.
+    Overview(Reply<Overviewed>),
+    /// What was released, or why the journal can't be read.
+    History(Reply<Result<History, String>>),
     /// All that is known of one address.
     Explain(Address, Reply<Explain>),
     /// To be told what happens; `None`: there are enough who are.
@@ -35,6 +49,10 @@ pub enum Query {
     Plan(Reply<Plan>),
     /// The same by what the last pass found; nobody is asked anything.
     LastPlan(Reply<Plan>),
+    /// The numbers, with at most so many conflicts by address.
+    Metrics(usize, Reply<Box<Snapshot>>),
+    /// How the daemon is.
+    Health(Reply<Health>),
     /// A person confirmed these releases.
     Apply(ApplyRequest, Reply<Applied>),
     /// A person wants unattended releases to stop.

@@ -8,13 +8,14 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use futures_util::stream;
 use hyper::body::Body as _;
 use ipam_common::Address;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -22,13 +23,17 @@ use tokio::{
 };
 
 use super::{
-    query::{Query, Reply},
+    health::Health,
+    metrics::{self, Form},
+    page,
+    query::{Overviewed, Query, Reply},
     watch::WATCHERS,
 };
-use crate::report::document::{ApplyRequest, PauseRequest, UndoRequest};
+use crate::config::Metrics;
+use crate::report::document::{ApplyRequest, History, PauseRequest, UndoRequest};
 
 /// How long a question may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a plan may take: the wire is asked, 7 s for every 256 addresses.
 pub(super) const PLAN_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a confirmed pass may take: each release is journaled and synced, a /16 of them
@@ -43,8 +48,12 @@ const JSON: &str = "application/json";
 const ANSWERS: usize = 2;
 /// How many may watch over TCP, of [`WATCHERS`].
 const TCP_WATCHERS: usize = 4;
+/// How many scrapes are made, or held for those who take them slowly, at once.
+const SCRAPES: usize = 4;
+/// How long the loop may take to say how it is.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 
-type Queries = mpsc::Sender<Query>;
+pub(super) type Queries = mpsc::Sender<Query>;
 type Answer = Result<Response, ApiError>;
 
 /// Whom to ask, and how much at once.
@@ -72,8 +81,8 @@ pub fn reading(queries: Queries) -> Router {
         .with_state(desk)
 }
 
-/// What only reads, for TCP on loopback. The status page belongs here: `.merge(page::router(…))`.
-pub fn local(queries: Queries) -> Router {
+/// What only reads, for TCP on loopback, with the status page of a daemon that began at `since`.
+pub fn local(queries: Queries, metrics: Metrics, since: Timestamp) -> Router {
     let desk = Desk {
         queries: queries.clone(),
         limits: Some(Arc::new(Limits {
@@ -83,13 +92,89 @@ pub fn local(queries: Queries) -> Router {
     };
     documents()
         .route("/api/v1/reclaim", get(last_plan))
-        .fallback(async || ApiError::NotFound)
         .with_state(desk)
+        .merge(page::router(queries.clone(), since))
+        .merge(operating(queries, metrics, true))
+        .fallback(async || ApiError::NotFound)
 }
 
 /// What everybody may ask, for TCP elsewhere.
-pub fn exposed(_queries: Queries) -> Router {
-    Router::new().fallback(async || ApiError::NotHere)
+pub fn exposed(queries: Queries, metrics: Metrics) -> Router {
+    let info = metrics.expose_conflict_info;
+    operating(queries, metrics, info).fallback(async || ApiError::NotHere)
+}
+
+/// Metrics and health; `info`: with the conflicts' addresses.
+fn operating(queries: Queries, metrics: Metrics, info: bool) -> Router {
+    let counter = Counter {
+        queries: queries.clone(),
+        most: if info { metrics.max_conflict_info } else { 0 },
+        info,
+        scrapes: Arc::new(Semaphore::new(SCRAPES)),
+    };
+    let health = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(queries);
+    Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(counter)
+        .merge(health)
+}
+
+/// Who answers scrapes.
+#[derive(Clone)]
+struct Counter {
+    queries: Queries,
+    most: usize,
+    info: bool,
+    scrapes: Arc<Semaphore>,
+}
+
+async fn scrape(State(counter): State<Counter>, headers: HeaderMap) -> Answer {
+    let turn = Arc::clone(&counter.scrapes).acquire_owned();
+    let permit = timeout(PATIENCE, turn).await.map_err(|_| ApiError::Slow)?;
+    let permit = permit.map_err(|_| ApiError::Stopping)?;
+    let most = counter.most;
+    let query = |reply| Query::Metrics(most, reply);
+    let snapshot = answer(&counter.queries, PATIENCE, query).await?;
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    let form = Form::asked(&accept.join(","));
+    let text = metrics::text(&snapshot, counter.info, form)?;
+    let held = Bytes::from_owner(Held {
+        bytes: text.into_bytes(),
+        _permit: permit,
+    });
+    Ok(([(header::CONTENT_TYPE, form.content_type())], held).into_response())
+}
+
+async fn healthz(State(queries): State<Queries>) -> Response {
+    told(&queries, |health| (true, health.alive())).await
+}
+
+async fn readyz(State(queries): State<Queries>) -> Response {
+    told(&queries, |health| (health.is_ready(), health.ready())).await
+}
+
+async fn told(queries: &Queries, tell: impl FnOnce(&Health) -> (bool, String)) -> Response {
+    let (well, text) = match answer(queries, HEALTH_PATIENCE, Query::Health).await {
+        Ok(health) => tell(&health),
+        Err(ApiError::Slow) => {
+            let patience = HEALTH_PATIENCE.as_secs();
+            (
+                false,
+                format!("stuck: the daemon's loop has not answered for {patience} s\n"),
+            )
+        }
+        Err(error) => (false, format!("{error}\n")),
+    };
+    let status = match well {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (status, kind, text).into_response()
 }
 
 fn documents() -> Router<Desk> {
@@ -98,6 +183,9 @@ fn documents() -> Router<Desk> {
         .route("/api/v1/leases", get(leases))
         .route("/api/v1/addresses", get(addresses))
         .route("/api/v1/segments", get(segments))
+        .route("/api/v1/pools", get(pools))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/history", get(history))
         .route("/api/v1/explain/{address}", get(explain))
         .route("/api/v1/watch", get(watch))
 }
@@ -128,6 +216,20 @@ async fn addresses(State(desk): State<Desk>) -> Answer {
 
 async fn segments(State(desk): State<Desk>) -> Answer {
     desk.ask(Query::Segments).await
+}
+
+async fn pools(State(desk): State<Desk>) -> Answer {
+    let pools = |overview: Overviewed| Ok(overview.charts.pools());
+    desk.ask_for(Query::Overview, pools).await
+}
+
+async fn events(State(desk): State<Desk>) -> Answer {
+    desk.ask(Query::Events).await
+}
+
+async fn history(State(desk): State<Desk>) -> Answer {
+    let history = |history: Result<History, String>| history.map_err(ApiError::Journal);
+    desk.ask_for(Query::History, history).await
 }
 
 async fn explain(State(desk): State<Desk>, Path(address): Path<String>) -> Answer {
@@ -207,17 +309,27 @@ impl Desk {
         &self,
         query: impl FnOnce(Reply<T>) -> Query,
     ) -> Answer {
+        self.ask_for(query, Ok).await
+    }
+
+    /// The same of what is to be made into a document.
+    async fn ask_for<T: Send + 'static, D: Serialize>(
+        &self,
+        query: impl FnOnce(Reply<T>) -> Query,
+        document: impl FnOnce(T) -> Result<D, ApiError> + Send + 'static,
+    ) -> Answer {
         let Some(limits) = &self.limits else {
-            return ask(&self.queries, PATIENCE, query).await;
+            let told = answer(&self.queries, PATIENCE, query).await?;
+            return written(move || document(told)).await;
         };
         let turn = Arc::clone(&limits.answers).acquire_owned();
         let permit = timeout(PATIENCE, turn).await.map_err(|_| ApiError::Slow)?;
         let permit = permit.map_err(|_| ApiError::Stopping)?;
-        let document = answer(&self.queries, PATIENCE, query).await?;
+        let told = answer(&self.queries, PATIENCE, query).await?;
         // On the thread of those who ask over TCP.
-        let json = serde_json::to_vec(&document)?;
+        let json = serde_json::to_vec(&document(told)?)?;
         let held = Bytes::from_owner(Held {
-            json,
+            bytes: json,
             _permit: permit,
         });
         Ok(([(header::CONTENT_TYPE, JSON)], held).into_response())
@@ -226,13 +338,13 @@ impl Desk {
 
 /// An answer that counts until its last byte is taken, or its client gone.
 struct Held {
-    json: Vec<u8>,
+    bytes: Vec<u8>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
-        &self.json
+        &self.bytes
     }
 }
 
@@ -242,13 +354,21 @@ async fn ask<T: Serialize + Send + 'static>(
     query: impl FnOnce(Reply<T>) -> Query,
 ) -> Answer {
     let document = answer(queries, patience, query).await?;
-    // 100,000 leases are tens of megabytes of JSON: not on the thread that watches the wire.
-    let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&document));
-    let json = json.await.map_err(|_| ApiError::Stopping)??;
+    written(move || Ok(document)).await
+}
+
+/// The document as JSON. 100,000 leases are tens of megabytes of it: not on the thread that
+/// watches the wire.
+async fn written<D: Serialize>(
+    document: impl FnOnce() -> Result<D, ApiError> + Send + 'static,
+) -> Answer {
+    let json = tokio::task::spawn_blocking(move || Ok(serde_json::to_vec(&document()?)?));
+    let json: Result<_, ApiError> = json.await.map_err(|_| ApiError::Stopping)?;
+    let json = json?;
     Ok(([(header::CONTENT_TYPE, JSON)], json).into_response())
 }
 
-async fn answer<T>(
+pub(super) async fn answer<T>(
     queries: &Queries,
     patience: Duration,
     query: impl FnOnce(Reply<T>) -> Query,
@@ -266,7 +386,7 @@ async fn answer<T>(
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
-enum ApiError {
+pub(super) enum ApiError {
     #[error("no such path")]
     NotFound,
     #[error("no such method here")]
@@ -281,6 +401,8 @@ enum ApiError {
     SlowBody,
     #[error("the daemon is busy; it may still do what was asked")]
     Slow,
+    #[error("{0}")]
+    Journal(String),
     #[error("{0} watch already, which is as many as may: end one of them")]
     Watched(usize),
     #[error(
@@ -292,6 +414,8 @@ enum ApiError {
     Stopping,
     #[error("the answer could not be written as JSON")]
     Json(#[from] serde_json::Error),
+    #[error("the metrics could not be written as text")]
+    Text(#[from] std::fmt::Error),
 }
 
 #[derive(Serialize)]
@@ -311,7 +435,7 @@ impl IntoResponse for ApiError {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
             Self::Watched(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Json(_) | Self::Text(_) | Self::Journal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let error = match &self {
             Self::Body(rejection) => rejection.body_text(),

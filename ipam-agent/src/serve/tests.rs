@@ -144,10 +144,15 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
         Query::Pause(..)
         | Query::Resume(_)
         | Query::Report(_)
+        | Query::Events(_)
+        | Query::Overview(_)
+        | Query::History(_)
         | Query::Leases(_)
         | Query::Addresses(_)
         | Query::Plan(_)
-        | Query::LastPlan(_) => {}
+        | Query::LastPlan(_)
+        | Query::Metrics(..)
+        | Query::Health(_) => {}
     }
 }
 

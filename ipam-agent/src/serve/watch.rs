@@ -31,6 +31,11 @@ impl Watchers {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.news.receiver_count()
+    }
+
     /// Tells a line to all, if there is anybody. Never waits.
     pub fn tell(&self, line: impl FnOnce() -> WatchLine) {
         if self.news.receiver_count() > 0 {

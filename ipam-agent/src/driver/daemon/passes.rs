@@ -10,6 +10,7 @@ use crate::{
     driver::gather::{self, Gathered},
     engine::{evidence::PassEvidence, input::Input},
     error::in_full,
+    serve::metrics::stage,
     source::live::TableError,
 };
 
@@ -24,6 +25,7 @@ impl Daemon {
             return;
         }
         self.reading = true;
+        self.metering.begin(stage::STORES);
         let stores = self.observer.stores.clone();
         self.tasks.spawn_blocking(move || Done::Read(stores.read()));
     }
@@ -39,6 +41,7 @@ impl Daemon {
     }
 
     pub(super) fn ask_sources(&mut self) {
+        self.metering.begin(stage::HOLDERS);
         let tables = Arc::clone(&self.observer.tables);
         let (holders, clean) = (self.holders.clone(), self.clean_caches);
         self.tasks.spawn_blocking(move || {
@@ -55,6 +58,7 @@ impl Daemon {
         stamps: Result<Vec<(Address, Stamps)>, TableError>,
     ) {
         self.gathering = false;
+        self.metering.end(stage::HOLDERS);
         self.check_state();
         let ports = self.observer.check_all();
         let stamps = stamps.unwrap_or_else(|error| {
@@ -71,6 +75,7 @@ impl Daemon {
         if let Some(dead) = gathered.dead {
             self.observer.tell(Input::DeadEntries(dead));
         }
+        self.metering.begin(stage::JUDGE);
         self.observer.tell(Input::Evidence(PassEvidence {
             ports: ports.clone(),
             stamps,
@@ -78,6 +83,7 @@ impl Daemon {
             runtimes: gathered.runtimes,
             person,
         }));
+        self.metering.end(stage::JUDGE);
         self.observer.mend(&ports);
         self.obey();
         let mut ready = Vec::new();

@@ -11,6 +11,7 @@ use crate::{
         probing::{Finding, Found, Inquiry},
     },
     prober::{Asker, Outlet, Survey, Surveyed},
+    serve::metrics::stage,
 };
 
 impl Daemon {
@@ -36,6 +37,7 @@ impl Daemon {
             asking.spawn(async move { (wire.segment, prober.survey(&survey).await) });
         }
         self.probing = Some(inquiry.round);
+        self.metering.begin(stage::PROBE);
         self.tasks.spawn(async move {
             let mut found = Vec::new();
             for (segment, surveyed) in asking.join_all().await {
@@ -53,6 +55,7 @@ impl Daemon {
     pub(super) fn probed(&mut self, round: u64, found: Vec<Found>) {
         if self.probing == Some(round) {
             self.probing = None;
+            self.metering.end(stage::PROBE);
         }
         self.observer.tell(Input::Probed { round, found });
         self.go_on_asking();

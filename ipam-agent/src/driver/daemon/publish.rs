@@ -2,13 +2,15 @@
 
 use super::Daemon;
 use crate::{
+    driver::clock,
     engine::{conflict::Severity, input::Notice, plan::Release},
     report::{clean, vendor},
 };
 
 impl Daemon {
     /// In the log, and to who watches.
-    pub(super) fn publish(&self, notice: &Notice) {
+    pub(super) fn publish(&mut self, notice: &Notice) {
+        self.metering.noticed(notice, clock::now());
         match notice {
             Notice::Opened(segment, address, conflict)
             | Notice::Resolved(segment, address, conflict) => {

@@ -21,7 +21,11 @@ use crate::{
             Applied, ApplyRequest, ConfirmedRelease, Explain, OutcomeRecord, Plan, ReleaseResult,
         },
     },
-    serve::{Query, query::Reply},
+    serve::{
+        Query,
+        metrics::{result, stage},
+        query::Reply,
+    },
 };
 
 /// How many questions for a plan wait at once; more are told to come back.
@@ -57,6 +61,9 @@ impl Daemon {
             Query::Leases(reply) => drop(reply.send(composer.leases())),
             Query::Addresses(reply) => drop(reply.send(composer.addresses())),
             Query::Segments(reply) => drop(reply.send(composer.segments())),
+            Query::Events(reply) => drop(reply.send(composer.event_list())),
+            Query::Overview(reply) => self.survey(reply),
+            Query::History(reply) => self.history(reply),
             Query::Explain(address, reply) => {
                 let explain = composer.explain(address);
                 let state_dir = self.state_dir.clone();
@@ -68,6 +75,8 @@ impl Daemon {
             Query::Watch(reply) => {
                 drop(reply.send(self.watchers.join(|| composer.open_now())));
             }
+            Query::Metrics(most, reply) => drop(reply.send(Box::new(self.snapshot(most)))),
+            Query::Health(reply) => drop(reply.send(self.health())),
             Query::LastPlan(reply) => drop(reply.send(self.planned())),
             Query::Plan(reply) => self.ask(Question::Plan(reply)),
             Query::Apply(request, reply) => self.ask(Question::Apply(request, reply)),
@@ -144,6 +153,7 @@ impl Daemon {
         }
         let by = waiting.as_ref().and_then(|waiting| waiting.by.clone());
         self.executing = Some(waiting);
+        self.metering.begin(stage::EXECUTE);
         let leases = plan.releases.iter().map(|release| release.lease().clone());
         self.observer.tell(Input::Releasing(leases.collect()));
         let ports = Releaser::ports(&self.observer.engine, &plan, clock::now());
@@ -156,8 +166,11 @@ impl Daemon {
     }
 
     pub(super) fn executed(&mut self, plan: &ReclaimPlan, outcomes: Vec<Outcome>) {
+        self.metering.end(stage::EXECUTE);
         for (release, outcome) in plan.releases.iter().zip(&outcomes) {
             let (store, address) = (&outcome.store, outcome.address);
+            let meters = &mut self.metering.meters;
+            meters.reclaimed(store, result_of(&outcome.result));
             match &outcome.result {
                 OutcomeResult::Released => {
                     self.released(release);
@@ -231,6 +244,14 @@ impl Daemon {
             blind: composer.plan().blind,
             outcomes: records,
         }
+    }
+}
+
+fn result_of(result: &OutcomeResult) -> &'static str {
+    match result {
+        OutcomeResult::Released => result::RELEASED,
+        OutcomeResult::Kept(_) => result::KEPT,
+        OutcomeResult::Failed(_) => result::FAILED,
     }
 }
 

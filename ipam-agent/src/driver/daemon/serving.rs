@@ -5,7 +5,11 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-use crate::serve::{Listeners, Query, Socket, router};
+use crate::{
+    config::Metrics,
+    driver::clock,
+    serve::{Listeners, Query, Socket, router},
+};
 
 /// What answers, until it is stopped.
 pub(super) struct Serving {
@@ -19,6 +23,7 @@ impl Serving {
         socket: Socket,
         listeners: Listeners,
         queries: mpsc::Sender<Query>,
+        metrics: Metrics,
     ) -> Self {
         let (stop, stopped) = watch::channel(());
         for address in listeners.addresses() {
@@ -34,10 +39,11 @@ impl Serving {
             let _ = ending.changed().await;
         };
         let socket = tokio::spawn(socket.serve(all, until));
+        let since = clock::wall_time();
         let tcp = spawn_blocking(move || {
             let routes = |address: std::net::SocketAddr| match address.ip().is_loopback() {
-                true => router::local(queries.clone()),
-                false => router::exposed(queries.clone()),
+                true => router::local(queries.clone(), metrics, since),
+                false => router::exposed(queries.clone(), metrics),
             };
             if let Err(error) = listeners.serve(routes, &stopped) {
                 tracing::error!("nothing is served over TCP: {error}");

@@ -6,7 +6,12 @@ use std::sync::Arc;
 use super::{Daemon, Done};
 use crate::{
     driver::{clock, release::PutBackError},
-    engine::{input::Input, lease::Holder, plan::Asker, quarantine::PutBack},
+    engine::{
+        input::Input,
+        lease::{Holder, StoreName},
+        plan::Asker,
+        quarantine::PutBack,
+    },
     error::in_full,
     executor::UndoError,
     journal::{Entry, Undo},
@@ -15,7 +20,7 @@ use crate::{
         compose::holder_of,
         document::{UndoOutcome, UndoRequest, Undone},
     },
-    serve::query::Reply,
+    serve::{metrics::result, query::Reply},
 };
 
 /// What came of putting a lease back, and the person who waits to hear it.
@@ -77,6 +82,9 @@ impl Daemon {
         };
         match &result {
             Ok(entry) => {
+                let name = StoreName(entry.intent.store.as_str().into());
+                let meters = &mut self.metering.meters;
+                meters.reclaimed(&name, result::PUT_BACK);
                 let (store, address) = (&entry.intent.store, entry.intent.address);
                 tracing::warn!(id, store, %address, "put back: the lease is there again");
             }

@@ -8,7 +8,7 @@ use crate::{
     report::{
         document::{
             ClaimRecord, ConflictKind, ConflictRecord, ConflictState, ConflictStep, EventKind,
-            EventRecord, EvidenceName, Severity,
+            EventRecord, EvidenceName, LeaseCounts, Report, Severity, Summary,
         },
         vendor,
     },
@@ -77,6 +77,32 @@ impl Composer<'_> {
                 })
                 .collect(),
         }
+    }
+
+    /// The worst of these cases, as [`sort_conflicts`] has them, and all of them counted.
+    pub(super) fn worst(
+        &self,
+        mut cases: Vec<Case<'_>>,
+        limit: usize,
+        leases: LeaseCounts,
+    ) -> Report {
+        let mut summary = Summary::default();
+        for case in &cases {
+            summary.conflicts += 1;
+            summary.active += u64::from(case.conflict.is_active());
+            let kind = kind(case.conflict.verdict.kind());
+            *summary.by_kind.entry(kind).or_default() += 1;
+        }
+        cases.sort_by(|one, next| {
+            let rank = |case: &Case<'_>| (case.conflict.is_active(), case.conflict.severity);
+            rank(next)
+                .cmp(&rank(one))
+                .then(next.conflict.first_seen.cmp(&one.conflict.first_seen))
+                .then((one.segment, one.address).cmp(&(next.segment, next.address)))
+        });
+        cases.truncate(limit);
+        let conflicts = cases.into_iter().map(|case| self.conflict(case)).collect();
+        self.report_of(summary, conflicts, leases)
     }
 
     pub(super) fn claim(&self, claim: &Claim) -> ClaimRecord {

@@ -20,13 +20,11 @@ impl Composer<'_> {
         let records: Vec<&Record> = self.engine.leases().of(&known).iter().collect();
         let quarantined: Vec<&Quarantined> = self.engine.quarantine().of(known).collect();
         let mut claims = Vec::new();
-        for (segment, at, entry) in self.engine.entries() {
-            if at == known {
-                claims.extend(entry.claims.iter().map(|claim| SegmentClaim {
-                    segment: segment_name(segment),
-                    claim: self.claim(claim),
-                }));
-            }
+        for (segment, entry) in self.engine.entries_of(known) {
+            claims.extend(entry.claims.iter().map(|claim| SegmentClaim {
+                segment: segment_name(segment),
+                claim: self.claim(claim),
+            }));
         }
         let mut conflicts: Vec<ConflictRecord> = self
             .engine

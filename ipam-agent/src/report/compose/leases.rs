@@ -182,7 +182,7 @@ impl Composer<'_> {
     }
 }
 
-fn lease_state(state: reclaim::LeaseState) -> LeaseState {
+pub(super) fn lease_state(state: reclaim::LeaseState) -> LeaseState {
     match state {
         reclaim::LeaseState::Active => LeaseState::Active,
         reclaim::LeaseState::Quiet => LeaseState::Quiet,

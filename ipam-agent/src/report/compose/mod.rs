@@ -6,6 +6,7 @@ mod explain;
 mod history;
 mod leases;
 mod plan;
+mod pools;
 mod story;
 mod watch;
 
@@ -14,13 +15,14 @@ use std::sync::Arc;
 use jiff::Timestamp as WallTime;
 
 use super::document::{
-    ConflictRecord, HolderName, Report, SegmentName, SegmentRecord, Segments, Summary,
+    ConflictRecord, HolderName, LeaseCounts, Report, SegmentName, SegmentRecord, Segments, Summary,
 };
 use crate::engine::{Engine, lease::Holder, segment::Segment, time::Timestamp};
 
 pub use self::{
     conflicts::sort_conflicts,
     history::{history_entry, holder_of},
+    pools::{Charts, Overview, Survey, ip, number},
 };
 
 /// When the engine's clock began, in wall time, nanoseconds since 1970.
@@ -59,6 +61,15 @@ impl Composer<'_> {
             .map(|case| self.conflict(case))
             .collect();
         sort_conflicts(&mut conflicts);
+        self.report_of(Summary::of(&conflicts), conflicts, self.lease_counts())
+    }
+
+    fn report_of(
+        &self,
+        summary: Summary,
+        conflicts: Vec<ConflictRecord>,
+        leases: LeaseCounts,
+    ) -> Report {
         Report {
             schema: Default::default(),
             generated_at: self.clock.at(self.now),
@@ -66,10 +77,10 @@ impl Composer<'_> {
             boot_id: self.boot.map(str::to_owned),
             blind: self.blind(),
             segments: self.segment_records(),
-            summary: Summary::of(&conflicts),
+            summary,
             conflicts,
             events: self.events(|_| true),
-            leases: self.lease_counts(),
+            leases,
             captures: Vec::new(),
         }
     }
