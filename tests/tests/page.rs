@@ -51,7 +51,7 @@ fn it_reads_without_scripts() {
             let text = browser.value("document.body.innerText")?;
             let text = text.as_str().unwrap_or_default();
             for words in [
-                "1 conflict, the worst",
+                "1 conflict, critical",
                 "the one segment is watched",
                 "duplicate-address",
                 "10.7.0.5",
@@ -104,7 +104,7 @@ fn it_renews_itself_and_tells_stories_by_mouse_and_by_keys() {
         ensure!(
             browser
                 .text("#standing h1")?
-                .contains("1 conflict, the worst critical")
+                .contains("1 conflict, critical")
         );
         ensure!(browser.value("document.title.startsWith('1 conflict')")? == true);
         let hot = ".map a.hot[href='/address/10.7.0.5']";

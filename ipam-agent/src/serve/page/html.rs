@@ -158,10 +158,11 @@ impl Standing {
             }
         };
         let sentence = match what {
-            "" => format!(
-                "{short}, the worst {}; {watching}",
-                worst.map_or("", Severity::name)
-            ),
+            "" => {
+                let worst = worst.map_or("", Severity::name);
+                let how = if active == 1 { "" } else { "the worst " };
+                format!("{short}, {how}{worst}; {watching}")
+            }
             what => format!("{what}, {watching}"),
         };
         Self {
