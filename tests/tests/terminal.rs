@@ -155,7 +155,10 @@ fn top_is_live_and_goes_as_it_came() {
         terminal.press(&["/", "web-2"])?;
         let screen = terminal.shows("host-local:pods: 1")?;
         ensure!(!screen.contains("default/web-1"), "{screen}");
-        terminal.press(&["Escape", "Escape"])?;
+        // Two at once would be Alt and one.
+        terminal.press(&["Escape"])?;
+        terminal.shows("host-local:pods: 2")?;
+        terminal.press(&["Escape"])?;
         terminal.shows("1 Conflicts")?;
 
         // The daemon goes, and comes back.

@@ -23,7 +23,10 @@ impl CompletionsArgs {
     pub(super) fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "ipam-agent", &mut script);
-        io.put(&String::from_utf8_lossy(&script))?;
+        // clap_complete 4.6 takes the hyphen of the name for a command's in one of two places
+        // of bash's script, which would then complete nothing behind a command.
+        let script = String::from_utf8_lossy(&script).replace("ipam__subcmd__agent", "ipam__agent");
+        io.put(&script)?;
         Ok(Status::Nothing)
     }
 }

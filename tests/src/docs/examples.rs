@@ -17,7 +17,8 @@ impl World<'_> {
         self.act("pods web 3")?;
         for link in [
             "add mgmt-br type bridge",
-            "add mgmt-bo type dummy",
+            "add mgmt-bo type veth peer name uplink",
+            "set uplink up",
             "set mgmt-bo master mgmt-br up",
             "set mgmt-br up",
         ] {

@@ -101,7 +101,8 @@ fn leases(text: &str) -> Result<()> {
     fs::write(&file, text)?;
     let source = format!("file:{}", file.display());
     let read = crate::daemon::agent(&["leases", "--leases", &source, "--output", "json"])?;
-    let blind = &read.json()?["blind"];
-    ensure!(blind.as_array().is_some_and(Vec::is_empty), "{blind:#}");
+    let read = read.json()?;
+    let leases = read["leases"].as_array();
+    ensure!(leases.is_some_and(|leases| !leases.is_empty()), "{read:#}");
     Ok(())
 }

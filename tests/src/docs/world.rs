@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long the agent may take over anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The network: 13 addresses for pods, so that it is full soon.
 const NETWORK: &str = "k8s-pod-network";
 const SUBNET: &str = "10.52.0.0/28";
@@ -35,7 +35,7 @@ const CONFIG: &str = "/etc/ipam-agent/config.yaml";
 /// asked, as there is none here.
 const LABORATORY: [&str; 2] = [
     "holders: { cri: off }",
-    "reclaim: { lab: true, gate: 6s, damaged_gate: 8s, asked_gate: 4s, asked_damaged_gate: 6s, \
+    "reclaim: { lab: true, gate: 6s, damaged_gate: 8s, asked_gate: 30s, asked_damaged_gate: 35s, \
      reboot_gate: 3s, pass_interval: 1s }",
 ];
 

@@ -8,7 +8,10 @@ use crate::{
     engine::holders::Own,
     error::in_full,
     holder::cri::{self, Runtime},
-    report::document::{Check, CheckStatus},
+    report::{
+        count,
+        document::{Check, CheckStatus},
+    },
     source::live::pins_place,
     state,
     store::source::Source,
@@ -50,7 +53,10 @@ fn networks(directory: &Path) -> Check {
         Ok(entries) => {
             let networks = entries.filter_map(|entry| entry.ok());
             let networks = networks.filter(|entry| entry.path().is_dir()).count();
-            ok("", format!("host-local in {place}: {networks} networks"))
+            ok(
+                "",
+                format!("host-local in {place}: {}", count(networks, "network")),
+            )
         }
         Err(error) => {
             let detail = match error.kind() {
