@@ -116,8 +116,8 @@ pub enum Input {
     Cleaned(Vec<Cleaned>),
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
-    /// What earlier runs of the agent released in this boot. Comes after the stores were
-    /// read.
+    /// What earlier runs of the agent released in this boot, or what has turned out since to
+    /// have been. Comes after the stores were read.
     Released {
         /// Those that nobody was known to have a new lease of.
         quarantined: Vec<Released>,

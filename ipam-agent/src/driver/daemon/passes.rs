@@ -24,8 +24,9 @@ impl Daemon {
             return;
         }
         self.reading = true;
-        let stores = self.observer.stores.clone();
-        self.tasks.spawn_blocking(move || Done::Read(stores.read()));
+        let releaser = self.releaser.clone();
+        self.tasks
+            .spawn_blocking(move || Done::Read(releaser.read()));
     }
 
     /// Begins a pass: the stores first, so that the leases are no older than the evidence.
