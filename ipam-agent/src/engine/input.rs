@@ -119,8 +119,8 @@ pub enum Input {
     Outcomes(Vec<Outcome>),
     /// The configuration is another: what was counted towards releases begins anew.
     Configured(Box<Settings>),
-    /// What earlier runs of the agent released in this boot. Comes after the stores were
-    /// read.
+    /// What earlier runs of the agent released in this boot, or what has turned out since to
+    /// have been. Comes after the stores were read.
     Released {
         /// Those that nobody was known to have a new lease of.
         quarantined: Vec<Released>,

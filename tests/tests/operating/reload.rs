@@ -31,7 +31,9 @@ fn blocked(plan: &serde_json::Value, address: &str, reason: &str) -> bool {
     let mut of = kept.filter(|kept| kept["address"] == *address);
     of.any(|kept| {
         let blockers = kept["blockers"].as_array().into_iter().flatten();
-        blockers.into_iter().any(|blocker| blocker["reason"] == *reason)
+        blockers
+            .into_iter()
+            .any(|blocker| blocker["reason"] == *reason)
     })
 }
 
@@ -47,9 +49,17 @@ fn a_reload_counts_as_a_whole_or_not_at_all() {
         ensure!(blocked(&plan()?, &address, "kept"), "{:#}", plan()?);
 
         // A mistake: the line, the value, what would be right; what was before goes on.
-        reload(lab, &daemon, "keep: []\nreclaim: { gate: 10s }\n", "refused")?;
+        reload(
+            lab,
+            &daemon,
+            "keep: []\nreclaim: { gate: 10s }\n",
+            "refused",
+        )?;
         let log = daemon.log();
-        ensure!(log.contains("config.yaml:4: reclaim.gate: 10s: should be 5m"), "{log}");
+        ensure!(
+            log.contains("config.yaml:4: reclaim.gate: 10s: should be 5m"),
+            "{log}"
+        );
         ensure!(blocked(&plan()?, &address, "kept"), "{:#}", plan()?);
         ensure!(sample(&metrics()?, "ipam_config_current") == Some(0.0));
         let (head, body) = get(LOCAL, "/readyz", "")?;
@@ -57,9 +67,17 @@ fn a_reload_counts_as_a_whole_or_not_at_all() {
         ensure!(body.contains("older than its file"), "{body}");
 
         // What needs a restart is named, and nothing beside it is taken over.
-        reload(lab, &daemon, "keep: []\nlisten: 127.0.0.1:9999\n", "refused")?;
+        reload(
+            lab,
+            &daemon,
+            "keep: []\nlisten: 127.0.0.1:9999\n",
+            "refused",
+        )?;
         let log = daemon.log();
-        ensure!(log.contains("listen can only be changed by a restart"), "{log}");
+        ensure!(
+            log.contains("listen can only be changed by a restart"),
+            "{log}"
+        );
         ensure!(blocked(&plan()?, &address, "kept"), "{:#}", plan()?);
 
         reload(lab, &daemon, "keep: []\n", "applied")?;
