@@ -10,6 +10,7 @@ pub mod compare;
 pub mod containerd;
 pub mod daemon;
 pub mod demo;
+pub mod docs;
 pub mod frames;
 pub mod fuzz;
 pub mod helm;

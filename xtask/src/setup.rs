@@ -22,15 +22,22 @@ use crate::{
 };
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 8] = [
+const LABORATORY: [&str; 15] = [
     "arpwatch",
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
     "curl",
+    "fish",
+    "groff-base",
     "iproute2",
+    "jq",
+    "man-db",
+    "mandoc",
     "openssl",
     "runc",
+    "tmux",
+    "zsh",
 ];
 /// What the comparison runs beside arpwatch; starts no daemon when it is installed.
 const COMPARISON: [&str; 1] = ["tshark"];

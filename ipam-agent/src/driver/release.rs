@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -56,7 +56,12 @@ pub struct Releaser {
     tables: Arc<Tables>,
     holders: Holders,
     paused: Arc<AtomicBool>,
+    /// Since when the configuration is what it is; [`BEING_CONFIGURED`]: it is being changed.
+    configured: Arc<AtomicU64>,
 }
+
+/// Nothing is written.
+const BEING_CONFIGURED: u64 = u64::MAX;
 
 impl Releaser {
     /// Opens the journal in the state directory, and writes down what became of releases
@@ -97,6 +102,7 @@ impl Releaser {
             tables,
             holders,
             paused: Arc::default(),
+            configured: Arc::default(),
         }
     }
 
@@ -114,6 +120,25 @@ impl Releaser {
     /// Whether to release nothing unasked, from this moment on.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Another configuration: nothing is written until [`Self::configured`].
+    pub fn reconfigure(&mut self, stores: Stores, holders: Holders) {
+        self.configured.store(BEING_CONFIGURED, Ordering::SeqCst);
+        (self.stores, self.holders) = (stores, holders);
+    }
+
+    /// All that is decided after `at` is of the configuration that counts.
+    pub fn configured(&self, at: Timestamp) {
+        self.configured.store(at.0, Ordering::SeqCst);
+    }
+
+    fn is_of_this_configuration(&self, decided: Timestamp) -> Result<(), Blocker> {
+        if self.configured.load(Ordering::SeqCst) > decided.0 {
+            let why = "the configuration was changed since it was judged";
+            return Err(Blocker::new(Reason::Changed, why));
+        }
+        Ok(())
     }
 
     fn may_release_unasked(&self) -> Result<(), Blocker> {
@@ -183,6 +208,7 @@ impl Releaser {
             journal,
             &clock::when,
             &mut |release| {
+                self.is_of_this_configuration(plan.at)?;
                 if plan.asker == Asker::Daemon {
                     self.may_release_unasked()?;
                 }
@@ -217,7 +243,14 @@ impl Releaser {
     }
 
     /// Raises and lowers fences. Blocks on files and locks.
-    pub fn fence(&self, fences: Vec<Fence>) -> Vec<Fenced> {
+    pub fn fence(&self, fences: Vec<Fence>, decided: Timestamp) -> Vec<Fenced> {
+        if let Err(blocker) = self.is_of_this_configuration(decided) {
+            let kept = |fence| Fenced {
+                fence,
+                result: Err(blocker.to_string()),
+            };
+            return fences.into_iter().map(kept).collect();
+        }
         match lock(&self.journal).as_mut() {
             Ok(journal) => executor::fence(fences, self.stores.sources(), journal, &clock::when),
             Err(error) => {

@@ -8,6 +8,7 @@ use ipam_common::{
 };
 
 use super::{
+    Settings,
     caches::{Cleaned, DeadEntry, Removal},
     confirm::Question,
     conflict::{Conflict, Event},
@@ -116,6 +117,8 @@ pub enum Input {
     Cleaned(Vec<Cleaned>),
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
+    /// The configuration is another: what was counted towards releases begins anew.
+    Configured(Box<Settings>),
     /// What earlier runs of the agent released in this boot. Comes after the stores were
     /// read.
     Released {

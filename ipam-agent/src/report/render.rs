@@ -6,13 +6,16 @@ mod doctor;
 mod explain;
 mod history;
 mod leases;
+mod overview;
 mod reclaim;
 mod report;
 mod segments;
 mod watch;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
+#[cfg(test)]
+pub(crate) use self::tests::samples;
 
 use jiff::Timestamp;
 use serde::Serialize;
