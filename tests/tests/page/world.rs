@@ -1,6 +1,12 @@
 //! A host to look at: two machines on a bridge, a lease file, and the daemon.
 
-use std::{fmt::Write as _, fs, net::Ipv4Addr, thread, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs,
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use tests::{
@@ -42,7 +48,13 @@ impl World {
             lab.disk().join("state").display(),
             file.display()
         );
-        let daemon = Daemon::start(&lab.disk().join("daemon"), &config)?;
+        let daemon = Daemon::spawn(&lab.disk().join("daemon"), &config)?;
+        // A debug build takes its time over 100,000 leases.
+        let deadline = Instant::now() + Duration::from_secs(180);
+        while let Err(error) = daemon.query("segments", &[]) {
+            ensure!(Instant::now() < deadline, "{error:#}:\n{}", daemon.log());
+            thread::sleep(Duration::from_millis(50));
+        }
         Ok(Self { daemon, guests })
     }
 
