@@ -108,7 +108,7 @@ fn the_archive_has_all_that_a_host_needs() {
         "/config.yaml",
         "/CHANGELOG.md",
         "/LICENSE-MIT",
-        "/share/man/man1/ipam-agent.1.gz",
+        "/share/man/man8/ipam-agent.8.gz",
         "/share/bash-completion/completions/ipam-agent",
     ] {
         assert!(

@@ -25,7 +25,7 @@ impl Extras {
                 .with_context(|| format!("{} doesn't tell", binary.display()))
         };
         let manual = gzip(asked(&["man"])?.as_bytes())?;
-        let mut files = BTreeMap::from([("share/man/man1/ipam-agent.1.gz".to_owned(), manual)]);
+        let mut files = BTreeMap::from([("share/man/man8/ipam-agent.8.gz".to_owned(), manual)]);
         for (shell, path) in COMPLETIONS {
             files.insert(path.to_owned(), asked(&["completions", shell])?.into());
         }

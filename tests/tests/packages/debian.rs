@@ -74,7 +74,7 @@ fn it_is_installed_removed_and_purged() -> Result<()> {
     let default = Config::parse(&config, "", Overrides::default())?;
     assert_eq!(parsed.stores, default.stores);
     for path in [
-        "usr/share/man/man1",
+        "usr/share/man/man8",
         "usr/share/bash-completion/completions",
     ] {
         assert!(at(path).is_dir(), "{path}");
