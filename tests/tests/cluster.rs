@@ -111,11 +111,12 @@ impl Cluster {
     }
 
     /// Waits until one of these leases is gone; how many seconds after `boot` that is.
-    fn first_back(&self, leaked: &BTreeSet<IpAddr>, boot: Instant) -> Result<f64> {
+    fn first_back(&self, lab: &Lab, leaked: &BTreeSet<IpAddr>, boot: Instant) -> Result<f64> {
         wait_for("the first address", || {
             let gone = leaked.difference(&self.leases()?).next().is_some();
             Ok(gone.then(|| boot.elapsed().as_secs_f64()))
         })
+        .with_context(|| agent_log(lab))
     }
 
     /// What the agent has given back in this boot.
@@ -339,13 +340,13 @@ fn the_agents_pod_survives_power_cuts_and_gives_back_what_leaked() {
         fs::remove_dir_all(lab.disk().join("containerd"))?;
         let boot = Instant::now();
         cluster.boot(lab)?;
+        let first_back = cluster.first_back(lab, &leaked, boot)?;
         let agent = cluster.agent(lab)?;
         let agent_ready = boot.elapsed().as_secs_f64();
-        let first_back = cluster.first_back(&leaked, boot)?;
         let live = cluster.web(lab)?;
         println!(
-            "runtime state lost, seconds from boot: {agent_ready:.1} the agent is ready, \
-             {first_back:.1} the first address is back, {:.1} all pods run",
+            "runtime state lost, seconds from boot: {first_back:.1} the first address is back, \
+             {agent_ready:.1} the agent is ready, {:.1} all pods run",
             boot.elapsed().as_secs_f64()
         );
         ensure!(cluster.given_back(&agent)? == leaked, "{}", agent_log(lab));
@@ -357,13 +358,13 @@ fn the_agents_pod_survives_power_cuts_and_gives_back_what_leaked() {
         ensure!(others.len() == 3, "{leaked:?}");
         let boot = Instant::now();
         cluster.boot(lab)?;
+        let first_back = cluster.first_back(lab, &others, boot)?;
         let agent = cluster.agent(lab)?;
         let agent_ready = boot.elapsed().as_secs_f64();
-        let first_back = cluster.first_back(&others, boot)?;
         let live = cluster.web(lab)?;
         println!(
-            "runtime state kept, seconds from boot: {agent_ready:.1} the agent is ready, \
-             {first_back:.1} the first leaked address is back, {:.1} all pods run",
+            "runtime state kept, seconds from boot: {first_back:.1} the first leaked address is back, \
+             {agent_ready:.1} the agent is ready, {:.1} all pods run",
             boot.elapsed().as_secs_f64()
         );
         ensure!(cluster.given_back(&agent)? == others, "{}", agent_log(lab));
