@@ -173,6 +173,8 @@ fn runnable(example: &str) -> Option<String> {
     match words.as_slice() {
         // A live view: tests/tests/top.rs. The daemon: this test's own runs.
         ["ipam-agent", "top"] | ["ipam-agent", "run", ..] => None,
+        // Of a release that there is: docs/harvester.md.
+        ["ipam-agent", "reclaim", "undo", ..] => None,
         // Asks, and there is nobody; with `--yes` it is run.
         ["ipam-agent", "reclaim", "apply"] | ["ipam-agent", "uninstall", ..] => None,
         ["ipam-agent", "watch", ..] => Some(format!("timeout 2 {example}; true")),
