@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyEventKind},
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::{
     cli::CliError,
+    driver::clock,
     error::in_full,
     report::{
         Format, View,
@@ -84,7 +84,7 @@ async fn converse(
     let mut looking: Option<Instant> = None;
     loop {
         terminal
-            .draw(|frame| draw(frame, model, Timestamp::now(), paint))
+            .draw(|frame| draw(frame, model, clock::wall_time(), paint))
             .map_err(CliError::Write)?;
         let effect = tokio::select! {
             event = keys.recv() => match event {
