@@ -14,6 +14,7 @@ mod image;
 mod kernels;
 mod machine;
 mod manifests;
+mod picture;
 mod release;
 mod sbom;
 mod setup;
@@ -54,6 +55,8 @@ enum Task {
     Image(image::Args),
     /// Make the plain manifests of the chart anew
     Manifests(manifests::Args),
+    /// Renew the picture of the dashboard with real data
+    Picture,
     /// Renew the list of vendors that the repository keeps
     Vendors,
 }
@@ -69,6 +72,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Image(args) => image::run(&args)?,
         Task::Manifests(args) => manifests::run(&args)?,
+        Task::Picture => picture::run()?,
         Task::Vendors => vendors::run()?,
     }
     Ok(ExitCode::SUCCESS)
