@@ -1,4 +1,4 @@
-//! Errors, told to people.
+//! Errors, told to people, with what was probably meant.
 
 use std::error::Error;
 
@@ -12,4 +12,72 @@ pub fn in_full(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Two words that are at least so much alike are one of them mistyped (Jaro–Winkler).
+const ALIKE: f64 = 0.85;
+
+/// The one of the `known` words that was probably meant by `word`.
+pub fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |word: &str| word.to_lowercase().replace(['-', ' '], "_");
+    let word = plain(word);
+    let alike = known
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(&plain(known), &word), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    alike.and_then(|(alike, known)| (alike >= ALIKE).then_some(known))
+}
+
+/// ` (did you mean NAME?)`, or nothing.
+pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let meant = meant(word, known);
+    meant.map_or_else(String::new, |meant| format!(" (did you mean `{meant}`?)"))
+}
+
+/// What is wrong with a YAML file, and what would be right; without the place.
+pub fn yaml(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error as E;
+    let error = error.without_snippet();
+    match error {
+        E::SerdeUnknownField {
+            field, expected, ..
+        } => {
+            let known = expected.join(", ");
+            let hint = hint(field, expected.iter().copied());
+            format!("unknown key `{field}`{hint}; known here: {known}")
+        }
+        E::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` is there twice"),
+        E::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
+        E::InvalidScalar { ty, .. } => match *ty {
+            "boolean" | "bool" => "should be true or false".to_owned(),
+            ty if ty.starts_with('u') => "should be a whole number, 0 or more".to_owned(),
+            ty => format!("should be a {ty}"),
+        },
+        E::Unexpected { expected, .. } => match *expected {
+            "sequence start" => "should be a list: [ … ], or lines that begin with `- `".to_owned(),
+            "mapping start" => "should be keys with values: `key: value`".to_owned(),
+            expected => format!("should be a {expected}"),
+        },
+        other => {
+            let text = other.to_string();
+            let end = text.rfind(" at line ").unwrap_or(text.len());
+            text[..end].to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_meant_is_guessed_and_nonsense_is_not() {
+        let known = ["include", "exclude", "data_plane", "max_per_pass"];
+        assert_eq!(meant("includes", known), Some("include"));
+        assert_eq!(meant("Data-Plane", known), Some("data_plane"));
+        assert_eq!(meant("max_per_passes", known), Some("max_per_pass"));
+        assert_eq!(meant("zebra", known), None);
+        assert_eq!(meant("", known), None);
+        assert_eq!(meant("x", []), None);
+    }
 }

@@ -6,25 +6,28 @@
 
 mod caches;
 mod fence;
+mod settle;
 mod undo;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     engine::{
-        lease::{Lease, StoreName, StoreView},
+        lease::StoreName,
         plan::{Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
     },
     error::in_full,
     fault,
-    journal::{
-        Effect, EffectResult, Entry, Journal, JournalError, PutBack, UndoResult, Undone, When,
-    },
+    journal::{Effect, EffectResult, Journal, When},
     store::{FileOwner, LeaseStore, Recheck, ReleaseError},
 };
 
 pub use caches::{clean, settle as settle_caches};
 pub use fence::{fence, settle as settle_fences};
+pub use settle::{quarantined, settle};
 pub use undo::{UndoError, put_back};
 
 /// So many releases share what has to reach the disk: their intents, the directory that they
@@ -63,7 +66,9 @@ pub fn execute(
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            // What became of those without an effect, the next start finds out by looking.
+            // What became of those without an effect is found out by looking.
+            let stores = plan.releases.iter().map(|release| &release.lease().store);
+            journal.leave_open(stores.map(|store| store.0.to_string()));
             let left = plan.releases.iter().skip(outcomes.len());
             let failed = OutcomeResult::Failed(in_full(&error));
             outcomes.extend(left.map(|release| outcome(release, None, failed.clone())));
@@ -78,6 +83,23 @@ pub fn execute(
     }
     fault::reach("effects-synced");
     outcomes
+}
+
+/// What was found out about what an earlier run left under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The journal's ids of what it knows the end of now.
+    pub ids: BTreeSet<String>,
+    /// The stores that can't be read now, so that something of theirs is left open.
+    pub left: BTreeSet<String>,
+}
+
+impl Settled {
+    /// Adds what else was found out.
+    pub fn merge(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        self.left.extend(other.left);
+    }
 }
 
 /// What a plan is carried out with.
@@ -141,98 +163,6 @@ impl Work<'_, '_> {
                 failed(text)
             }
         }
-    }
-}
-
-/// Finds out what became of what an earlier run left under way, and writes it down. A store
-/// that isn't among `views`, because it can't be read now, leaves what is about it as it is.
-/// Returns how many were settled.
-pub fn settle(
-    journal: &mut Journal,
-    views: &[&StoreView],
-    clock: &dyn Fn() -> When,
-) -> Result<usize, JournalError> {
-    let mut settled = 0;
-    for entry in journal.unfinished()? {
-        let Some(view) = views
-            .iter()
-            .find(|view| *view.store.0 == *entry.intent.store)
-        else {
-            continue;
-        };
-        if entry.effect.is_none() {
-            let effect = found(&entry, view);
-            journal.append_effects(clock(), [(entry.id.clone(), effect)])?;
-        }
-        if let Some(PutBack { undone: None, .. }) = entry.put_back {
-            journal.append_undone(clock(), &entry.id, found_back(&entry, view))?;
-        }
-        settled += 1;
-    }
-    if settled > 0 {
-        journal.sync()?;
-    }
-    Ok(settled)
-}
-
-fn found(entry: &Entry, view: &StoreView) -> Effect {
-    let judged = entry.intent.generation.generation();
-    let mut there = view
-        .leases
-        .iter()
-        .filter(|lease| lease.address.ip() == entry.intent.address)
-        .peekable();
-    // A power cut may have emptied it meanwhile: the same file, and nobody else's.
-    let is_left = |lease: &Lease| {
-        let same_file = judged.as_ref().is_some_and(|of| of.inode == lease.inode());
-        Some(lease.generation()) == judged || lease.damage.is_some() && same_file
-    };
-    let (result, detail) = if there.peek().is_none() {
-        (
-            EffectResult::Released,
-            "found at the next start: the lease is gone",
-        )
-    } else if there.any(is_left) {
-        (
-            EffectResult::Failed,
-            "found at the next start: the lease is still there",
-        )
-    } else {
-        (
-            EffectResult::Released,
-            "found at the next start: the lease is gone, and the address has another",
-        )
-    };
-    effect(result, Some(detail.to_owned()))
-}
-
-fn found_back(entry: &Entry, view: &StoreView) -> Undone {
-    let former = entry.intent.generation.generation();
-    let former = former.map(|former| former.content);
-    let mut there = view
-        .leases
-        .iter()
-        .filter(|lease| lease.address.ip() == entry.intent.address)
-        .peekable();
-    let (result, detail) = if there.peek().is_none() {
-        (
-            UndoResult::Failed,
-            "found at the next start: the lease is not there",
-        )
-    } else if there.any(|lease| Some(&lease.generation().content) == former.as_ref()) {
-        (
-            UndoResult::PutBack,
-            "found at the next start: the lease is there",
-        )
-    } else {
-        (
-            UndoResult::Taken,
-            "found at the next start: the address has another lease",
-        )
-    };
-    Undone {
-        result,
-        detail: Some(detail.to_owned()),
     }
 }
 

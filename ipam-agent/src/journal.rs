@@ -65,6 +65,8 @@ pub struct Journal {
     length: u64,
     /// The last line has no end: a new one must not be joined to it.
     torn: bool,
+    /// The stores of what it lacks the end of, though a look at them may tell.
+    open_stores: BTreeSet<String>,
 }
 
 impl Journal {
@@ -104,6 +106,7 @@ impl Journal {
             next: 1,
             length,
             torn: last != [b'\n'],
+            open_stores: BTreeSet::new(),
         };
         let (mut highest, mut lines) = (0, 0);
         journal.scan(|line| {
@@ -230,6 +233,21 @@ impl Journal {
             .map_err(|source| self.failed("write", source))
     }
 
+    /// The stores by which more can be found out of what is [unfinished](Self::unfinished).
+    pub fn open_stores(&self) -> &BTreeSet<String> {
+        &self.open_stores
+    }
+
+    /// Something of these stores is left unfinished.
+    pub fn leave_open(&mut self, stores: impl IntoIterator<Item = String>) {
+        self.open_stores.extend(stores);
+    }
+
+    /// All that could be found out was written down, but for what is of these stores.
+    pub fn settled(&mut self, left: BTreeSet<String>) {
+        self.open_stores = left;
+    }
+
     /// What was under way when the agent or the host went down: the releases, and the
     /// leases to be put back, of which the journal doesn't say how they ended. The oldest
     /// first.
@@ -263,9 +281,15 @@ impl Journal {
         Ok(self.entries(1, |entry| entry.id == id)?.pop())
     }
 
-    /// The newest `limit` releases of this boot, the oldest of them first.
-    pub fn of_this_boot(&self, limit: usize) -> Result<Vec<Entry>, JournalError> {
-        self.entries(limit, |entry| entry.boot_id == self.boot_id)
+    /// The newest `limit` releases of this boot that are wanted, the oldest of them first.
+    pub fn of_this_boot(
+        &self,
+        limit: usize,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<Entry>, JournalError> {
+        self.entries(limit, |entry| {
+            entry.boot_id == self.boot_id && wanted(entry)
+        })
     }
 
     /// The newest of the wanted releases, the oldest of them first.

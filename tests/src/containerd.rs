@@ -120,9 +120,10 @@ impl Node {
         // Its first process reaps the others, and takes them along when it dies.
         init.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid"])
             .args(["--fork", "--kill-child", "--mount-proc", "sh", "-c"])
-            // Its own `/proc` would tell of the machine's boot.
+            // Its own `/proc` would tell of the machine's boot. Mounts are shared with
+            // containers that want it, as an init has it.
             .arg(format!(
-                "mount --bind /run/boot_id {BOOT_ID}; \
+                "mount --make-rshared /; mount --bind /run/boot_id {BOOT_ID}; \
                  echo >/run/node-is-ready; while :; do sleep 3600; done"
             ));
         let log = dir.join("node.log");

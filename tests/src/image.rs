@@ -59,9 +59,9 @@ impl Image<'_> {
     }
 }
 
-/// The agent as it was built for the tests, and the libraries that it is linked with: what
-/// is in an image of it.
-pub fn agent() -> Result<Vec<(PathBuf, PathBuf)>> {
+/// The agent as it was built for the tests, at this place, and the libraries that it is
+/// linked with: what is in an image of it.
+pub fn agent(place: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
     let binary = daemon::binary()?;
     let linked = lab::run("ldd", &[&binary.display().to_string()])?;
     // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`; the loader has its path alone.
@@ -71,7 +71,7 @@ pub fn agent() -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut files: Vec<_> = libraries
         .map(|library| (PathBuf::from(library), PathBuf::from(library)))
         .collect();
-    files.push((binary, PathBuf::from("/ipam-agent")));
+    files.push((binary, PathBuf::from(place)));
     Ok(files)
 }
 

@@ -3,12 +3,14 @@
 
 pub mod api;
 pub mod bench;
+pub mod browser;
 pub mod capture;
 pub mod cluster;
 pub mod compare;
 pub mod containerd;
 pub mod daemon;
 pub mod demo;
+pub mod docs;
 pub mod frames;
 pub mod fuzz;
 pub mod helm;

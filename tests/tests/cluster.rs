@@ -7,6 +7,7 @@ mod manifests;
 
 use std::{collections::BTreeSet, fs, net::IpAddr, time::Instant};
 
+use self::manifests::{LABEL, Manifests, NAMESPACE, daemon_set, web};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::{
@@ -18,29 +19,24 @@ use tests::{
     runtime::Network,
 };
 
+/// Where the image has the agent.
+const AGENT: &str = "/usr/bin/ipam-agent";
 /// 13 addresses for pods.
 const SUBNET: &str = "10.9.0.0/28";
 const ROOM: usize = 13;
 /// So many pods are wanted.
 const PODS: usize = 4;
 
-/// Gates of seconds: what a laboratory is for.
-const CONFIG: &str = "\
-holders: { cri: auto, netns: true }
-stores: [{ kind: host-local, dir: /var/lib/cni/networks, reclaim: after-reboot }]
-reclaim: { lab: true, gate: 2s, damaged_gate: 2500ms, asked_gate: 2s,
-    asked_damaged_gate: 2500ms, reboot_gate: 2s, pass_interval: 500ms }
-";
-
 /// A cluster whose node runs the agent.
 struct Cluster {
     plane: ControlPlane,
+    manifests: Manifests,
     net: Network,
     member: Option<Member>,
 }
 
 impl Cluster {
-    fn start(lab: &Lab) -> Result<Self> {
+    fn start(lab: &Lab, manifests: Manifests) -> Result<Self> {
         let state = lab.disk().join("agent");
         fs::create_dir_all(&state)?;
         fs::create_dir_all("/var/lib/ipam-agent")?;
@@ -48,13 +44,12 @@ impl Cluster {
         run("mount", &["--bind", &state, "/var/lib/ipam-agent"])?;
         let net = Network::bridge("pods", "cni0", &[SUBNET])?;
         let plane = ControlPlane::start(lab)?;
-        for document in manifests::agent(CONFIG) {
-            let apply = |how| plane.api.apply(&document, how);
-            apply(Apply::Dry)?;
-            apply(Apply::Real)?;
+        for document in &manifests.agent {
+            plane.api.apply(document, Apply::Real)?;
         }
         let mut cluster = Self {
             plane,
+            manifests,
             net,
             member: None,
         };
@@ -66,11 +61,11 @@ impl Cluster {
         self.net.make_bridge()?;
         let member = Member::boot(lab, &self.plane)?;
         let image = Image {
-            name: manifests::IMAGE,
-            entrypoint: &["/ipam-agent"],
+            name: self.manifests.image()?,
+            entrypoint: &[AGENT],
             stop_signal: Some("SIGUSR2"),
         };
-        member.node.import(&image, &image::agent()?)?;
+        member.node.import(&image, &image::agent(AGENT)?)?;
         self.member = Some(member);
         Ok(())
     }
@@ -112,19 +107,16 @@ impl Cluster {
     }
 
     fn agents(&self) -> Result<Vec<Value>> {
-        pods(
-            &self.plane.api,
-            manifests::NAMESPACE,
-            "app.kubernetes.io/name=ipam-agent",
-        )
+        pods(&self.plane.api, NAMESPACE, LABEL)
     }
 
     /// Waits until one of these leases is gone; how many seconds after `boot` that is.
-    fn first_back(&self, leaked: &BTreeSet<IpAddr>, boot: Instant) -> Result<f64> {
+    fn first_back(&self, lab: &Lab, leaked: &BTreeSet<IpAddr>, boot: Instant) -> Result<f64> {
         wait_for("the first address", || {
             let gone = leaked.difference(&self.leases()?).next().is_some();
             Ok(gone.then(|| boot.elapsed().as_secs_f64()))
         })
+        .with_context(|| agent_log(lab))
     }
 
     /// What the agent has given back in this boot.
@@ -156,7 +148,7 @@ impl Cluster {
     /// Runs a command of the agent in its pod; the JSON that it prints.
     fn command(&self, pod: &Value, command: &[&str]) -> Result<Value> {
         let member = self.member.as_ref().context("it runs")?;
-        let agent = [&["/ipam-agent"], command, &["--output", "json"]].concat();
+        let agent = [&[AGENT], command, &["--output", "json"]].concat();
         let (said, status) = member.exec(pod, &agent)?;
         serde_json::from_str(&said).with_context(|| format!("{command:?}: {status}: {said}"))
     }
@@ -195,10 +187,7 @@ impl Cluster {
     /// What is to be seen where something doesn't happen.
     fn told(&self, lab: &Lab) -> String {
         let mut told = String::new();
-        for (namespace, label) in [
-            (manifests::NAMESPACE, "app.kubernetes.io/name=ipam-agent"),
-            ("default", "app=web"),
-        ] {
+        for (namespace, label) in [(NAMESPACE, LABEL), ("default", "app=web")] {
             for pod in pods(&self.plane.api, namespace, label).unwrap_or_default() {
                 told += &format!("{}: {:#}\n", pod["metadata"]["name"], pod["status"]);
             }
@@ -285,16 +274,50 @@ fn is_healthy(cluster: &Cluster, agent: &Value) -> Result<()> {
     Ok(())
 }
 
+/// Runs `test` with all manifests in a laboratory, or says that it is skipped.
+fn in_lab_with<F>(test: F)
+where
+    F: FnOnce(&mut Lab, Manifests) -> Result<()> + Send + 'static,
+{
+    in_lab(|lab| match Manifests::read() {
+        Some(manifests) => test(lab, manifests?),
+        None => Ok(()),
+    });
+}
+
+#[test]
+fn the_api_server_takes_every_manifest_whole() {
+    in_lab_with(|lab, manifests| {
+        let plane = ControlPlane::start(lab)?;
+        // What is in a namespace can't be tried without it.
+        let namespace = manifests.agent.first().context("a namespace")?;
+        plane.api.apply(namespace, Apply::Real)?;
+        for (way, documents) in &manifests.others {
+            for document in documents {
+                plane.api.apply(document, Apply::Dry).context(way.clone())?;
+            }
+            let mut wrong = daemon_set(documents)?.clone();
+            wrong["spec"]["template"]["spec"]["priorityclassname"] = json!("x");
+            let refused = plane.api.apply(&wrong, Apply::Dry);
+            ensure!(refused.is_err(), "a key that nobody knows is taken");
+            let mut wrong = daemon_set(documents)?.clone();
+            wrong["spec"]["template"]["spec"]["volumes"][1]["hostPath"]["type"] = json!("x");
+            let refused = plane.api.apply(&wrong, Apply::Dry);
+            ensure!(refused.is_err(), "a value that it doesn't know is taken");
+        }
+        let sets = plane.api.get("/apis/apps/v1/daemonsets")?;
+        ensure!(sets["items"] == json!([]), "it was to be tried only");
+        Ok(())
+    });
+}
+
 #[test]
 fn the_agents_pod_survives_power_cuts_and_gives_back_what_leaked() {
-    in_lab(|lab| {
-        let mut cluster = Cluster::start(lab)?;
+    in_lab_with(|lab, manifests| {
+        let mut cluster = Cluster::start(lab, manifests)?;
         let agent = cluster.agent(lab)?;
         is_confined(&cluster, &agent)?;
-        cluster
-            .plane
-            .api
-            .apply(&manifests::web(PODS), Apply::Real)?;
+        cluster.plane.api.apply(&web(PODS), Apply::Real)?;
         let own = cluster.web(lab)?;
         is_healthy(&cluster, &agent)?;
         let leased = cluster.command(&agent, &["leases"])?;
@@ -317,13 +340,13 @@ fn the_agents_pod_survives_power_cuts_and_gives_back_what_leaked() {
         fs::remove_dir_all(lab.disk().join("containerd"))?;
         let boot = Instant::now();
         cluster.boot(lab)?;
+        let first_back = cluster.first_back(lab, &leaked, boot)?;
         let agent = cluster.agent(lab)?;
         let agent_ready = boot.elapsed().as_secs_f64();
-        let first_back = cluster.first_back(&leaked, boot)?;
         let live = cluster.web(lab)?;
         println!(
-            "runtime state lost, seconds from boot: {agent_ready:.1} the agent is ready, \
-             {first_back:.1} the first address is back, {:.1} all pods run",
+            "runtime state lost, seconds from boot: {first_back:.1} the first address is back, \
+             {agent_ready:.1} the agent is ready, {:.1} all pods run",
             boot.elapsed().as_secs_f64()
         );
         ensure!(cluster.given_back(&agent)? == leaked, "{}", agent_log(lab));
@@ -335,13 +358,13 @@ fn the_agents_pod_survives_power_cuts_and_gives_back_what_leaked() {
         ensure!(others.len() == 3, "{leaked:?}");
         let boot = Instant::now();
         cluster.boot(lab)?;
+        let first_back = cluster.first_back(lab, &others, boot)?;
         let agent = cluster.agent(lab)?;
         let agent_ready = boot.elapsed().as_secs_f64();
-        let first_back = cluster.first_back(&others, boot)?;
         let live = cluster.web(lab)?;
         println!(
-            "runtime state kept, seconds from boot: {agent_ready:.1} the agent is ready, \
-             {first_back:.1} the first leaked address is back, {:.1} all pods run",
+            "runtime state kept, seconds from boot: {first_back:.1} the first leaked address is back, \
+             {agent_ready:.1} the agent is ready, {:.1} all pods run",
             boot.elapsed().as_secs_f64()
         );
         ensure!(cluster.given_back(&agent)? == others, "{}", agent_log(lab));
@@ -353,13 +376,10 @@ fn the_agents_pod_survives_power_cuts_and_gives_back_what_leaked() {
 
 #[test]
 fn an_upgrade_of_the_daemon_set_misses_nothing() {
-    in_lab(|lab| {
-        let cluster = Cluster::start(lab)?;
+    in_lab_with(|lab, manifests| {
+        let cluster = Cluster::start(lab, manifests)?;
         let before = cluster.agent(lab)?;
-        cluster
-            .plane
-            .api
-            .apply(&manifests::web(PODS), Apply::Real)?;
+        cluster.plane.api.apply(&web(PODS), Apply::Real)?;
         cluster.web(lab)?;
         let watched = |agent: &Value| {
             let segments = cluster.command(agent, &["segments"])?;
@@ -370,10 +390,9 @@ fn an_upgrade_of_the_daemon_set_misses_nothing() {
             anyhow::Ok(since.parse::<jiff::Timestamp>()?)
         };
         watched(&before)?;
-        let mut newer = manifests::agent(CONFIG);
-        let set = newer.last_mut().context("a DaemonSet")?;
-        set["spec"]["template"]["metadata"]["annotations"] = json!({ "tests/version": "2" });
-        cluster.plane.api.apply(set, Apply::Real)?;
+        let mut newer = daemon_set(&cluster.manifests.agent)?.clone();
+        newer["spec"]["template"]["metadata"]["annotations"]["tests/version"] = json!("2");
+        cluster.plane.api.apply(&newer, Apply::Real)?;
         let name = |pod: &Value| pod["metadata"]["name"].clone();
         let after = wait_for("the next agent", || {
             let pods = cluster.agents()?;

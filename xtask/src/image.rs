@@ -17,9 +17,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     archive::{Archive, gzip},
-    machine,
+    dist, machine,
     release::{self, Arch},
-    sbom,
 };
 
 /// What it is called where it is published.
@@ -52,20 +51,7 @@ pub struct Part {
 
 /// Make it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let parts = match args.binary.as_slice() {
-        [] => Arch::ALL
-            .into_iter()
-            .map(|arch| {
-                let (binary, sbom) = (release::build(arch)?, Some(sbom::make(arch)?));
-                Ok(Part { binary, sbom })
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?,
-        binaries => binaries
-            .iter()
-            .cloned()
-            .map(|binary| Part { binary, sbom: None })
-            .collect(),
-    };
+    let parts = dist::parts(&args.binary)?;
     let file = match &args.output {
         Some(file) => file.clone(),
         None => release::directory()?.join(file_name()),

@@ -7,8 +7,11 @@ mod apt;
 mod archive;
 mod bench;
 mod compare;
+mod deb;
 mod demo;
+mod dist;
 mod ebpf;
+mod extras;
 mod fuzz;
 mod image;
 mod kernels;
@@ -53,6 +56,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Make the container image, without a daemon
     Image(image::Args),
+    /// Make all that a release consists of
+    Dist(dist::Args),
     /// Make the plain manifests of the chart anew
     Manifests(manifests::Args),
     /// Renew the picture of the dashboard with real data
@@ -71,6 +76,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Setup => setup::run()?,
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Image(args) => image::run(&args)?,
+        Task::Dist(args) => dist::run(&args)?,
         Task::Manifests(args) => manifests::run(&args)?,
         Task::Picture => picture::run()?,
         Task::Vendors => vendors::run()?,

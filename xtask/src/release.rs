@@ -43,6 +43,15 @@ impl Arch {
         }
     }
 
+    /// This machine's.
+    pub fn own() -> Option<Self> {
+        match env::consts::ARCH {
+            "x86_64" => Some(Self::Amd64),
+            "aarch64" => Some(Self::Arm64),
+            _ => None,
+        }
+    }
+
     /// What an ELF file is for.
     pub fn of(binary: &Path) -> anyhow::Result<Self> {
         let bytes = read(binary)?;

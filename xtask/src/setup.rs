@@ -22,18 +22,27 @@ use crate::{
 };
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 8] = [
+const LABORATORY: [&str; 15] = [
     "arpwatch",
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
     "curl",
+    "fish",
+    "groff-base",
     "iproute2",
+    "jq",
+    "man-db",
+    "mandoc",
     "openssl",
     "runc",
+    "tmux",
+    "zsh",
 ];
 /// What the comparison runs beside arpwatch; starts no daemon when it is installed.
 const COMPARISON: [&str; 1] = ["tshark"];
+/// What looks at the status page; the font is for machines that have none.
+const BROWSER: [&str; 3] = ["chromium", "chromium-driver", "fonts-dejavu-core"];
 /// What boots other kernels.
 const KERNELS: [&str; 7] = [
     "busybox-static",
@@ -58,6 +67,7 @@ pub fn run() -> anyhow::Result<()> {
         ("rust-src", rust_src as fn() -> anyhow::Result<Done>),
         ("bpf-linker", bpf_linker),
         ("Debian packages for laboratories", laboratory_packages),
+        ("Debian packages for the status page", || packages(&BROWSER)),
         ("Debian packages for kernels", || packages(&KERNELS)),
         ("Prometheus", prometheus),
         ("Helm", helm::install),

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use clap::Args;
 use ipam_common::Address;
 
-use super::{CliError, Io, Status, shared::OutputArgs};
+use super::{CliError, Io, Status, progress::waiting, shared::OutputArgs};
 use crate::{
     driver::{clock, host_name},
     prober::{self, Checked, Heard, User},
@@ -52,7 +52,8 @@ impl CheckArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let address = Address::from_ip(self.address);
         let address = address.ok_or(CliError::NotClaimable(self.address))?;
-        let checked = prober::check(&self.interface, address, self.within).await?;
+        let check = prober::check(&self.interface, address, self.within);
+        let checked = waiting(&format!("asking for {address}"), None, check).await?;
         let document = document(address, self.interface, checked);
         io.show(&document, self.output.output)?;
         let free = document.verdict == AddressVerdict::Free;

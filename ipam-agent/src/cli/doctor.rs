@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     CliError, Io, Status,
+    progress::waiting,
     shared::{ConfigArgs, OutputArgs},
 };
 use crate::{
@@ -75,7 +76,7 @@ impl DoctorArgs {
         };
         // They wait for others, each a few seconds at most.
         let looked = spawn_blocking(move || LOOKS.iter().map(|look| look(&config)).collect());
-        let looks: Vec<Check> = looked
+        let looks: Vec<Check> = waiting("looking at this host", None, looked)
             .await
             .map_err(|error| CliError::Runtime(error.into()))?;
         let doctor = Doctor {

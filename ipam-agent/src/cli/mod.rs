@@ -3,10 +3,13 @@
 
 mod addresses;
 mod check;
+mod completions;
 mod doctor;
 mod explain;
 mod io;
 mod leases;
+mod man;
+mod progress;
 mod reclaim;
 mod replay;
 mod report;
@@ -14,6 +17,7 @@ mod run;
 mod scan;
 mod segments;
 mod shared;
+mod top;
 mod uninstall;
 mod watch;
 
@@ -68,6 +72,8 @@ pub enum Command {
     Report(report::ReportArgs),
     /// Conflicts and releases as they happen, one line each
     Watch(watch::WatchArgs),
+    /// A live view of segments, pools, conflicts and releases
+    Top(top::TopArgs),
     /// Who is on this wire: address, MAC, port, lease, last heard
     Addresses(addresses::AddressesArgs),
     /// Every lease with its state and the reason for it
@@ -85,6 +91,10 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Remove what the agent left on this host; leases are not touched
     Uninstall(uninstall::UninstallArgs),
+    /// What a shell needs to complete commands and options
+    Completions(completions::CompletionsArgs),
+    /// The manual, for man(1)
+    Man(man::ManArgs),
 }
 
 /// How a command ends that did what it was asked.
@@ -185,6 +195,12 @@ pub enum CliError {
     /// What is pinned can't be removed.
     #[error(transparent)]
     Pins(#[from] PinsError),
+    /// A live view needs somebody to look at it.
+    #[error(
+        "this is no terminal, and top is a live view: \
+         `ipam-agent top --output json` prints one look at it, `ipam-agent watch` goes on"
+    )]
+    NoTerminal,
     /// The runtime could not be made.
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
@@ -239,6 +255,7 @@ impl Cli {
                 Command::Replay(args) => args.run(io),
                 Command::Report(args) => args.run(io).await,
                 Command::Watch(args) => args.run(io).await,
+                Command::Top(args) => args.run(io).await,
                 Command::Addresses(args) => args.run(io).await,
                 Command::Leases(args) => args.run(io).await,
                 Command::Segments(args) => args.run(io).await,
@@ -247,6 +264,8 @@ impl Cli {
                 Command::Check(args) => args.run(io).await,
                 Command::Doctor(args) => args.run(io).await,
                 Command::Uninstall(args) => args.run(io),
+                Command::Completions(args) => args.run(io),
+                Command::Man(args) => args.run(io),
             }
         })
     }

@@ -22,6 +22,8 @@ Examples:
   ipam-agent run --config ./config.yaml --state-dir ./state --socket ./agent.sock
   ipam-agent run -i 'veth*' -i mgmt-bo --leases file:/etc/ipam-agent/leases.yaml
 
+SIGHUP has it read its configuration again; what is wrong in it, or needs a restart, is
+logged, and the old one goes on.
 It ends with 0 on SIGTERM or SIGINT after a clean stop, and with 2 if it can't start.
 SIGUSR2 has it hand over: it ends, and its eBPF program goes on for the agent that starts
 next, so that an upgrade misses nothing; `ipam-agent uninstall` removes it otherwise.")]
@@ -46,15 +48,16 @@ pub struct RunArgs {
 
 impl RunArgs {
     pub(super) async fn run(self) -> Result<Status, CliError> {
-        let config = Config::load(Overrides {
+        let overrides = Overrides {
             interfaces: self.interfaces,
             leases: self.leases,
             state_dir: self.state_dir,
             listen: self.listen,
             ..self.config.overrides()
-        })?;
+        };
+        let config = Config::load(overrides.clone())?;
         log_to_stderr("info");
-        driver::run(&config).await?;
+        driver::run(&config, || Config::load(overrides.clone())).await?;
         Ok(Status::Nothing)
     }
 }

@@ -1,11 +1,12 @@
 //! `ipam-agent scan`
 
-use std::time::Duration;
+use std::{io::IsTerminal as _, time::Duration};
 
 use clap::Args;
 
 use super::{
     CliError, Io, Status,
+    progress::waiting,
     shared::{ConfigArgs, OutputArgs, log_to_stderr},
 };
 use crate::{
@@ -58,8 +59,12 @@ impl ScanArgs {
             }
             Err(error) if error.is_blind() => {
                 let seconds = self.duration.as_secs_f32();
-                io.tell(&format!("looking for {seconds} s ...\n"))?;
-                let scanned = driver::scan(&config, self.duration).await;
+                let what = format!("looking for {seconds} s");
+                if !std::io::stderr().is_terminal() {
+                    io.tell(&format!("{what} ...\n"))?;
+                }
+                let scan = driver::scan(&config, self.duration);
+                let scanned = waiting(&what, Some(self.duration), scan).await;
                 scanned.map_err(CliError::NoLook)?
             }
             Err(error) => return Err(error.into()),

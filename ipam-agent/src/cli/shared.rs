@@ -80,13 +80,8 @@ pub fn log_to_stderr(level: &str) {
         .init();
 }
 
-/// Who types this, for the journal: the user, behind sudo if need be.
+/// Who types this behind sudo, for the journal. Which user it is the daemon sees itself.
 pub fn person() -> Option<String> {
-    let behind = std::env::var("SUDO_USER")
-        .ok()
-        .filter(|name| !name.is_empty());
-    behind.or_else(|| {
-        let user = nix::unistd::User::from_uid(nix::unistd::getuid());
-        user.ok().flatten().map(|user| user.name)
-    })
+    let behind = std::env::var("SUDO_USER").ok();
+    behind.filter(|name| !name.is_empty())
 }

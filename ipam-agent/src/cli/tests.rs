@@ -306,7 +306,7 @@ fn examples_are_understood() {
             .filter(|line| line.starts_with("ipam-agent "));
         for example in examples {
             let words = example.split("  ").next().unwrap_or_default();
-            let words = words.split(" | ").next().unwrap_or_default();
+            let words = words.split(['|', '>', '<']).next().unwrap_or_default();
             let parsed = Cli::try_parse_from(words.split_whitespace());
             assert!(parsed.is_ok(), "{example}: {:?}", parsed.err());
         }

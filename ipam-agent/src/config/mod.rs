@@ -263,6 +263,11 @@ impl Config {
     }
 }
 
+/// JSON Schema of the file, for `docs/schema/` and editors.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(raw::Config)
+}
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -302,11 +307,7 @@ impl ConfigError {
     fn syntax(file: &Path, text: &str, error: &serde_saphyr::Error) -> Self {
         let error = error.without_snippet();
         let line = error.location().map_or(1, |location| location.line());
-        // It ends with the position, which is in front already; what stands there is more use.
-        let message = error.to_string();
-        let message = message
-            .rsplit_once(" at line ")
-            .map_or(&*message, |(message, _)| message);
+        let message = crate::error::yaml(error);
         let index = usize::try_from(line).unwrap_or(1).saturating_sub(1);
         let written = text.lines().nth(index).unwrap_or_default().trim();
         Self::Syntax {

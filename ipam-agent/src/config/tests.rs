@@ -1,3 +1,5 @@
+mod reference;
+
 use std::{path::Path, time::Duration};
 
 use super::{Config, Cri, LEASE_FILE, Overrides, Reclaim};
@@ -142,6 +144,42 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         "keep: [everything]\n",
         "keep: [10.0.0.0/24\n",
         "- a\n- b\n",
+        // What people get wrong.
+        "reclaims: { gate: 15m }\n",
+        "reclaim: { Gate: 15m }\n",
+        "reclaim: { max-per-pass: 5 }\n",
+        "zebra: 1\n",
+        "stores: host-local\n",
+        "stores: { kind: host-local }\n",
+        "stores: [host-local]\n",
+        "stores: [{ dir: /var/lib/cni/networks }]\n",
+        "stores: [{ kind: hostlocal }]\n",
+        "stores: [{ kind: host-local, reclaim: after_reboot }]\n",
+        "stores: [{ kind: host-local, reclaim: true }]\n",
+        "stores: [{ kind: host-local }, { kind: host-local, reclaim: continuous }]\n",
+        "stores: [{ kind: host-local, fence: maybe }]\n",
+        "interfaces: veth*\n",
+        "interfaces: { include: eth0 }\n",
+        "holders: auto\n",
+        "observe: { data_plane: 2 }\n",
+        "reclaim: { max_per_pass: many }\n",
+        "reclaim: { max_per_pass: 0 }\n",
+        "reclaim: { max_percent: -1 }\n",
+        "reclaim: { max_percent: 7.5 }\n",
+        "reclaim: { clean_caches: sure }\n",
+        "reclaim: { gate: 15M }\n",
+        "reclaim: { gate: 1h, damaged_gate: 30m }\n",
+        "reclaim: { asked_gate: 20m, asked_damaged_gate: 15m }\n",
+        "keep: 10.0.0.5\n",
+        "keep: [10.0.0.5/24]\n",
+        "owners: [{ macs: ['3c:ec:ef:00:01:a1'] }]\n",
+        "owners: [{ name: n, mac: '3c:ec:ef:00:01:a1' }]\n",
+        "socket: agent.sock\n",
+        "listen: ':9477'\n",
+        "listen: 127.0.0.1:94770\n",
+        "reclaim:\n  gate: 15m\n  gate: 20m\n",
+        "reclaim:\n\tgate: 15m\n",
+        "reclaim: { gate: 15m\nkeep: []\n",
     ];
     let mut story = String::new();
     for text in wrong {
@@ -149,6 +187,18 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         story += &format!("{text}  => {error}\n\n");
     }
     insta::assert_snapshot!(story);
+}
+
+/// Of a damaged lease less is known: it is judged no sooner, whoever moves the other gate.
+#[test]
+fn a_longer_gate_takes_that_of_damaged_leases_along() {
+    let reclaim = parse("reclaim: { gate: 2h, asked_gate: 20m }\n")
+        .expect("valid")
+        .reclaim;
+    assert_eq!(reclaim.damaged_gate, Duration::from_secs(2 * 3600));
+    assert_eq!(reclaim.asked_damaged_gate, Duration::from_secs(20 * 60));
+    let shorter = parse("reclaim: { gate: 5m }\n").expect("valid").reclaim;
+    assert_eq!(shorter.damaged_gate, Reclaim::default().damaged_gate);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod passes;
 mod pause;
 mod probe;
 mod publish;
+mod reload;
 mod requests;
 mod serving;
 mod survey;
@@ -28,6 +29,7 @@ use tokio::{
 use self::{
     health::Readiness,
     metering::{FramesHeard, Metering},
+    reload::Reloading,
     requests::{Asked, Waiting},
     serving::Serving,
     undo::PuttingBack,
@@ -41,7 +43,7 @@ use super::{
     sweep::{Portions, portions},
 };
 use crate::{
-    config::Config,
+    config::{Config, ConfigError},
     engine::{
         caches::Cleaned,
         evidence::SourceReport,
@@ -121,6 +123,7 @@ struct Daemon {
     hurry: bool,
     metering: Metering,
     readiness: Readiness,
+    reloading: Reloading,
 }
 
 /// How the daemon is told to end.
@@ -132,10 +135,14 @@ enum End {
 }
 
 /// Runs the daemon until SIGTERM or SIGINT, or until SIGUSR2 has it hand over to the next.
+/// SIGHUP has it read its configuration `again`.
 ///
 /// # Errors
 /// What it can't run without is missing or went away.
-pub async fn run(config: &Config) -> Result<(), DriverError> {
+pub async fn run(
+    config: &Config,
+    again: impl Fn() -> Result<Config, ConfigError>,
+) -> Result<(), DriverError> {
     let boot = boot_id()?;
     let mut state = State::open(&config.state_dir)?;
     for warning in state.warnings() {
@@ -198,6 +205,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
         hurry: false,
         metering,
         readiness: Readiness::default(),
+        reloading: Reloading::of(config),
     };
     daemon.pause_as_before();
     daemon.watch_released();
@@ -224,7 +232,7 @@ pub async fn run(config: &Config) -> Result<(), DriverError> {
     );
     let (queries, asks) = query::channel();
     let serving = Serving::start(socket, listeners, queries, config.metrics);
-    let ended = daemon.attend(&mut ears, &mut watcher, asks).await;
+    let ended = daemon.attend(&mut ears, &mut watcher, asks, &again).await;
     match ended {
         Ok(End::HandOver) => daemon.observer.hand_over(),
         Ok(End::Stop) | Err(_) => daemon.observer.end(),
@@ -246,9 +254,11 @@ impl Daemon {
         ears: &mut Ears,
         watcher: &mut Watcher,
         mut asks: mpsc::Receiver<Query>,
+        again: &impl Fn() -> Result<Config, ConfigError>,
     ) -> Result<End, DriverError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(DriverError::Signals)?;
         let mut hand_over = signal(SignalKind::user_defined2()).map_err(DriverError::Signals)?;
+        let mut hang_up = signal(SignalKind::hangup()).map_err(DriverError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DriverError::Signals)?;
         let mut tick = interval(TICK);
         let mut settle = interval(SETTLE);
@@ -269,6 +279,7 @@ impl Daemon {
                 event = ears.links.next() => self.observer.link_event(event?),
                 _ = terminate.recv() => return Ok(End::Stop),
                 _ = interrupt.recv() => return Ok(End::Stop),
+                _ = hang_up.recv() => self.reload(again),
                 _ = hand_over.recv() => return Ok(End::HandOver),
                 Some(done) = self.tasks.join_next() => self.done(done),
                 changed = watcher.changed() => {
@@ -374,6 +385,7 @@ impl Daemon {
                 self.metering.end(stage::STORES);
                 self.metering.stores_read(&readings);
                 self.observer.stores_read(readings);
+                self.reloaded_stores();
                 if std::mem::take(&mut self.read_again) {
                     self.read_stores();
                 } else if self.gathering {

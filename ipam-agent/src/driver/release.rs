@@ -2,23 +2,20 @@
 //! again under a store's lock.
 
 mod caches;
+mod earlier;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use ipam_common::Address;
 
-use super::{
-    clock,
-    stores::{Readings, Stores},
-};
+use super::{clock, stores::Stores};
 use crate::{
     config::Holders,
     engine::{
@@ -26,10 +23,8 @@ use crate::{
         evidence::PortCheck,
         fence::{Fence, Fenced},
         holders::SandboxBook,
-        input::Input,
         lease::{Holder, StoreName},
         plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
-        quarantine::{MAX_QUARANTINED, Released},
         time::Timestamp,
     },
     error::in_full,
@@ -56,50 +51,14 @@ pub struct Releaser {
     tables: Arc<Tables>,
     holders: Holders,
     paused: Arc<AtomicBool>,
+    /// Since when the configuration is what it is; [`BEING_CONFIGURED`]: it is being changed.
+    configured: Arc<AtomicU64>,
 }
 
-impl Releaser {
-    /// Opens the journal in the state directory, and writes down what became of releases
-    /// that an earlier run left open, by what was read of the stores since.
-    pub fn new(
-        state_dir: &Path,
-        boot: &str,
-        stores: Stores,
-        readings: &Readings,
-        live: Arc<Mutex<Live>>,
-        tables: Arc<Tables>,
-        holders: Holders,
-    ) -> Self {
-        let mut journal = Journal::open(state_dir, boot);
-        if let Ok(open) = &mut journal {
-            let views = readings.views();
-            let settled = executor::settle(open, &views, &clock::when).and_then(|releases| {
-                let fences = executor::settle_fences(open, &views, &clock::when)?;
-                let removals = executor::settle_caches(open, &clock::when)?;
-                Ok(releases + fences + removals)
-            });
-            match settled {
-                Ok(0) => {}
-                Ok(settled) => {
-                    tracing::warn!(
-                        settled,
-                        "an earlier run ended in the middle of releases, fences or removals; \
-                         the journal now says what became of them"
-                    );
-                }
-                Err(error) => journal = Err(error),
-            }
-        }
-        Self {
-            journal: Arc::new(Mutex::new(journal)),
-            stores,
-            live,
-            tables,
-            holders,
-            paused: Arc::default(),
-        }
-    }
+/// Nothing is written.
+const BEING_CONFIGURED: u64 = u64::MAX;
 
+impl Releaser {
     /// Why nothing can be released, if the journal can't be written. Never waits: whoever
     /// carries out a plan has the journal, and may be waiting for a store's lock.
     pub fn problem(&self) -> Option<String> {
@@ -114,6 +73,25 @@ impl Releaser {
     /// Whether to release nothing unasked, from this moment on.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Another configuration: nothing is written until [`Self::configured`].
+    pub fn reconfigure(&mut self, stores: Stores, holders: Holders) {
+        self.configured.store(BEING_CONFIGURED, Ordering::SeqCst);
+        (self.stores, self.holders) = (stores, holders);
+    }
+
+    /// All that is decided after `at` is of the configuration that counts.
+    pub fn configured(&self, at: Timestamp) {
+        self.configured.store(at.0, Ordering::SeqCst);
+    }
+
+    fn is_of_this_configuration(&self, decided: Timestamp) -> Result<(), Blocker> {
+        if self.configured.load(Ordering::SeqCst) > decided.0 {
+            let why = "the configuration was changed since it was judged";
+            return Err(Blocker::new(Reason::Changed, why));
+        }
+        Ok(())
     }
 
     fn may_release_unasked(&self) -> Result<(), Blocker> {
@@ -183,6 +161,7 @@ impl Releaser {
             journal,
             &clock::when,
             &mut |release| {
+                self.is_of_this_configuration(plan.at)?;
                 if plan.asker == Asker::Daemon {
                     self.may_release_unasked()?;
                 }
@@ -217,7 +196,14 @@ impl Releaser {
     }
 
     /// Raises and lowers fences. Blocks on files and locks.
-    pub fn fence(&self, fences: Vec<Fence>) -> Vec<Fenced> {
+    pub fn fence(&self, fences: Vec<Fence>, decided: Timestamp) -> Vec<Fenced> {
+        if let Err(blocker) = self.is_of_this_configuration(decided) {
+            let kept = |fence| Fenced {
+                fence,
+                result: Err(blocker.to_string()),
+            };
+            return fences.into_iter().map(kept).collect();
+        }
         match lock(&self.journal).as_mut() {
             Ok(journal) => executor::fence(fences, self.stores.sources(), journal, &clock::when),
             Err(error) => {
@@ -229,30 +215,6 @@ impl Releaser {
                 fences.into_iter().map(failed).collect()
             }
         }
-    }
-
-    /// What earlier runs released in this boot.
-    pub fn released_before(&self) -> Result<Input, JournalError> {
-        let (mut quarantined, mut restored) = (Vec::new(), Vec::new());
-        if let Ok(journal) = lock(&self.journal).as_ref() {
-            for entry in journal.of_this_boot(MAX_QUARANTINED)? {
-                let list = match (entry.is_put_back(), entry.is_released()) {
-                    (true, _) => &mut restored,
-                    (_, true) if entry.taken.is_none() => &mut quarantined,
-                    _ => continue,
-                };
-                list.extend(entry.intent.lease().map(|lease| Released {
-                    id: entry.id.as_str().into(),
-                    lease,
-                    // Before the last look at its stamps: what came between was a veto.
-                    at: Timestamp(entry.when.uptime),
-                }));
-            }
-        }
-        Ok(Input::Released {
-            quarantined,
-            restored,
-        })
     }
 }
 

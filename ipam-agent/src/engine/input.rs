@@ -8,6 +8,7 @@ use ipam_common::{
 };
 
 use super::{
+    Settings,
     caches::{Cleaned, DeadEntry, Removal},
     confirm::Question,
     conflict::{Conflict, Event},
@@ -116,8 +117,10 @@ pub enum Input {
     Cleaned(Vec<Cleaned>),
     /// What became of a plan.
     Outcomes(Vec<Outcome>),
-    /// What earlier runs of the agent released in this boot. Comes after the stores were
-    /// read.
+    /// The configuration is another: what was counted towards releases begins anew.
+    Configured(Box<Settings>),
+    /// What earlier runs of the agent released in this boot, or what has turned out since to
+    /// have been. Comes after the stores were read.
     Released {
         /// Those that nobody was known to have a new lease of.
         quarantined: Vec<Released>,

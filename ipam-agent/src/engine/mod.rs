@@ -246,6 +246,7 @@ impl Engine {
                 restored,
             } => self.released_before(quarantined, restored, now),
             Input::PutBack { id, result } => self.put_back(&id, result, now),
+            Input::Configured(settings) => self.configured(*settings, now),
             Input::Paused(paused) => self.pass.paused = paused,
             Input::State(state) => self.pass.state = state.err(),
             Input::Remembered(remembered) => self.leases.remember(remembered),
@@ -366,6 +367,26 @@ impl Engine {
         }
     }
 
+    fn judge_all(&mut self, now: Timestamp) {
+        let all: Vec<Place> = self.table.sorted().map(|(place, _)| place).collect();
+        for place in all {
+            self.judge(place, None, None, now);
+        }
+    }
+
+    /// Two passes have to agree under what counts from now on.
+    fn configured(&mut self, settings: Settings, now: Timestamp) {
+        self.settings = settings;
+        self.gather_owners();
+        for record in self.leases.iter_mut() {
+            record.passes = [0; 2];
+        }
+        self.judge_all(now);
+        if self.next_pass.is_some() {
+            self.next_pass = Some(now);
+        }
+    }
+
     fn gather_owners(&mut self) {
         self.owners = self.settings.owners.clone();
         for told in self.told_owners.values() {
@@ -414,10 +435,7 @@ impl Engine {
             });
         }
         if changes.pools {
-            let all: Vec<Place> = self.table.sorted().map(|(place, _)| place).collect();
-            for place in all {
-                self.judge(place, None, None, now);
-            }
+            self.judge_all(now);
             let twice: BTreeSet<Address> = self
                 .leases
                 .several()

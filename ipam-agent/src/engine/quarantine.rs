@@ -166,7 +166,12 @@ impl Quarantine {
 
 impl Engine {
     /// Leases are about to be released: their addresses stay watched.
-    pub(super) fn releasing(&mut self, leases: Vec<Lease>, now: Timestamp) {
+    pub(super) fn releasing(&mut self, mut leases: Vec<Lease>, now: Timestamp) {
+        // A person's plan and the daemon's own may hold the same lease: the second finds it gone.
+        leases.retain(|lease| {
+            let known = self.quarantine.of(lease.address);
+            !{ known }.any(|entry| entry.lease.store == lease.store)
+        });
         let entries = leases.into_iter().map(|lease| (None, lease, now));
         self.quarantine_all(entries);
     }
@@ -188,6 +193,9 @@ impl Engine {
         let entries = released.into_iter();
         self.quarantine_all(entries.map(|known| (Some(known.id), known.lease, known.at)));
         self.end_quarantines(addresses.iter().copied());
+        for &address in &addresses {
+            self.heard_since(address, now);
+        }
         let add = addresses
             .into_iter()
             .filter(|address| self.quarantine.watches(address) && !self.leases.contains(address));
@@ -197,6 +205,32 @@ impl Engine {
                 add,
                 remove: Vec::new(),
             });
+        }
+    }
+
+    /// Who was heard with a released address before it was known to be one.
+    fn heard_since(&mut self, address: Address, now: Timestamp) {
+        let mut alive = Vec::new();
+        for (key, entry) in self.quarantine.at(address) {
+            let scope = self.scopes.of(&entry.lease);
+            let places = self.table.places_of(address);
+            let here = places.filter(|place| scope.covers(self.table.segment(place.0)));
+            let claims = here.filter_map(|place| self.table.get(&place));
+            let last = claims
+                .flat_map(|known| &known.claims)
+                .filter(|claim| claim.last_seen > entry.at)
+                .max_by_key(|claim| claim.last_seen);
+            if let Some(claim) = last {
+                let sign = Sign {
+                    at: claim.last_seen,
+                    mac: Some(claim.mac),
+                    kind: SignKind::Assertion,
+                };
+                alive.push((key.clone(), sign));
+            }
+        }
+        for (key, sign) in alive {
+            self.alive(&key, sign, now);
         }
     }
 
@@ -231,11 +265,11 @@ impl Engine {
                 entry.id = Some(id.into());
                 self.end_quarantines([address]);
             }
-            (None, Some(_)) => {
+            (None, Some(entry)) if entry.id.is_none() => {
                 self.quarantine.entries.remove(&key);
                 self.unwatch(vec![address]);
             }
-            (_, None) => {}
+            (None, _) | (_, None) => {}
         }
     }
 

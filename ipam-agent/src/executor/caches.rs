@@ -5,12 +5,14 @@
 //! writes an entry once, at the end of an ADD, and no container's id is given twice.
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
+use super::Settled;
 use crate::{
     engine::{
         caches::{Cleaned, NotRemoved, Removal},
@@ -135,9 +137,8 @@ fn effect(result: &Result<Option<String>, NotRemoved>) -> CacheEffect {
     CacheEffect { result, detail }
 }
 
-/// Finds out what became of removals that an earlier run was at, and writes it down. Returns
-/// how many were settled.
-pub fn settle(journal: &mut Journal, clock: &dyn Fn() -> When) -> Result<usize, JournalError> {
+/// Finds out what became of removals that an earlier run was at, and writes it down.
+pub fn settle(journal: &mut Journal, clock: &dyn Fn() -> When) -> Result<Settled, JournalError> {
     let open = journal.unfinished_cleanings()?;
     for (id, intent) in &open {
         let found = self::open(Path::new(&intent.path))
@@ -162,14 +163,17 @@ pub fn settle(journal: &mut Journal, clock: &dyn Fn() -> When) -> Result<usize, 
         };
         let effect = CacheEffect {
             result,
-            detail: Some(format!("found at the next start: {found}")),
+            detail: Some(format!("found later: {found}")),
         };
         journal.append_cleaned(clock(), id, effect)?;
     }
     if !open.is_empty() {
         journal.sync()?;
     }
-    Ok(open.len())
+    Ok(Settled {
+        ids: open.into_keys().collect(),
+        left: BTreeSet::new(),
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::Settled;
 use crate::{
     engine::{
         fence::{Change, Fence, Fenced},
@@ -71,16 +72,17 @@ fn change(fence: &Fence, stores: &[Arc<dyn LeaseStore>]) -> Result<(), ReleaseEr
     }
 }
 
-/// Finds out what became of fences that an earlier run was at, and writes it down. Returns how
-/// many were settled.
+/// Finds out what became of fences that an earlier run was at, and writes it down, for the
+/// stores of these views.
 pub fn settle(
     journal: &mut Journal,
     views: &[&StoreView],
     clock: &dyn Fn() -> When,
-) -> Result<usize, JournalError> {
-    let mut settled = 0;
+) -> Result<Settled, JournalError> {
+    let mut settled = Settled::default();
     for (id, intent) in journal.unfinished_fences()? {
         let Some(view) = views.iter().find(|view| *view.store.0 == *intent.store) else {
+            settled.left.insert(intent.store);
             continue;
         };
         let mut fences = view.fencing.fences.iter();
@@ -91,12 +93,12 @@ pub fn settle(
         };
         let effect = FenceEffect {
             result,
-            detail: Some(format!("found at the next start: {found}")),
+            detail: Some(format!("found later: {found}")),
         };
         journal.append_fence_effect(clock(), &id, effect)?;
-        settled += 1;
+        settled.ids.insert(id);
     }
-    if settled > 0 {
+    if !settled.ids.is_empty() {
         journal.sync()?;
     }
     Ok(settled)

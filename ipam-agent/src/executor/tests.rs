@@ -13,12 +13,12 @@ use super::*;
 use crate::{
     cni,
     engine::{
-        lease::{Lease, Mode},
+        lease::{Lease, Mode, StoreView},
         plan::{Asker, Reason},
         time,
     },
     full_disk,
-    journal::{self, history},
+    journal::{self, Entry, UndoResult, history},
     store::{file::LeaseFile, host_local::HostLocal},
 };
 
@@ -249,15 +249,24 @@ fn what_a_crash_left_open_is_settled_by_looking() {
     let mut journal = open(&host.state());
     let views = host.views();
     assert_eq!(
-        settle(&mut journal, &[&views[0]], &clock).expect("settled"),
+        settle(&mut journal, &[&views[0]], &clock)
+            .expect("settled")
+            .ids
+            .len(),
         2
     );
     assert_eq!(
-        settle(&mut journal, &[&views[0], &views[1]], &clock).expect("settled"),
+        settle(&mut journal, &[&views[0], &views[1]], &clock)
+            .expect("settled")
+            .ids
+            .len(),
         2
     );
     assert_eq!(
-        settle(&mut journal, &[&views[0], &views[1]], &clock).expect("settled"),
+        settle(&mut journal, &[&views[0], &views[1]], &clock)
+            .expect("settled")
+            .ids
+            .len(),
         0
     );
     let history = history(&host.state(), 10).expect("read");

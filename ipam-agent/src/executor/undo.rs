@@ -50,8 +50,8 @@ impl UndoError {
 /// touched, and after. Blocks on file I/O and locks.
 ///
 /// # Errors
-/// Nothing has changed, but for [`UndoError::Journal`] after the fact: then the next start
-/// finds out by looking.
+/// Nothing has changed, but for [`UndoError::Journal`] after the fact: then that is found out
+/// by looking.
 pub fn put_back(
     id: &str,
     undo: Undo,
@@ -79,7 +79,11 @@ pub fn put_back(
         Err(error @ ReleaseError::Taken { .. }) => (UndoResult::Taken, Some(in_full(error))),
         Err(error) => (UndoResult::Failed, Some(in_full(error))),
     };
-    journal.append_undone(clock(), id, Undone { result, detail })?;
+    let written = journal.append_undone(clock(), id, Undone { result, detail });
+    if let Err(error) = written {
+        journal.leave_open([entry.intent.store]);
+        return Err(error.into());
+    }
     fault::reach("undone-synced");
     match done {
         Ok(()) | Err(ReleaseError::NotDurable { .. }) => Ok(entry),

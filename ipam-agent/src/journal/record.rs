@@ -80,7 +80,8 @@ pub struct Intent {
     /// Who wants it.
     #[schemars(with = "String")]
     pub asker: Asker,
-    /// Which person, as told by the command; not proven.
+    /// Which user, by the socket's peer credentials; `(says …)` after it, whom the client
+    /// says that it asks for, which is not proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// The store.
@@ -213,7 +214,8 @@ pub struct Undo {
     /// Who wants it: the daemon, because the address is in use, or a person.
     #[schemars(with = "String")]
     pub asker: Asker,
-    /// Which person, as told by the command; not proven.
+    /// Which user, by the socket's peer credentials; `(says …)` after it, whom the client
+    /// says that it asks for, which is not proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Why, in a sentence.

@@ -9,6 +9,7 @@ mod check;
 mod doctor;
 mod hardware;
 mod leases;
+mod overview;
 mod pools;
 mod reclaim;
 mod report;
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{plan::Reason, segment};
 
 pub use self::{
-    check::*, doctor::*, hardware::*, leases::*, pools::*, reclaim::*, report::*, watch::*,
+    check::*, doctor::*, hardware::*, leases::*, overview::*, pools::*, reclaim::*, report::*,
+    watch::*,
 };
 
 /// An enum whose variants have one name each: in JSON, in tables and as a flag's value.

@@ -10,8 +10,10 @@ mod render;
 pub mod schema;
 mod vendor;
 
+#[cfg(test)]
+pub(crate) use self::render::samples;
 pub use self::{
-    page::{Page, View, clean, count},
+    page::{Page, View, abridged, ago, clean, count},
     render::{Csv, Document, Format, RenderError, render, watch_head, watch_line},
     vendor::vendor,
 };

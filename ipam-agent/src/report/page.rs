@@ -137,13 +137,7 @@ impl Page {
 
     /// When it was: "3 s ago", or the date if it is longer ago than a day.
     pub(super) fn ago(&self, at: Timestamp) -> String {
-        let seconds = self.now.duration_since(at).as_secs();
-        match seconds {
-            0 => "now".to_owned(),
-            1..DAY => format!("{} ago", span(seconds)),
-            NEXT_DAY..0 => format!("in {}", span(-seconds)),
-            _ => date(at),
-        }
+        ago(self.now, at)
     }
 
     /// The same of a time that may never have been.
@@ -168,6 +162,17 @@ impl Page {
         let kept = self.out.trim_end_matches(' ').len();
         self.out.truncate(kept);
         self.out.push('\n');
+    }
+}
+
+/// When it was: "3 s ago", or the date if it is longer ago than a day.
+pub fn ago(now: Timestamp, at: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs();
+    match seconds {
+        0 => "now".to_owned(),
+        1..DAY => format!("{} ago", span(seconds)),
+        NEXT_DAY..0 => format!("in {}", span(-seconds)),
+        _ => date(at),
     }
 }
 
@@ -199,7 +204,7 @@ pub fn count(number: usize, one: &str) -> String {
 }
 
 /// The text in at most `width` columns: cut off where it is longer, and it shows.
-pub(super) fn abridged(text: &str, width: usize) -> String {
+pub fn abridged(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

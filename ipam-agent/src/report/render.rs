@@ -6,6 +6,7 @@ mod doctor;
 mod explain;
 mod history;
 mod leases;
+mod overview;
 mod reclaim;
 mod report;
 mod segments;
@@ -13,6 +14,8 @@ mod watch;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use self::tests::samples;
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -4,11 +4,11 @@ use schemars::{Schema, schema_for};
 
 use super::document::{
     AddressCheck, Addresses, Applied, ApplyRequest, Doctor, EventList, Explain, History, Leases,
-    PauseRequest, Pausing, Plan, Pools, Report, Segments, UndoRequest, Undone, WatchLine,
+    Overview, PauseRequest, Pausing, Plan, Pools, Report, Segments, UndoRequest, Undone, WatchLine,
 };
 
 /// Each document's file name and schema.
-pub fn all() -> [(&'static str, Schema); 19] {
+pub fn all() -> [(&'static str, Schema); 21] {
     [
         ("report-v1.json", schema_for!(Report)),
         ("segments-v1.json", schema_for!(Segments)),
@@ -29,6 +29,8 @@ pub fn all() -> [(&'static str, Schema); 19] {
         ("doctor-v1.json", schema_for!(Doctor)),
         ("watch-v1.json", schema_for!(WatchLine)),
         ("check-v1.json", schema_for!(AddressCheck)),
+        ("top-v1.json", schema_for!(Overview)),
+        ("config-v1.json", crate::config::schema()),
     ]
 }
 

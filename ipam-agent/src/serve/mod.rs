@@ -9,6 +9,7 @@ pub mod client;
 pub mod health;
 pub mod metrics;
 pub mod page;
+pub mod peer;
 pub mod query;
 pub mod router;
 pub mod socket;

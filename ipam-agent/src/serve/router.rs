@@ -1,11 +1,11 @@
-//! Which path asks what. [`reading`] and [`changing`] are for the unix socket; over TCP
-//! there is [`local`] on loopback and [`exposed`] elsewhere, neither of which changes or
-//! asks the wire anything.
+//! Which path asks what. [`reading`] and [`changing`] are for the unix socket, where the kernel
+//! says who asks; over TCP there is [`local`] on loopback and [`exposed`] elsewhere, neither of
+//! which changes or asks the wire anything.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
@@ -26,6 +26,7 @@ use super::{
     health::Health,
     metrics::{self, Form},
     page,
+    peer::Peer,
     query::{Overviewed, Query, Reply},
     watch::WATCHERS,
 };
@@ -269,24 +270,31 @@ async fn plan(State(desk): State<Desk>) -> Answer {
     ask(&desk.queries, PLAN_PATIENCE, Query::Plan).await
 }
 
-async fn apply(State(queries): State<Queries>, request: Request) -> Answer {
+async fn apply(
+    State(queries): State<Queries>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Answer {
     // Said in advance it is refused in advance; otherwise reading stops at the limit.
     if request.body().size_hint().lower() > BODY_LIMIT as u64 {
         return Err(ApiError::LongBody);
     }
     let body = Json::<ApplyRequest>::from_request(request, &());
-    let Json(request) = timeout(PATIENCE, body)
+    let Json(mut request) = timeout(PATIENCE, body)
         .await
         .map_err(|_| ApiError::SlowBody)??;
+    request.by = peer.name(request.by).await;
     let query = |reply| Query::Apply(request, reply);
     ask(&queries, APPLY_PATIENCE, query).await
 }
 
 async fn undo(
     State(queries): State<Queries>,
+    Extension(peer): Extension<Peer>,
     body: Result<Json<UndoRequest>, JsonRejection>,
 ) -> Answer {
-    let Json(request) = body?;
+    let Json(mut request) = body?;
+    request.by = peer.name(request.by).await;
     let query = |reply| Query::Undo(request, reply);
     // A plan that is being carried out comes first.
     ask(&queries, APPLY_PATIENCE, query).await
@@ -294,9 +302,11 @@ async fn undo(
 
 async fn pause(
     State(queries): State<Queries>,
+    Extension(peer): Extension<Peer>,
     body: Result<Json<PauseRequest>, JsonRejection>,
 ) -> Answer {
-    let Json(request) = body?;
+    let Json(mut request) = body?;
+    request.by = peer.name(request.by).await;
     ask(&queries, PATIENCE, |reply| Query::Pause(request, reply)).await
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -22,6 +22,8 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+
+use super::peer::Peer;
 
 /// How many clients are served at once; others wait to be accepted.
 const CONNECTIONS: usize = 32;
@@ -118,7 +120,8 @@ impl Socket {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, _)) => {
-                    let connection = converse(stream, router.clone());
+                    let router = router.clone().layer(Extension(Peer::of(&stream)));
+                    let connection = converse(stream, router);
                     connections.spawn(async move {
                         connection.await;
                         drop(slot);

@@ -197,7 +197,7 @@ fn parse(path: &Path, content: &[u8]) -> Result<Document, FileError> {
             .map_err(|error| wrong(Some(error.line() as u64), without_place(&error.to_string()))),
         _ => serde_saphyr::from_slice_with_options(content, yaml_options()).map_err(|error| {
             let line = error.location().map(|location| location.line());
-            wrong(line, without_place(&error.without_snippet().to_string()))
+            wrong(line, crate::error::yaml(&error))
         }),
     }
 }

@@ -292,11 +292,6 @@ impl World {
         host.leases.verify()?;
         let agent = self.agent.as_ref().ok_or("there is no agent at the end")?;
         self.truth.ended(&host, agent)?;
-        drop(host);
-        // What one start could not settle, because a store could not be read, the next one does.
-        self.kill(&Killed { pinned: false }, 0);
-        self.start()?;
-        let host = lock(&self.host);
         let history =
             journal::history(self.state.path(), usize::MAX).map_err(|error| error.to_string())?;
         if history.damaged > 0 {

@@ -208,8 +208,12 @@ impl Truth {
         Ok(())
     }
 
-    /// After a long calm nothing is left that leaked.
+    /// After a long calm nothing is left that leaked, and who came back has a lease again.
     pub fn ended(&self, host: &Host, agent: &Agent) -> Result<(), String> {
+        let mut homeless = host.leases.vacated(host.booted);
+        if let Some(key) = homeless.find(|&key| host.alive(key).is_some()) {
+            return Err(format!("{} is used and was not put back", key.1));
+        }
         let mut leaked = host.leases.keys().filter(|&key| {
             host.alive(key).is_none() && net(key.0).watchable && self.is_allowed(host, key)
         });

@@ -1,85 +1,97 @@
-//! What is applied to the cluster.
+//! What is applied to the cluster: what the chart renders to, the plain manifests, and pods
+//! for the agent to watch.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tests::helm::{self, Render, Request};
 
-/// The image of the agent.
-pub const IMAGE: &str = "registry.local/ipam-agent:tests";
 /// The agent's namespace.
 pub const NAMESPACE: &str = "ipam-agent";
+/// What the agent's pods are known by.
+pub const LABEL: &str = "app.kubernetes.io/name=ipam-agent";
 
-/// The agent, of this configuration: in order of need.
-pub fn agent(config: &str) -> Vec<Value> {
-    let labels = json!({ "app.kubernetes.io/name": "ipam-agent" });
-    let host = |name: &str, path: &str, kind: &str| json!({ "name": name, "hostPath": { "path": path, "type": kind } });
-    let mount = |name: &str, path: &str, read_only: bool| json!({ "name": name, "mountPath": path, "readOnly": read_only });
-    let container = json!({
-        "name": "agent", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
-        "args": ["run", "--config", "/etc/ipam-agent/config.yaml"],
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "runAsUser": 0,
-            "capabilities": { "drop": ["ALL"], "add": ["BPF", "PERFMON", "NET_ADMIN", "NET_RAW"] },
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
-        "readinessProbe": {
-            "exec": { "command": ["/ipam-agent", "segments"] },
-            "periodSeconds": 1, "timeoutSeconds": 10,
-        },
-        "resources": {
-            "requests": { "cpu": "20m", "memory": "64Mi" },
-            "limits": { "memory": "512Mi" },
-        },
-        "volumeMounts": [
-            mount("config", "/etc/ipam-agent", true),
-            mount("cni", "/var/lib/cni", false),
-            mount("networks", "/etc/cni/net.d", true),
-            mount("runtime", "/run/containerd", true),
-            mount("bpf", "/sys/fs/bpf", false),
-            mount("run", "/run/ipam-agent", false),
-            mount("state", "/var/lib/ipam-agent", false),
-        ],
-    });
-    let pod = json!({
-        "metadata": { "labels": labels },
-        "spec": {
-            "hostNetwork": true,
-            "dnsPolicy": "ClusterFirstWithHostNet",
-            "automountServiceAccountToken": false,
-            "serviceAccountName": "ipam-agent",
-            "priorityClassName": "system-node-critical",
-            "tolerations": [{ "operator": "Exists" }],
-            "containers": [container],
-            "volumes": [
-                { "name": "config", "configMap": { "name": "ipam-agent" } },
-                host("cni", "/var/lib/cni", "DirectoryOrCreate"),
-                host("networks", "/etc/cni/net.d", "DirectoryOrCreate"),
-                host("runtime", "/run/containerd", "Directory"),
-                host("bpf", "/sys/fs/bpf", "Directory"),
-                host("run", "/run/ipam-agent", "DirectoryOrCreate"),
-                host("state", "/var/lib/ipam-agent", "DirectoryOrCreate"),
-            ],
-        },
-    });
-    let named = |name: &str| json!({ "name": name, "namespace": NAMESPACE, "labels": labels });
-    vec![
-        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }),
-        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": named("ipam-agent") }),
-        json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": named("ipam-agent"),
-            "data": { "config.yaml": config },
-        }),
-        json!({
-            "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": named("ipam-agent"),
-            "spec": {
-                "selector": { "matchLabels": labels },
-                "updateStrategy": {
-                    "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 },
-                },
-                "template": pod,
-            },
-        }),
-    ]
+/// Values of a laboratory: gates of seconds.
+const LABORATORY: &str = "\
+release: auto
+config:
+  reclaim: { lab: true, gate: 2s, damaged_gate: 2500ms, asked_gate: 2s,
+    asked_damaged_gate: 2500ms, reboot_gate: 2s, pass_interval: 500ms }
+";
+/// Those of Harvester, whose nodes run RKE2 and keep little of `/var`.
+const HARVESTER: &str = "\
+stateDir: /var/lib/rancher/ipam-agent
+runtimeDirs: [/run/k3s/containerd]
+seLinuxOptions: { type: spc_t }
+";
+
+/// Manifests, each list in order of need.
+pub struct Manifests {
+    /// The agent, for the laboratory.
+    pub agent: Vec<Value>,
+    /// The agent in every other way.
+    pub others: Vec<(String, Vec<Value>)>,
+}
+
+impl Manifests {
+    /// All of them; `None` where it is skipped.
+    pub fn read() -> Option<Result<Self>> {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        let ways = ["", "release: \"off\"\n", "release: auto\n", HARVESTER];
+        let renders = [LABORATORY].iter().chain(&ways).map(|yaml| Render {
+            name: String::from("ipam-agent"),
+            namespace: NAMESPACE.to_owned(),
+            yaml: (*yaml).to_owned(),
+        });
+        let plain = ["namespace", "serviceaccount", "daemonset"];
+        let plain = plain.map(|name| deploy.join(format!("kustomize/{name}.yaml")));
+        let request = Request {
+            chart: deploy.join("chart"),
+            renders: renders.collect(),
+            files: Vec::from(plain),
+            versions: Vec::new(),
+        };
+        Some(helm::ask(&request)?.and_then(|answer| Self::of(answer, &ways, &request.files)))
+    }
+
+    fn of(answer: helm::Answer, ways: &[&str], files: &[PathBuf]) -> Result<Self> {
+        ensure!(
+            answer.files.len() == files.len() && files.len() == 3,
+            "the plain manifests"
+        );
+        let namespace = answer.files[0].clone();
+        let mut all = Vec::new();
+        for rendered in answer.renders {
+            ensure!(rendered.error.is_none(), "{:?}", rendered.error);
+            all.push([namespace.clone(), rendered.objects].concat());
+        }
+        let agent = all.remove(0);
+        let ways = ways.iter().map(|way| format!("the chart, {way:?}"));
+        let mut others: Vec<_> = ways.zip(all).collect();
+        // Kustomize says the namespace.
+        let mut plain = answer.files.concat();
+        for document in &mut plain {
+            if document["kind"] != "Namespace" {
+                document["metadata"]["namespace"] = json!(NAMESPACE);
+            }
+        }
+        others.push((String::from("the plain manifests"), plain));
+        Ok(Self { agent, others })
+    }
+
+    /// The image that the laboratory's agent is to have.
+    pub fn image(&self) -> Result<&str> {
+        let set = daemon_set(&self.agent)?;
+        let image = set.pointer("/spec/template/spec/containers/0/image");
+        image.and_then(Value::as_str).context("an image")
+    }
+}
+
+/// The one DaemonSet of these.
+pub fn daemon_set(manifests: &[Value]) -> Result<&Value> {
+    let found = manifests.iter().find(|of| of["kind"] == "DaemonSet");
+    found.context("no DaemonSet")
 }
 
 /// A deployment of pods that have an address each and sleep.

@@ -143,7 +143,7 @@ fn a_daemon_killed_in_the_middle_finds_out_what_became_of_its_intents() {
             };
             ensure!(entry["result"] == result, "{history:#}");
             let detail = entry["detail"].as_str().unwrap_or_default();
-            ensure!(detail.contains("found at the next start"), "{history:#}");
+            ensure!(detail.contains("found later"), "{history:#}");
         }
         Ok(())
     });

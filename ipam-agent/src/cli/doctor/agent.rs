@@ -1,6 +1,6 @@
 //! What the agent was told, and whether it can work with it.
 
-use std::{fs, os::unix::net::UnixStream, path::Path};
+use std::{fs, io::ErrorKind, os::unix::net::UnixStream, path::Path};
 
 use super::{fail, ok, warn};
 use crate::{
@@ -8,7 +8,10 @@ use crate::{
     engine::holders::Own,
     error::in_full,
     holder::cri::{self, Runtime},
-    report::document::{Check, CheckStatus},
+    report::{
+        count,
+        document::{Check, CheckStatus},
+    },
     source::live::pins_place,
     state,
     store::source::Source,
@@ -50,12 +53,20 @@ fn networks(directory: &Path) -> Check {
         Ok(entries) => {
             let networks = entries.filter_map(|entry| entry.ok());
             let networks = networks.filter(|entry| entry.path().is_dir()).count();
-            ok("", format!("host-local in {place}: {networks} networks"))
+            ok(
+                "",
+                format!("host-local in {place}: {}", count(networks, "network")),
+            )
         }
         Err(error) => {
+            let detail = match error.kind() {
+                ErrorKind::NotFound => format!("host-local: there is no {place}"),
+                _ => format!("host-local in {place}: {error}"),
+            };
             let mend = "if host-local keeps its leases elsewhere, say so with `dir` in `stores`; \
-                        in a container, mount that directory";
-            warn("", format!("host-local in {place}: {error}"), mend)
+                        in a container, mount that directory; if this host has no pods yet, \
+                        all is well";
+            warn("", detail, mend)
         }
     }
 }
@@ -65,8 +76,11 @@ fn lease_file(file: &Path) -> Check {
     match fs::File::open(file) {
         Ok(_) => ok("", format!("lease file {place}")),
         Err(error) => {
-            let mend = "write the file, or take it out of `stores`";
-            warn("", format!("lease file {place}: {error}"), mend)
+            let detail = match error.kind() {
+                ErrorKind::NotFound => format!("there is no lease file {place}"),
+                _ => format!("lease file {place}: {error}"),
+            };
+            warn("", detail, "write the file, or take it out of `stores`")
         }
     }
 }
@@ -191,8 +205,23 @@ pub(super) fn daemon(config: &Config) -> Check {
     match UnixStream::connect(&config.socket) {
         Ok(_) => ok(NAME, format!("answers on {}", config.socket.display())),
         Err(error) => {
-            let detail = format!("{}: {error}", config.socket.display());
-            warn(NAME, detail, "start it with `ipam-agent run`")
+            let socket = config.socket.display();
+            let start = "start it: `systemctl start ipam-agent`, or `ipam-agent run` by hand; \
+                         without it nothing is watched";
+            match error.kind() {
+                ErrorKind::NotFound => {
+                    warn(NAME, format!("none runs: there is no {socket}"), start)
+                }
+                ErrorKind::ConnectionRefused => {
+                    warn(NAME, format!("none runs: it left {socket} behind"), start)
+                }
+                ErrorKind::PermissionDenied => warn(
+                    NAME,
+                    format!("one runs, and this user may not ask it on {socket}"),
+                    "run this as root, or as a member of the socket's group",
+                ),
+                _ => warn(NAME, format!("{socket}: {error}"), start),
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::{
     cli::{
         CliError, Io, Status,
+        progress::waiting,
         shared::{ConfigArgs, OutputArgs, person},
     },
     report::{
@@ -37,7 +38,7 @@ pub struct ApplyArgs {
 impl ApplyArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let client = self.daemon.client()?;
-        let plan = client.plan().await;
+        let plan = waiting("two passes over the leases", None, client.plan()).await;
         let plan: Plan = plan.map_err(CliError::judging)?;
         let format = self.output.output;
         if !self.yes || format == Format::Table {
@@ -59,7 +60,9 @@ impl ApplyArgs {
             confirmed: confirmed.collect(),
             by: person(),
         };
-        let applied = client.apply(&request).await.map_err(CliError::judging)?;
+        let what = format!("giving back {} leases", request.confirmed.len());
+        let applied = waiting(&what, None, client.apply(&request)).await;
+        let applied = applied.map_err(CliError::judging)?;
         io.show(&applied, format)?;
         let left = |result| result != ReleaseResult::Released;
         let left = applied.outcomes.iter().any(|outcome| left(outcome.result))

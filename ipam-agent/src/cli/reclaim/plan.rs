@@ -5,6 +5,7 @@ use clap::Args;
 use crate::{
     cli::{
         CliError, Io, Status,
+        progress::waiting,
         shared::{ConfigArgs, OutputArgs},
     },
     report::document::Plan,
@@ -28,7 +29,8 @@ pub struct PlanArgs {
 
 impl PlanArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let plan = self.daemon.client()?.plan().await;
+        let client = self.daemon.client()?;
+        let plan = waiting("two passes over the leases", None, client.plan()).await;
         let plan: Plan = plan.map_err(CliError::judging)?;
         io.show(&plan, self.output.output)?;
         Ok(Status::of(!plan.releases.is_empty(), !plan.complete))

@@ -64,6 +64,45 @@ pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
         clean_caches: raw.clean_caches,
         lab,
     };
+    // Of a damaged lease there is less to judge by: it is never judged sooner.
+    let reclaim = Reclaim {
+        damaged_gate: match &raw.damaged_gate {
+            None => reclaim.damaged_gate.max(reclaim.gate),
+            Some(_) => reclaim.damaged_gate,
+        },
+        asked_damaged_gate: match &raw.asked_damaged_gate {
+            None => reclaim.asked_damaged_gate.max(reclaim.asked_gate),
+            Some(_) => reclaim.asked_damaged_gate,
+        },
+        ..reclaim
+    };
+    for (key, written, damaged, gate) in [
+        (
+            "damaged_gate",
+            &raw.damaged_gate,
+            reclaim.damaged_gate,
+            ("gate", reclaim.gate),
+        ),
+        (
+            "asked_damaged_gate",
+            &raw.asked_damaged_gate,
+            reclaim.asked_damaged_gate,
+            ("asked_gate", reclaim.asked_gate),
+        ),
+    ] {
+        if let Some(text) = written
+            && damaged < gate.1
+            && !lab
+        {
+            let (other, length) = gate;
+            let length = jiff::SignedDuration::try_from(length).unwrap_or_default();
+            let right = format!(
+                "shorter than `{other}`, {length:#}: of a damaged lease less is known, \
+                 so that it needs no less time"
+            );
+            return Err(at.wrong(format!("reclaim.{key}"), text, right));
+        }
+    }
     // A pass that follows the last one at once would never let the wire be heard.
     if let Some(text) = &raw.pass_interval
         && reclaim.pass_interval.is_zero()

@@ -7,6 +7,7 @@ use crate::{
         raw::{self, Text},
     },
     engine::lease::Mode,
+    error::hint,
     store::{host_local, source::Source},
 };
 
@@ -28,7 +29,17 @@ pub(super) fn stores(
         let default = Source::HostLocal(host_local::DIRECTORY.into());
         return Ok(vec![read_only(default)]);
     };
-    raw.into_iter().map(|raw| store(at, raw)).collect()
+    let mut stores: Vec<StoreConfig> = Vec::new();
+    for raw in raw {
+        let kind = raw.kind.clone();
+        let new = store(at, raw)?;
+        if stores.iter().any(|store| store.source == new.source) {
+            let right = format!("{} is there twice: say all of it in one entry", new.source);
+            return Err(at.wrong("stores.kind", &kind, right));
+        }
+        stores.push(new);
+    }
+    Ok(stores)
 }
 
 fn store(at: At<'_>, raw: raw::Store) -> Result<StoreConfig> {
@@ -51,8 +62,9 @@ fn store(at: At<'_>, raw: raw::Store) -> Result<StoreConfig> {
             }
             Source::File(place(raw.path, "stores.path", LEASE_FILE)?)
         }
-        _ => {
-            let right = "unknown; known are host-local and file";
+        kind => {
+            let hint = hint(kind, ["host-local", "file"]);
+            let right = format!("unknown{hint}; known are host-local and file");
             return Err(at.wrong("stores.kind", &raw.kind, right));
         }
     };
@@ -81,8 +93,9 @@ fn mode(at: At<'_>, text: &Text, writable: bool) -> Result<Mode> {
         "observe" => Mode::Observe,
         "after-reboot" => Mode::AfterReboot,
         "continuous" => Mode::Continuous,
-        _ => {
-            let right = "should be observe, after-reboot or continuous";
+        mode => {
+            let hint = hint(mode, ["observe", "after-reboot", "continuous"]);
+            let right = format!("should be observe, after-reboot or continuous{hint}");
             return Err(at.wrong("stores.reclaim", text, right));
         }
     };

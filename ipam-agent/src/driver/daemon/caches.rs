@@ -1,17 +1,21 @@
 //! Dead entries of CNI's caches, removed off the event loop.
 
 use super::{Daemon, Done};
-use crate::engine::{
-    caches::{Cleaned, NotRemoved, Removal},
-    input::Input,
+use crate::{
+    driver::clock,
+    engine::{
+        caches::{Cleaned, NotRemoved, Removal},
+        input::Input,
+    },
 };
 
 impl Daemon {
     pub(super) fn clean(&mut self, removals: Vec<Removal>) {
         let sandboxes = self.observer.engine.last_pass().sandboxes.clone();
         let releaser = self.releaser.clone();
+        let decided = clock::now();
         self.tasks
-            .spawn_blocking(move || Done::Cleaned(releaser.clean(removals, sandboxes)));
+            .spawn_blocking(move || Done::Cleaned(releaser.clean(removals, sandboxes, decided)));
     }
 
     pub(super) fn cleaned(&mut self, cleaned: Vec<Cleaned>) {

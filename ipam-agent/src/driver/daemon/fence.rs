@@ -1,16 +1,20 @@
 //! Fences, raised and lowered off the event loop.
 
 use super::{Daemon, Done};
-use crate::engine::{
-    fence::{Change, Fence, Fenced},
-    input::Input,
+use crate::{
+    driver::clock,
+    engine::{
+        fence::{Change, Fence, Fenced},
+        input::Input,
+    },
 };
 
 impl Daemon {
     pub(super) fn fence(&mut self, fences: Vec<Fence>) {
         let releaser = self.releaser.clone();
+        let decided = clock::now();
         self.tasks
-            .spawn_blocking(move || Done::Fenced(releaser.fence(fences)));
+            .spawn_blocking(move || Done::Fenced(releaser.fence(fences, decided)));
     }
 
     pub(super) fn fenced(&mut self, fenced: Vec<Fenced>) {

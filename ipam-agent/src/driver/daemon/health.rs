@@ -67,7 +67,10 @@ impl Daemon {
             watched: self.observer.wanted().len().saturating_sub(missing),
             pass_age: engine.last_pass().at.map(|at| now.since(at)),
             problems: counting.into_iter().map(|(_, what)| what).collect(),
-            notes: passing.chain(uncovered).take(MOST_NOTES).collect(),
+            notes: { passing.chain(self.reloading.problem().map(str::to_owned)) }
+                .chain(uncovered)
+                .take(MOST_NOTES)
+                .collect(),
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) struct Metering {
     pub malformed: u64,
     pub started: Timestamp,
     pub pass_interval: Duration,
-    lab: bool,
+    pub lab: bool,
     /// The configured sources, by their place.
     sources: Vec<StoreName>,
     /// Those that can't be read.
@@ -198,7 +198,7 @@ impl Daemon {
             persistent: pass.state.is_none(),
             pass_age: now.since(pass.at.unwrap_or(self.metering.started)),
             watchers: self.watchers.count(),
-            config_current: true,
+            config_current: self.reloading.problem().is_none(),
         }
     }
 }

@@ -26,8 +26,9 @@ impl Daemon {
         }
         self.reading = true;
         self.metering.begin(stage::STORES);
-        let stores = self.observer.stores.clone();
-        self.tasks.spawn_blocking(move || Done::Read(stores.read()));
+        let releaser = self.releaser.clone();
+        self.tasks
+            .spawn_blocking(move || Done::Read(releaser.read()));
     }
 
     /// Begins a pass: the stores first, so that the leases are no older than the evidence.

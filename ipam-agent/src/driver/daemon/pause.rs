@@ -5,10 +5,7 @@ use crate::{
     driver::clock,
     engine::input::Input,
     error::in_full,
-    report::{
-        clean,
-        document::{PauseRequest, PausedRecord, Pausing},
-    },
+    report::document::{PauseRequest, PausedRecord, Pausing},
     serve::query::Reply,
     state::Paused,
 };
@@ -29,7 +26,7 @@ impl Daemon {
     pub(super) fn pause(&mut self, request: PauseRequest, reply: Reply<Pausing>) {
         let paused = self.paused.clone().unwrap_or_else(|| Paused {
             at: Some(clock::wall_time()),
-            by: request.by.map(|by| clean(&by).into_owned()),
+            by: request.by,
         });
         // In any case: it is the careful thing.
         let problem = paused.write(&self.state_dir).err();

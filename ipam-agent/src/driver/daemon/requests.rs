@@ -15,7 +15,6 @@ use crate::{
     error::in_full,
     journal,
     report::{
-        clean,
         compose::history_entry,
         document::{
             Applied, ApplyRequest, ConfirmedRelease, Explain, OutcomeRecord, Plan, ReleaseResult,
@@ -138,7 +137,7 @@ impl Daemon {
             })
             .collect();
         let waiting = Waiting {
-            by: request.by.map(|by| clean(&by).into_owned()),
+            by: request.by,
             confirmed: request.confirmed,
             kept,
             reply,

@@ -16,7 +16,6 @@ use crate::{
     executor::UndoError,
     journal::{Entry, Undo},
     report::{
-        clean,
         compose::holder_of,
         document::{UndoOutcome, UndoRequest, Undone},
     },
@@ -59,7 +58,7 @@ impl Daemon {
         let id = id.map_or(request.id, |number| format!("{number:08}"));
         let undo = Undo {
             asker: Asker::Person,
-            by: request.by.map(|by| clean(&by).into_owned()),
+            by: request.by,
             reason: "as a person asked".to_owned(),
         };
         self.begin_to_put_back(id, undo, Some(reply));

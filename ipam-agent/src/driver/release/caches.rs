@@ -17,7 +17,12 @@ use crate::{
 impl Releaser {
     /// Removes what was decided with these sandboxes known. Blocks on files and container
     /// runtimes.
-    pub fn clean(&self, removals: Vec<Removal>, mut sandboxes: SandboxBook) -> Vec<Cleaned> {
+    pub fn clean(
+        &self,
+        removals: Vec<Removal>,
+        mut sandboxes: SandboxBook,
+        decided: Timestamp,
+    ) -> Vec<Cleaned> {
         let mut journal = lock(&self.journal);
         let journal = match journal.as_mut() {
             Ok(journal) => journal,
@@ -31,6 +36,7 @@ impl Releaser {
         };
         let mut asked = None;
         executor::clean(removals, journal, &clock::when, &mut |removal| {
+            self.is_of_this_configuration(decided)?;
             self.may_release_unasked()?;
             self.ask_again(&mut sandboxes, &mut asked)?;
             let (now, container) = (clock::now(), &removal.subject().container);

@@ -253,6 +253,26 @@ fn a_release_that_did_not_happen_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_second_plan_with_the_same_lease_ends_no_quarantine() {
+    let mut world = World::new();
+    let planned = world.leases.clone();
+    world.release();
+    world.tell(Input::Releasing(planned));
+    assert_eq!(world.quarantined(), [(address(5), "00000001")]);
+    let outcome = Outcome {
+        id: Some("00000002".to_owned()),
+        store: store(),
+        address: address(5),
+        result: OutcomeResult::Failed("it is gone".to_owned()),
+    };
+    world.tell(Input::Outcomes(vec![outcome]));
+    assert_eq!(world.quarantined(), [(address(5), "00000001")]);
+    assert!(world.watched.contains(&address(5)));
+    world.heard(1, world.now);
+    assert_eq!(world.put_backs.len(), 1);
+}
+
+#[test]
 fn an_assertion_after_the_release_has_the_lease_put_back_and_tells() {
     let mut world = World::new();
     world.release();
@@ -429,6 +449,20 @@ fn what_an_earlier_run_released_is_watched_on() {
     world.later(1);
     world.heard(1, world.now);
     assert_eq!(world.put_backs.len(), 1);
+    // Heard before that it was released was known: once, perhaps, and on its own wire.
+    for (port, put_backs) in [(1, 1), (2, 0)] {
+        let mut world = World::new();
+        world.leases.clear();
+        world.read();
+        world.later(1);
+        world.heard(port, world.now);
+        tell(&mut world, START);
+        assert_eq!(world.put_backs.len(), put_backs);
+        world.later(1);
+        let released = world.now;
+        tell(&mut world, released);
+        assert_eq!(world.put_backs.len(), put_backs, "before the release");
+    }
     // Too long ago, or with a new lease by now.
     let mut world = World::new();
     world.leases = vec![lease(5, 2)];

@@ -100,7 +100,7 @@ pub struct Overview {
 }
 
 /// What [`Pools`] are made of.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Charts {
     host: String,
     generated_at: WallTime,

@@ -116,7 +116,8 @@ pub struct KeptLease {
 pub struct ApplyRequest {
     /// Which leases.
     pub confirmed: Vec<ConfirmedRelease>,
-    /// Who asks, for the journal.
+    /// For whom the client asks, behind sudo; the journal has it after the user that the
+    /// kernel tells of.
     #[serde(default)]
     pub by: Option<String>,
 }
@@ -168,7 +169,8 @@ pub struct OutcomeRecord {
 pub struct PausedRecord {
     /// Since when; null: the file in the state directory doesn't say.
     pub at: Option<Timestamp>,
-    /// By whom, as told by the command; null: the same.
+    /// By which user, by the socket's peer credentials, with what the client says in
+    /// brackets; null: the same.
     pub by: Option<String>,
 }
 
@@ -202,7 +204,8 @@ pub struct Pausing {
 pub struct UndoRequest {
     /// The release's id, as `reclaim history` has it; leading zeros may be missing.
     pub id: String,
-    /// Who asks, for the journal.
+    /// For whom the client asks, behind sudo; the journal has it after the user that the
+    /// kernel tells of.
     #[serde(default)]
     pub by: Option<String>,
 }
@@ -282,7 +285,8 @@ pub struct HistoryEntry {
     pub boot_id: String,
     /// Who asked: the daemon or a person.
     pub asker: Asker,
-    /// Which person, as told by the command; not proven.
+    /// Which user, by the socket's peer credentials; `(says …)` after it, whom the client
+    /// says that it asks for, which is not proven.
     pub by: Option<String>,
     /// The store.
     pub store: String,
@@ -317,7 +321,8 @@ pub struct UndoRecord {
     pub at: Option<Timestamp>,
     /// Who asked: the daemon, which found the address in use, or a person.
     pub asker: Option<Asker>,
-    /// Which person, as told by the command; not proven.
+    /// Which user, by the socket's peer credentials; `(says …)` after it, whom the client
+    /// says that it asks for, which is not proven.
     pub by: Option<String>,
     /// Why.
     pub reason: Option<String>,

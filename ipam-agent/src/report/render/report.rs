@@ -280,7 +280,7 @@ fn leased(lease: &LeaseName) -> String {
 }
 
 /// One a line, as they are sorted: the worst and the newest first.
-fn in_short(page: &mut Page, conflicts: &[ConflictRecord]) {
+pub(super) fn in_short(page: &mut Page, conflicts: &[ConflictRecord]) {
     let shown = match page.is_screen() {
         true => conflicts.len().min(LISTED),
         false => conflicts.len(),

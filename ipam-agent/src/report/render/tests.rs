@@ -1,6 +1,6 @@
 //! Golden renderings. What a person would see is in `snapshots/`: read it when it changes.
 
-mod samples;
+pub(crate) mod samples;
 
 use insta::assert_snapshot;
 

@@ -80,7 +80,7 @@ fn small_page(title: &str, host: &str, made: Timestamp, main: Markup) -> Markup 
 /// Instead of what can't be shown.
 pub fn problem_page(problem: &str) -> Markup {
     let bar = html! { a.home href="/" { "← ipam-agent" } };
-    let main = html! { section.problem { h1 { "Nothing to see" } p { (problem) } } };
+    let main = html! { section.problem { h1 { "Nothing to see" } p { (words::said(problem)) } } };
     page("ipam-agent", None, bar, main)
 }
 
@@ -158,10 +158,11 @@ impl Standing {
             }
         };
         let sentence = match what {
-            "" => format!(
-                "{short}, the worst {}; {watching}",
-                worst.map_or("", Severity::name)
-            ),
+            "" => {
+                let worst = worst.map_or("", Severity::name);
+                let how = if active == 1 { "" } else { "the worst " };
+                format!("{short}, {how}{worst}; {watching}")
+            }
             what => format!("{what}, {watching}"),
         };
         Self {

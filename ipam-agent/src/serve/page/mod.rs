@@ -216,3 +216,6 @@ impl IntoResponse for PageError {
         (status, written(html::problem_page(&self.to_string()))).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,12 +123,14 @@ async function draw(tiles) {
     known.v = v;
     drawn.set(map, known);
   }
-  const columns = Math.min(16, Math.ceil(Math.sqrt(known.rows.length)) > 16 ? 32 : 16, known.rows.length);
+  const columns = Math.min(16, known.rows.length);
+  // Few tiles are drawn larger.
+  const scale = columns <= 4 ? 3 : columns <= 8 ? 2 : 1;
   const focused = tiles.contains(document.activeElement) ? document.activeElement.pathname + document.activeElement.search : null;
   const canvas = document.createElement("canvas");
   canvas.setAttribute("aria-hidden", "true");
   tiles.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
-  tiles.style.maxWidth = `${columns * TILE}px`;
+  tiles.style.maxWidth = `${columns * TILE * scale}px`;
   tiles.setAttribute("role", "group");
   tiles.setAttribute("aria-label", `${name}, 256 addresses a tile`);
   const links = known.rows.map((row) => {
@@ -247,6 +249,7 @@ function enhance(within) {
 // What has focus or is open in `old` is so in `fresh`, if it is still there.
 function put(old, fresh) {
   const live = document.importNode(fresh, true);
+  if (old.open) live.open = true;
   for (const open of old.querySelectorAll("details[open]")) {
     const same = open.id && live.querySelector(`details#${CSS.escape(open.id)}`);
     if (same) same.open = true;
@@ -297,9 +300,11 @@ function renew(live, before, now) {
   for (const [id, part] of lives) if (!kept.has(id)) part.remove();
 }
 
-let told = null, tag = null;
+let told = null, tag = null, looking = false;
 
 async function look() {
+  if (looking) return;
+  looking = true;
   const silent = document.getElementById("silent");
   try {
     const answer = await get("/", "document", tag);
@@ -329,6 +334,8 @@ async function look() {
     silent.textContent = `The agent gives no answer (${error.message}). What is below is of ${since}, and may be over.`;
     silent.hidden = false;
     document.getElementById("live").hidden = true;
+  } finally {
+    looking = false;
   }
 }
 

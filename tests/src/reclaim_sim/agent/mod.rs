@@ -122,16 +122,9 @@ impl Agent {
         };
         let mut journal = Journal::open(state_dir, &boot).map_err(|error| in_full(&error))?;
         let readings = inputs(shop.read());
-        let views: Vec<&StoreView> = readings
-            .iter()
-            .filter_map(|input| match input {
-                Input::Stores { views, .. } => Some(views),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        let clocks = clocks(host);
-        executor::settle(&mut journal, &views, &clocks).map_err(|error| in_full(&error))?;
+        let settled = executor::settle(&mut journal, &views(&readings), &clocks(host));
+        let settled = settled.map_err(|error| in_full(&error))?;
+        journal.settled(settled.left);
         let engine = Engine::new(Settings {
             boot: boot.into(),
             owners: Owners::default(),
@@ -330,7 +323,8 @@ impl Agent {
             return;
         }
         self.reading = true;
-        let readings = inputs(self.shop.read());
+        let mut readings = inputs(self.shop.read());
+        readings.extend(self.settle(&readings));
         self.soon(500, Job::Read(readings));
     }
 
@@ -503,6 +497,14 @@ impl Agent {
             }
         }
     }
+}
+
+fn views(readings: &[Input]) -> Vec<&StoreView> {
+    let views = readings.iter().filter_map(|input| match input {
+        Input::Stores { views, .. } => Some(views),
+        _ => None,
+    });
+    views.flatten().collect()
 }
 
 fn inputs(reading: Reading) -> Vec<Input> {

@@ -12,7 +12,7 @@ use ipam_agent::{
         input::Input,
         lease::Holder,
         plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
-        quarantine::{MAX_QUARANTINED, PutBack, Released},
+        quarantine::{MAX_QUARANTINED, PutBack},
         time::Timestamp,
     },
     error::in_full,
@@ -25,7 +25,7 @@ use super::{
         host::Host,
         shop::{Killed, lock},
     },
-    Agent, Job, Step,
+    Agent, Job, Step, views,
 };
 
 /// A plan that is carried out.
@@ -130,25 +130,25 @@ impl Agent {
 
     /// What earlier runs released in this boot is watched on.
     pub(super) fn watch_released(&mut self) -> Result<(), String> {
-        let (mut quarantined, mut restored) = (Vec::new(), Vec::new());
-        let entries = self.journal.of_this_boot(MAX_QUARANTINED);
-        for entry in entries.map_err(|error| in_full(&error))? {
-            let list = match (entry.is_put_back(), entry.is_released()) {
-                (true, _) => &mut restored,
-                (_, true) if entry.taken.is_none() => &mut quarantined,
-                _ => continue,
-            };
-            list.extend(entry.intent.lease().map(|lease| Released {
-                id: entry.id.as_str().into(),
-                lease,
-                at: Timestamp(entry.when.uptime),
-            }));
-        }
-        self.tell(Input::Released {
-            quarantined,
-            restored,
-        });
+        let entries = self.journal.of_this_boot(MAX_QUARANTINED, |_| true);
+        let entries = entries.map_err(|error| in_full(&error))?;
+        self.tell(executor::quarantined(entries));
         Ok(())
+    }
+
+    /// What was left open because a store could not be read is looked at once it can.
+    pub(super) fn settle(&mut self, readings: &[Input]) -> Option<Input> {
+        let (views, open) = (views(readings), self.journal.open_stores());
+        if !views.iter().any(|view| open.contains(&*view.store.0)) {
+            return None;
+        }
+        let settled = executor::settle(&mut self.journal, &views, &clocks(&self.host));
+        let settled = settled.expect("the journal can be written");
+        self.journal.settled(settled.left);
+        let entries = self
+            .journal
+            .of_this_boot(MAX_QUARANTINED, |entry| settled.ids.contains(&entry.id));
+        Some(executor::quarantined(entries.expect("readable")))
     }
 
     pub(super) fn put_back(&mut self, id: &str, reason: String) {
@@ -172,7 +172,7 @@ impl Agent {
     pub(super) fn taken(&mut self, id: &str, holder: &Holder) {
         let holder = HolderRecord::from(holder);
         let when = clocks(&self.host)();
-        // What the journal lacks is found at the next start.
+        // Lost, it is watched for longer than need be.
         let _ = self.journal.append_taken(when, id, Taken { holder });
     }
 }

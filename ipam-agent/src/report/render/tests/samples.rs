@@ -15,7 +15,7 @@ use crate::{
     store::FileOwner,
 };
 
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     "2026-11-23T12:00:00Z".parse().expect("a time")
 }
 

@@ -16,7 +16,7 @@ pub(super) fn section(report: &Report) -> Markup {
     let (first, rest) = active.split_at(active.len().min(OPEN));
     let untold = report.summary.conflicts - report.conflicts.len() as u64;
     html! {
-        section #conflicts aria-labelledby="conflicts-h" {
+        section #conflicts data-parts aria-labelledby="conflicts-h" {
             h2 #conflicts-h { "Conflicts" }
             @if active.is_empty() {
                 p #conflicts-none .calm { "None." }

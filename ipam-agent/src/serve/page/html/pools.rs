@@ -113,7 +113,7 @@ fn pool_of(store: &StoreRecord, pool: &PoolRecord, cells: &mut usize) -> Markup 
                 _ => {
                     div.tiles data-map={ "/map?" (query(store, pool, None)) } data-pool={ "/pool?" (query(store, pool, None)) }
                         data-name=(name) data-v=(version_of(pool)) {}
-                    p.calm { a.small href={ "/pool?" (query(store, pool, None)) } { "The map by 256 addresses" } }
+                    p.calm { a.small href={ "/pool?" (query(store, pool, None)) } { "As a table" } }
                 }
             }
             @if pool.rows_left_out > 0 { p.calm { "and " (pool.rows_left_out) " blocks with leases that are not drawn" } }
@@ -129,8 +129,10 @@ fn take(left: &mut usize, count: usize) -> bool {
 }
 
 fn title(pool: &PoolRecord) -> String {
-    let outside = || String::from("outside of its pools");
-    pool.prefix.clone().unwrap_or_else(outside)
+    match &pool.prefix {
+        Some(prefix) => named(prefix).into_owned(),
+        None => String::from("outside of its pools"),
+    }
 }
 
 fn range(pool: &PoolRecord) -> Markup {

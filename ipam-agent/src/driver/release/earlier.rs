@@ -1,0 +1,109 @@
+//! What earlier runs left: releases that they were at, and addresses to be watched.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use super::{Releaser, lock};
+use crate::{
+    config::Holders,
+    driver::{
+        clock,
+        stores::{Readings, Stores},
+    },
+    engine::{input::Input, lease::StoreView, quarantine::MAX_QUARANTINED},
+    error::in_full,
+    executor::{self, Settled},
+    journal::{Journal, JournalError},
+    source::live::{Live, Tables},
+};
+
+impl Releaser {
+    /// Opens the journal in the state directory, and writes down what became of releases
+    /// that an earlier run left open, by what was read of the stores since.
+    pub fn new(
+        state_dir: &Path,
+        boot: &str,
+        stores: Stores,
+        readings: &Readings,
+        live: Arc<Mutex<Live>>,
+        tables: Arc<Tables>,
+        holders: Holders,
+    ) -> Self {
+        let mut journal = Journal::open(state_dir, boot);
+        if let Ok(open) = &mut journal
+            && let Err(error) = settle(open, &readings.views())
+        {
+            journal = Err(error);
+        }
+        Self {
+            journal: Arc::new(Mutex::new(journal)),
+            stores,
+            live,
+            tables,
+            holders,
+            paused: Arc::default(),
+            configured: Arc::default(),
+        }
+    }
+
+    /// Reads the stores and, where one of them may tell now what became of a release that was
+    /// left open, has the engine watch its address. Blocks on files.
+    pub fn read(&self) -> Readings {
+        // Whoever carries out a plan has the journal; the next reading will do.
+        let Ok(mut journal) = self.journal.try_lock() else {
+            return self.stores.read();
+        };
+        let mut readings = self.stores.read();
+        if let Ok(journal) = journal.as_mut() {
+            let found = turned_out(journal, &readings.views());
+            readings.inputs.extend(found);
+        }
+        readings
+    }
+
+    /// What earlier runs released in this boot.
+    pub fn released_before(&self) -> Result<Input, JournalError> {
+        let journal = lock(&self.journal);
+        let entries = journal.as_ref().map_or_else(
+            |_| Ok(Vec::new()),
+            |journal| journal.of_this_boot(MAX_QUARANTINED, |_| true),
+        );
+        Ok(executor::quarantined(entries?))
+    }
+}
+
+/// What of that which was left open turns out to have been released, now that its store can
+/// be read.
+fn turned_out(journal: &mut Journal, views: &[&StoreView]) -> Option<Input> {
+    let mut stores = views.iter().map(|view| &*view.store.0);
+    if !stores.any(|store| journal.open_stores().contains(store)) {
+        return None;
+    }
+    let found = settle(journal, views).and_then(|settled| {
+        journal.of_this_boot(MAX_QUARANTINED, |entry| settled.ids.contains(&entry.id))
+    });
+    match found {
+        Ok(entries) => Some(executor::quarantined(entries)),
+        Err(error) => {
+            tracing::warn!("{}", in_full(&error));
+            None
+        }
+    }
+}
+
+/// Writes down what became of everything that was left open, as far as these views tell.
+fn settle(journal: &mut Journal, views: &[&StoreView]) -> Result<Settled, JournalError> {
+    let mut settled = executor::settle(journal, views, &clock::when)?;
+    settled.merge(executor::settle_fences(journal, views, &clock::when)?);
+    settled.merge(executor::settle_caches(journal, &clock::when)?);
+    journal.settled(settled.left.clone());
+    if !settled.ids.is_empty() {
+        tracing::warn!(
+            settled = settled.ids.len(),
+            "the journal now says what became of releases, fences or removals that were cut short"
+        );
+    }
+    Ok(settled)
+}

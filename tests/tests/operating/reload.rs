@@ -1,0 +1,96 @@
+//! SIGHUP.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tests::{daemon::Daemon, lab::Lab, runtime::in_lab};
+
+use super::{LOCAL, config, get, host, metrics, sample, wait_for};
+
+fn file(lab: &Lab) -> PathBuf {
+    lab.disk().join("daemon/config.yaml")
+}
+
+/// Writes the configuration and has the daemon read it; waits until it has.
+fn reload(lab: &Lab, daemon: &Daemon, more: &str, result: &str) -> Result<()> {
+    let series = format!("ipam_config_reloads_total{{result=\"{result}\"}}");
+    let before = sample(&metrics()?, &series);
+    let socket = daemon.socket();
+    let text = format!("{}\nsocket: {}\n", config(lab, more), socket.display());
+    fs::write(file(lab), text)?;
+    kill(Pid::from_raw(i32::try_from(daemon.pid())?), Signal::SIGHUP)?;
+    wait_for(&series, || Ok(sample(&metrics()?, &series) > before))
+}
+
+fn blocked(plan: &serde_json::Value, address: &str, reason: &str) -> bool {
+    let kept = plan["kept"].as_array().into_iter().flatten();
+    let mut of = kept.filter(|kept| kept["address"] == *address);
+    of.any(|kept| {
+        let blockers = kept["blockers"].as_array().into_iter().flatten();
+        blockers
+            .into_iter()
+            .any(|blocker| blocker["reason"] == *reason)
+    })
+}
+
+#[test]
+fn a_reload_counts_as_a_whole_or_not_at_all() {
+    in_lab(|lab| {
+        let (_net, pods, daemon) = host(lab)?;
+        let address = pods[0].address(false)?.to_string();
+        let plan = || daemon.query("reclaim plan", &[]);
+        ensure!(!blocked(&plan()?, &address, "kept"));
+
+        reload(lab, &daemon, &format!("keep: [{address}]\n"), "applied")?;
+        ensure!(blocked(&plan()?, &address, "kept"), "{:#}", plan()?);
+
+        // A mistake: the line, the value, what would be right; what was before goes on.
+        reload(
+            lab,
+            &daemon,
+            "keep: []\nreclaim: { gate: 10s }\n",
+            "refused",
+        )?;
+        let log = daemon.log();
+        ensure!(
+            log.contains("config.yaml:4: reclaim.gate: 10s: should be 5m"),
+            "{log}"
+        );
+        ensure!(blocked(&plan()?, &address, "kept"), "{:#}", plan()?);
+        ensure!(sample(&metrics()?, "ipam_config_current") == Some(0.0));
+        let (head, body) = get(LOCAL, "/readyz", "")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "{head}\n{body}");
+        ensure!(body.contains("older than its file"), "{body}");
+
+        // What needs a restart is named, and nothing beside it is taken over.
+        reload(
+            lab,
+            &daemon,
+            "keep: []\nlisten: 127.0.0.1:9999\n",
+            "refused",
+        )?;
+        let log = daemon.log();
+        ensure!(
+            log.contains("listen can only be changed by a restart"),
+            "{log}"
+        );
+        ensure!(blocked(&plan()?, &address, "kept"), "{:#}", plan()?);
+
+        reload(lab, &daemon, "keep: []\n", "applied")?;
+        ensure!(!blocked(&plan()?, &address, "kept"), "{:#}", plan()?);
+        ensure!(sample(&metrics()?, "ipam_config_current") == Some(1.0));
+
+        fs::remove_file(file(lab))?;
+        kill(Pid::from_raw(i32::try_from(daemon.pid())?), Signal::SIGHUP)?;
+        wait_for("the refusal", || {
+            Ok(sample(&metrics()?, "ipam_config_current") == Some(0.0))
+        })?;
+        let status = daemon.stop()?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    });
+}
