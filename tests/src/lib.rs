@@ -20,6 +20,7 @@ pub mod kubelet;
 pub mod lab;
 pub mod mutate;
 pub mod netns;
+pub mod picture;
 pub mod process;
 pub mod prometheus;
 pub mod reclaim_sim;

@@ -11,6 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use crate::process::Process;
@@ -23,6 +27,7 @@ pub const INTERVAL: Duration = Duration::from_millis(500);
 pub struct Prometheus {
     process: Process,
     address: SocketAddr,
+    config: PathBuf,
     log: PathBuf,
 }
 
@@ -46,8 +51,9 @@ pub fn available() -> Result<(), String> {
         .map_err(|error| format!("{error:#}"))
 }
 
-/// Rules in a hurry, for tests that wait for alerts: every minute that they wait or look
-/// back is 200 ms, but two seconds at least and twenty at most.
+/// Rules in a hurry, for tests that wait for alerts: every minute that they wait is 200 ms,
+/// but two seconds at least and twenty at most; every minute that they look back 400 ms, but
+/// eight seconds at least and twenty at most. Nothing else of them is changed.
 pub fn hurried(rules: &str) -> String {
     let mut hurried = String::new();
     for line in rules.split_inclusive('\n') {
@@ -57,7 +63,10 @@ pub fn hurried(rules: &str) -> String {
             let (number, unit) = rest[at..at + length].split_at(length - 1);
             let minutes =
                 number.parse::<u64>().unwrap_or_default() * if unit == "h" { 60 } else { 1 };
-            let millis = (minutes * 200).clamp(2000, 20_000);
+            let millis = match rest[..at].ends_with("for: ") {
+                true => (minutes * 200).clamp(2000, 20_000),
+                false => (minutes * 400).clamp(8000, 20_000),
+            };
             hurried += &rest[..at];
             hurried += &format!("{millis}ms");
             rest = &rest[at + length..];
@@ -112,11 +121,11 @@ impl Prometheus {
                 "--storage.tsdb.path={}",
                 dir.join("data").display()
             ))
-            .arg(format!("--web.listen-address={address}"))
-            .args(["--web.enable-lifecycle", "--rules.alert.resend-delay=1s"]);
+            .arg(format!("--web.listen-address={address}"));
         let mut started = Self {
             process: Process::spawn(command, &log, &log)?,
             address,
+            config: file,
             log,
         };
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -132,6 +141,19 @@ impl Prometheus {
             thread::sleep(Duration::from_millis(50));
         }
         Ok(started)
+    }
+
+    /// Has it scrape other targets from now on.
+    pub fn scrape(&self, targets: &[&str]) -> Result<()> {
+        let text = fs::read_to_string(&self.config)?;
+        let mut config: Value = serde_json::from_str(&text)?;
+        config["scrape_configs"][0]["static_configs"][0]["targets"] = json!(targets);
+        fs::write(&self.config, serde_json::to_vec_pretty(&config)?)?;
+        kill(
+            Pid::from_raw(i32::try_from(self.process.pid())?),
+            Signal::SIGHUP,
+        )?;
+        Ok(())
     }
 
     /// What it logged.
@@ -244,7 +266,7 @@ mod tests {
         let hurried = hurried(rules);
         assert_eq!(
             hurried,
-            "a:\n  expr: increase(x[12000ms]) > 0 or y[2000ms] offset 6000ms\n  for: 20000ms\n  \
+            "a:\n  expr: increase(x[20000ms]) > 0 or y[8000ms] offset 12000ms\n  for: 20000ms\n  \
              for: 3000ms\n  description: waits for: 5 minutes, [sic]\n"
         );
     }

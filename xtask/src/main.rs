@@ -17,6 +17,7 @@ mod image;
 mod kernels;
 mod machine;
 mod manifests;
+mod picture;
 mod release;
 mod sbom;
 mod setup;
@@ -59,6 +60,8 @@ enum Task {
     Dist(dist::Args),
     /// Make the plain manifests of the chart anew
     Manifests(manifests::Args),
+    /// Renew the picture of the dashboard with real data
+    Picture,
     /// Renew the list of vendors that the repository keeps
     Vendors,
 }
@@ -75,6 +78,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Image(args) => image::run(&args)?,
         Task::Dist(args) => dist::run(&args)?,
         Task::Manifests(args) => manifests::run(&args)?,
+        Task::Picture => picture::run()?,
         Task::Vendors => vendors::run()?,
     }
     Ok(ExitCode::SUCCESS)
