@@ -1,6 +1,8 @@
 //! The daemon as operators meet it: over HTTP, by hostile clients, scraped by the real
 //! Prometheus, told by SIGHUP to read its configuration again.
 
+#[path = "operating/bounded.rs"]
+mod bounded;
 #[path = "operating/hostile.rs"]
 mod hostile;
 #[path = "operating/reload.rs"]
@@ -32,7 +34,10 @@ const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 
 fn config(lab: &Lab, more: &str) -> String {
     let state = lab.disk().join("state");
-    format!("state_dir: {}\nholders: {{ cri: off }}\n{more}", state.display())
+    format!(
+        "state_dir: {}\nholders: {{ cri: off }}\n{more}",
+        state.display()
+    )
 }
 
 fn start(lab: &Lab, more: &str) -> Result<Daemon> {
@@ -102,10 +107,19 @@ fn wait_for(what: &str, mut found: impl FnMut() -> Result<bool>) -> Result<()> {
 fn what_is_served_over_tcp_and_where() {
     in_lab(|lab| {
         lab::ip(&["addr", "add", "10.7.7.7/32", "dev", "lo"])?;
-        let daemon = start(lab, "listen: ['127.0.0.1:9477', '[::1]:9477', '10.7.7.7:9477']\n")?;
+        let daemon = start(
+            lab,
+            "listen: ['127.0.0.1:9477', '[::1]:9477', '10.7.7.7:9477']\n",
+        )?;
         let exposed: SocketAddr = "10.7.7.7:9477".parse()?;
         for path in [
-            "report", "leases", "addresses", "segments", "reclaim", "events", "explain/10.0.0.5",
+            "report",
+            "leases",
+            "addresses",
+            "segments",
+            "reclaim",
+            "events",
+            "explain/10.0.0.5",
         ] {
             let path = format!("/api/v1/{path}");
             for address in [LOCAL, "[::1]:9477".parse()?] {
@@ -121,7 +135,9 @@ fn what_is_served_over_tcp_and_where() {
         }
         for address in [LOCAL, exposed] {
             for path in ["/healthz", "/readyz"] {
-                wait_for(path, || Ok(get(address, path, "")?.0.starts_with("HTTP/1.1 200")))?;
+                wait_for(path, || {
+                    Ok(get(address, path, "")?.0.starts_with("HTTP/1.1 200"))
+                })?;
             }
             let (head, _) = get(address, "/nothing", "")?;
             ensure!(!head.starts_with("HTTP/1.1 200"), "{head}");
@@ -181,8 +197,12 @@ fn prometheus_scrapes_what_happens() {
             return Ok(());
         }
         let (_net, pods, daemon) = host(lab)?;
-        let prometheus =
-            Prometheus::start(&lab.disk().join("prometheus"), 9090, &["127.0.0.1:9477"], "")?;
+        let prometheus = Prometheus::start(
+            &lab.disk().join("prometheus"),
+            9090,
+            &["127.0.0.1:9477"],
+            "",
+        )?;
         let value = |expression: &str| -> Result<Option<f64>> {
             let found = prometheus.query(expression)?;
             let value = found.first().and_then(|one| one["value"][1].as_str());
@@ -195,26 +215,39 @@ fn prometheus_scrapes_what_happens() {
             Ok(value(duplicate)? == Some(1.0))
         })?;
         for (expression, least) in [
-            ("ipam_conflicts_detected_total{kind=\"duplicate-address\"}", 1.0),
+            (
+                "ipam_conflicts_detected_total{kind=\"duplicate-address\"}",
+                1.0,
+            ),
             ("ipam_detection_latency_seconds_count", 1.0),
             ("ipam_observed_addresses{segment=\"cni0\"}", 1.0),
             ("ipam_segment_coverage_seconds{segment=\"cni0\"}", 0.0),
-            ("sum(ipam_leases{store=\"host-local:pods\",pool=\"10.9.0.0/24\"})", 2.0),
+            (
+                "sum(ipam_leases{store=\"host-local:pods\",pool=\"10.9.0.0/24\"})",
+                2.0,
+            ),
             ("ipam_pool_addresses_used{pool=\"10.9.0.0/24\"}", 2.0),
             ("ipam_pool_addresses{pool=\"10.9.0.0/24\"}", 253.0),
             ("ipam_frames_total{protocol=\"arp\",result=\"parsed\"}", 4.0),
             ("process_open_fds", 5.0),
             ("ipam_build_info", 1.0),
         ] {
-            wait_for(expression, || Ok(value(expression)?.is_some_and(|value| value >= least)))?;
+            wait_for(expression, || {
+                Ok(value(expression)?.is_some_and(|value| value >= least))
+            })?;
         }
         let info = prometheus.query("ipam_conflict_info")?;
         let address = pods[0].address(false)?.to_string();
-        ensure!(info.iter().any(|one| one["metric"]["address"] == *address), "{info:?}");
+        ensure!(
+            info.iter().any(|one| one["metric"]["address"] == *address),
+            "{info:?}"
+        );
         // By kind of interface frames are counted with the look at the table, every 10 s.
         wait_for("frames by interface", || {
-            Ok(value("ipam_frames_total{interface_kind=\"veth\",result=\"recorded\"}")?
-                .is_some_and(|frames| frames >= 4.0))
+            Ok(
+                value("ipam_frames_total{interface_kind=\"veth\",result=\"recorded\"}")?
+                    .is_some_and(|frames| frames >= 4.0),
+            )
         })?;
         // Every metric of the catalogue, by its name.
         let told = metrics()?;
@@ -223,7 +256,11 @@ fn prometheus_scrapes_what_happens() {
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
             .collect();
         for family in catalogue::ALL {
-            ensure!(types.contains(&*family.family_name()), "{} is missing", family.base);
+            ensure!(
+                types.contains(&*family.family_name()),
+                "{} is missing",
+                family.base
+            );
         }
         ensure!(told.ends_with("# EOF\n"), "{told}");
         promtool()?;
@@ -242,7 +279,11 @@ fn promtool() -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    child.stdin.take().context("a pipe")?.write_all(body.as_bytes())?;
+    child
+        .stdin
+        .take()
+        .context("a pipe")?
+        .write_all(body.as_bytes())?;
     let output = child.wait_with_output()?;
     if !output.status.success() || !output.stderr.is_empty() {
         let told = String::from_utf8_lossy(&output.stderr);
