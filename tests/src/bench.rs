@@ -11,6 +11,7 @@ mod idle;
 mod judge;
 mod reclaim;
 mod replay;
+mod scrape;
 mod start;
 mod storm;
 mod throughput;
@@ -50,7 +51,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -95,6 +96,10 @@ const GROUPS: [Group; 11] = [
     Group {
         names: &["plan_65536_s", "release_per_s"],
         measure: reclaim::figures,
+    },
+    Group {
+        names: &["scrape_ms"],
+        measure: scrape::figures,
     },
     Group {
         names: &["replay_frames_per_s", "replay_rss_mib"],

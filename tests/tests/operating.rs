@@ -1,6 +1,8 @@
 //! The daemon as operators meet it: over HTTP, by hostile clients, scraped by the real
 //! Prometheus, told by SIGHUP to read its configuration again.
 
+#[path = "operating/bounded.rs"]
+mod bounded;
 #[path = "operating/hostile.rs"]
 mod hostile;
 #[path = "operating/reload.rs"]

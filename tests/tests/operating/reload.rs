@@ -7,7 +7,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tests::{daemon::Daemon, lab::Lab, runtime::in_lab};
+use tests::{
+    daemon::{Daemon, agent},
+    lab::Lab,
+    runtime::in_lab,
+};
 
 use super::{LOCAL, config, get, host, metrics, sample, wait_for};
 
@@ -42,7 +46,9 @@ fn a_reload_counts_as_a_whole_or_not_at_all() {
     in_lab(|lab| {
         let (_net, pods, daemon) = host(lab)?;
         let address = pods[0].address(false)?.to_string();
-        let plan = || daemon.query("reclaim plan", &[]);
+        let socket = daemon.socket().display().to_string();
+        // By the socket alone: the file is wrong at times.
+        let plan = || agent(&["reclaim", "plan", "--output", "json", "--socket", &socket])?.json();
         ensure!(!blocked(&plan()?, &address, "kept"));
 
         reload(lab, &daemon, &format!("keep: [{address}]\n"), "applied")?;

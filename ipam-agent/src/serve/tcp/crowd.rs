@@ -1,14 +1,19 @@
 //! Who is connected, and who has to go when there are too many.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::Instant};
 
 /// How many clients of one address are connected at once.
-pub(super) const PLACES: usize = 64;
+pub(super) const PLACES: usize = 256;
+/// Who connects has so long to say what it wants before others may take its place.
+const WELCOME: Duration = Duration::from_millis(100);
 
 const ASKING: u8 = 0;
 const ANSWERING: u8 = 1;
@@ -43,28 +48,41 @@ impl Phase {
 
 /// The connections of one address, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Crowd(Vec<(Phase, AbortHandle)>);
+pub(super) struct Crowd(Vec<Guest>);
+
+#[derive(Debug)]
+struct Guest {
+    phase: Phase,
+    connection: AbortHandle,
+    since: Instant,
+}
 
 impl Crowd {
     /// Whether there is room for one more, made if need be. Who sends its request at once and
     /// takes the answer is never hung up on for another: first goes who has been connected
     /// longest without a whole request, then who has not taken its answer.
     pub(super) fn makes_room(&mut self) -> bool {
-        self.0.retain(|(_, connection)| !connection.is_finished());
+        self.0.retain(|guest| !guest.connection.is_finished());
         if self.0.len() < PLACES {
             return true;
         }
-        let idle = |phase: u8| self.0.iter().position(|(at, _)| at.is(phase));
-        let Some(place) = idle(ASKING).or_else(|| idle(STALLED)) else {
+        let silent = |guest: &Guest| guest.phase.is(ASKING) && guest.since.elapsed() >= WELCOME;
+        let place = self.0.iter().position(silent);
+        let stalled = || self.0.iter().position(|guest| guest.phase.is(STALLED));
+        let Some(place) = place.or_else(stalled) else {
             return false;
         };
-        self.0.remove(place).1.abort();
+        self.0.remove(place).connection.abort();
         true
     }
 
     /// One more.
     pub(super) fn enter(&mut self, phase: Phase, connection: AbortHandle) {
-        self.0.push((phase, connection));
+        self.0.push(Guest {
+            phase,
+            connection,
+            since: Instant::now(),
+        });
     }
 }
 
@@ -85,7 +103,18 @@ mod tests {
         clients
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn who_has_just_come_may_speak_first() {
+        let mut crowd = Crowd::default();
+        let clients = full(&mut crowd).await;
+        assert!(!crowd.makes_room());
+        tokio::time::sleep(WELCOME).await;
+        assert!(crowd.makes_room());
+        tokio::task::yield_now().await;
+        assert!(clients[0].1.is_finished() && !clients[1].1.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_says_nothing_goes_first_then_who_takes_nothing_and_nobody_else() {
         let mut crowd = Crowd::default();
         let mut clients = full(&mut crowd).await;
@@ -102,6 +131,7 @@ mod tests {
         assert!(gone.is_err_and(|error| error.is_cancelled()));
         let task = tokio::spawn(pending::<()>());
         crowd.enter(newcomer, task.abort_handle());
+        tokio::time::sleep(WELCOME).await;
         clients[0].0.set_stalled();
         assert!(crowd.makes_room());
         assert!(task.await.is_err_and(|error| error.is_cancelled()));

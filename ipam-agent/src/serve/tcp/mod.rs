@@ -34,6 +34,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 const HEAD_LIMIT: usize = 16 << 10;
 /// After an accept failed (out of descriptors), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Until a place may be free.
+const CROWDED: Duration = Duration::from_millis(5);
 /// How long answers under way have when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -132,10 +134,12 @@ async fn attend(listener: tokio::net::TcpListener, router: Router, mut stop: wat
         match accepted {
             Ok((stream, _)) => {
                 let phase = Phase::default();
-                if crowd.makes_room() {
-                    let connection = converse(stream, router.clone(), phase.clone());
-                    crowd.enter(phase, connections.spawn(connection));
+                // Others wait to be accepted.
+                while !crowd.makes_room() && stop.has_changed().is_ok() {
+                    sleep(CROWDED).await;
                 }
+                let connection = converse(stream, router.clone(), phase.clone());
+                crowd.enter(phase, connections.spawn(connection));
             }
             Err(error) => {
                 tracing::warn!("cannot accept a client over TCP: {error}");
