@@ -122,12 +122,12 @@ fn release(entry: &HistoryEntry) -> Markup {
     };
     let evidence = &entry.evidence;
     html! {
-        li #{ "r-" (entry.id) } {
+        li #{ "r-" (named(&entry.id)) } {
             div.line {
                 (badge(level, result)) (address(entry.address))
                 span.where { (named(&entry.store)) }
                 span { "of " b { (named(&entry.holder.to_string())) } }
-                span.since { (time(entry.at)) ", " (asker) ", release " code { (entry.id) } }
+                span.since { (time(entry.at)) ", " (asker) ", release " code { (named(&entry.id)) } }
             }
             p.reason { (said(&entry.reason)) }
             p.calm {
