@@ -33,6 +33,14 @@ fn release() -> &'static Release {
 fn make() -> Result<Release> {
     let work = tempfile::tempdir()?;
     let (first, second) = (work.path().join("1"), work.path().join("2"));
+    // As a release's, and a third as long to pack.
+    let stripped = work.path().join("ipam-agent");
+    output(
+        Command::new("strip")
+            .arg("-o")
+            .arg(&stripped)
+            .arg(binary()?),
+    )?;
     for (directory, umask) in [(&first, "022"), (&second, "077")] {
         let xtask = beside("xtask")?;
         let made = Command::new("sh")
@@ -41,7 +49,7 @@ fn make() -> Result<Release> {
             .args(["dist", "--output"])
             .arg(directory)
             .arg("--binary")
-            .arg(binary()?)
+            .arg(&stripped)
             .env("SOURCE_DATE_EPOCH", "1790000000")
             .output()?;
         let said = String::from_utf8_lossy(&made.stderr);
