@@ -42,7 +42,9 @@ fn is_time(word: &str) -> bool {
         .bytes()
         .all(|b| b.is_ascii_digit() || b"-:.TZ".contains(&b));
     let digits = word.bytes().filter(u8::is_ascii_digit).count();
-    plain && (word.contains('-') && digits >= 8 || word.ends_with('Z') && digits >= 6)
+    let year = word.bytes().position(|b| !b.is_ascii_digit());
+    let dated = year == Some(4) && word.as_bytes()[4] == b'-' && digits >= 8;
+    plain && (dated || word.ends_with('Z') && digits >= 6)
 }
 
 /// A kernel's release: `6.1.0-37-amd64`.
