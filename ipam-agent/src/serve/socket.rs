@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
@@ -15,9 +15,9 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fchmod};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixSocket, UnixStream},
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
@@ -27,6 +27,8 @@ use super::peer::Peer;
 
 /// How many clients are served at once; others wait to be accepted.
 const CONNECTIONS: usize = 32;
+/// How many clients may wait to be accepted.
+const BACKLOG: u32 = 128;
 /// How long a client may take over its request's head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request's head may be.
@@ -67,9 +69,6 @@ pub struct Socket {
 impl Socket {
     /// Makes the socket, mode 0660, in the place of a dead daemon's if need be.
     ///
-    /// The process's umask changes for a moment: to be called before other threads make
-    /// files.
-    ///
     /// # Errors
     /// A living daemon has it, something else is there, or the system refuses.
     pub async fn bind(path: &Path) -> Result<Self, BindError> {
@@ -89,11 +88,7 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        // Not chmod afterwards: nobody else shall connect in between.
-        let before = umask(Mode::from_bits_truncate(0o117));
-        let listener = UnixListener::bind(path);
-        umask(before);
-        let listener = listener.map_err(failed)?;
+        let listener = listen(path).map_err(failed)?;
         let made = fs::symlink_metadata(path).map_err(failed)?;
         Ok(Self {
             listener,
@@ -160,6 +155,18 @@ async fn converse(stream: UnixStream, router: Router) {
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a client went away");
     }
+}
+
+/// A listening socket that nobody but its owner and its group could ever open.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    const MODE: u32 = 0o660;
+    let socket = UnixSocket::new_stream()?;
+    // The file inherits the descriptor's mode less the umask (Linux, unix_bind_bsd), so
+    // that there is no moment with more; the umask itself is every thread's.
+    fchmod(&socket, Mode::from_bits_truncate(MODE))?;
+    socket.bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)
 }
 
 /// Whether a process listens there. Its queue full, or refused for lack of rights: one does.
