@@ -15,6 +15,8 @@ mod fences;
 mod floods;
 #[path = "reclaim/incident.rs"]
 mod incident;
+#[path = "reclaim/own.rs"]
+mod own;
 #[path = "reclaim/probes.rs"]
 mod probes;
 #[path = "reclaim/store.rs"]
