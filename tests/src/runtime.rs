@@ -209,9 +209,15 @@ impl Network {
 
     /// Ends a pod as kubelet does: DEL, then its namespace.
     pub fn stop(&self, pod: &Pod) -> Result<()> {
+        self.free(pod)?;
+        crate::lab::ip(&["netns", "del", pod.netns.name()])
+    }
+
+    /// Frees what a pod had, whose namespace may be gone: DEL.
+    pub fn free(&self, pod: &Pod) -> Result<()> {
         self.call("DEL", &pod.name, &pod.container_id, pod.netns.path())?;
         let _ = fs::remove_file(self.cache(&pod.container_id));
-        crate::lab::ip(&["netns", "del", pod.netns.name()])
+        Ok(())
     }
 
     fn call(&self, verb: &str, pod: &str, id: &str, netns: &Path) -> Result<Vec<u8>> {

@@ -199,8 +199,10 @@ pub(super) fn scan(file: File, mut each: impl FnMut(Result<Record, u64>)) -> io:
         {
             break;
         }
-        let whole = line.last() == Some(&b'\n');
-        if !whole {
+        let ended = line.last() == Some(&b'\n');
+        // Of the last line a power cut may have taken no more than its end.
+        let whole = ended || line.len() < LINE_LIMIT;
+        if !ended {
             skip_line(&mut reader)?;
         }
         if line.trim_ascii().is_empty() {
