@@ -18,7 +18,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         // The demo shows what it can without.
         eprintln!("demo: {error:#}");
     }
-    machine::build(&["--package", "ipam-agent", "--package", "tests", "--bins"])?;
+    machine::build(&["--workspace", "--bins"])?;
     let status = Command::new(machine::built("demo"))
         .args(["--output", &args.output])
         .status()?;

@@ -11,7 +11,7 @@ const PICTURE: &str = "docs/pictures/dashboard.svg";
 
 /// Play what happens on a host, and draw what Prometheus scraped of it.
 pub fn run() -> anyhow::Result<()> {
-    machine::build(&["--package", "ipam-agent", "--package", "tests", "--bins"])?;
+    machine::build(&["--workspace", "--bins"])?;
     let svg = machine::output(&mut Command::new(machine::built("picture")))?;
     let file = machine::root().join(PICTURE);
     if let Some(directory) = file.parent() {
