@@ -235,7 +235,7 @@ impl Engine {
                 address,
                 answered,
             } => self.answers(&segment, address, &answered, now),
-            Input::Releasing(leases) => self.releasing(leases, now),
+            Input::Releasing(releases) => self.releasing(releases, now),
             Input::Probed { round, found } => self.probed(round, found, now),
             Input::Fenced(fenced) => self.fenced(&fenced),
             Input::DeadEntries(found) => self.dead_entries(found, now),
@@ -243,8 +243,8 @@ impl Engine {
             Input::Outcomes(outcomes) => self.outcomes(outcomes),
             Input::Released {
                 quarantined,
-                restored,
-            } => self.released_before(quarantined, restored, now),
+                returned,
+            } => self.released_before(quarantined, returned, now),
             Input::PutBack { id, result } => self.put_back(&id, result, now),
             Input::Configured(settings) => self.configured(*settings, now),
             Input::Paused(paused) => self.pass.paused = paused,
@@ -422,6 +422,7 @@ impl Engine {
             .removed
             .retain(|address| !quarantine.watches(address));
         self.end_quarantines(changes.touched.iter().copied());
+        self.keep_origins(changes.touched.iter().copied());
         if !changes.added.is_empty() || !changes.removed.is_empty() {
             self.commands.push_back(Command::Watch {
                 add: changes.added,

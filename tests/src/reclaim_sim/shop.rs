@@ -11,7 +11,7 @@ use std::{
 use ipam_agent::{
     cni,
     engine::{
-        lease::{Lease, Mode, StoreName},
+        lease::{Generation, Lease, Mode, StoreName},
         plan::{Asker, Blocker, Release},
     },
     journal,
@@ -81,7 +81,11 @@ impl Shop {
         let lease = release.lease();
         let number = net::of_store(&lease.store).ok_or("of no store")?;
         let key = (number, lease.address);
-        if let Some(since) = host.alive(key) {
+        let restored = host.leases.restored(key, host.boots);
+        // Who whispers can be taken for gone: once.
+        if let Some(since) = host.alive(key)
+            && (restored.is_some() || !host.is_whispered(key))
+        {
             return Err(format!(
                 "its holder has been alive for {} s",
                 (host.now - since) / SECOND
@@ -103,8 +107,19 @@ impl Shop {
             Mode::AfterReboot => earlier && release.proof().earlier_boot().is_some(),
             Mode::Observe => false,
         };
-        if asker == Asker::Daemon && host.leases.is_restored(key, host.boots) {
-            return Err("unasked, though it was put back in this boot".into());
+        if let Some((at, enough)) = restored {
+            let heard = host.heard.get(&lease.address).copied().unwrap_or(0);
+            let least = match asker {
+                Asker::Daemon => self.plan.settings().gate,
+                Asker::Person => self.plan.settings().asked_gate,
+            };
+            let (quiet, least) = (host.now - heard.max(at), least.as_nanos() as u64);
+            if quiet < enough.max(least) {
+                return Err(format!(
+                    "it was put back in this boot, and silent for {} s only",
+                    quiet / SECOND
+                ));
+            }
         }
         if asker == Asker::Daemon && !allowed {
             return Err(format!(
@@ -249,7 +264,10 @@ impl LeaseStore for Shop {
         }
         if let Some(number) = net::of_store(&lease.store) {
             let now = host.now;
-            host.leases.released((number, lease.address), now);
+            let heard = host.heard.get(&lease.address).copied().unwrap_or(0);
+            let quiet_since = heard.max(host.booted);
+            host.leases
+                .released((number, lease.address), quiet_since, now);
         }
         host.released += 1;
         host.news.push(super::host::News::Store);
@@ -268,13 +286,13 @@ impl LeaseStore for Shop {
         self.real.as_ref().map_or(Ok(()), |real| real.flush(store))
     }
 
-    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+    fn put_back(&self, former: &Former) -> Result<Option<Generation>, ReleaseError> {
         let number = net::of_store(&former.store)
             .ok_or_else(|| ReleaseError::Unknown(former.store.clone()))?;
         let key = (number, former.address);
         let mut host = lock(&self.host);
         match &self.real {
-            Some(real) => real.put_back(former)?,
+            Some(real) => drop(real.put_back(former)?),
             None if host.leases.generation(key).is_some() => {
                 return Err(ReleaseError::Taken {
                     store: former.store.clone(),
@@ -286,9 +304,11 @@ impl LeaseStore for Shop {
         }
         let since = host.leases.released_at(key).unwrap_or(host.now);
         let (now, boot) = (host.now, host.boots);
-        let why = if !host.was_alive(key, since) {
+        let was_alive = host.was_alive(key, since);
+        let record = host.leases.put_back(key, &former.content, now, boot);
+        let why = if !was_alive {
             Some("nobody has used it since it was released")
-        } else if !host.leases.put_back(key, &former.content, now, boot) {
+        } else if record.is_none() {
             Some("it isn't what was released")
         } else {
             None
@@ -299,7 +319,7 @@ impl LeaseStore for Shop {
         }
         host.restored += 1;
         host.news.push(super::host::News::Store);
-        Ok(())
+        Ok(record)
     }
 
     fn raise_fence(&self, store: &StoreName, _: Address) -> Result<(), ReleaseError> {

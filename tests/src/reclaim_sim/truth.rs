@@ -145,6 +145,12 @@ impl Truth {
             }
         }
         self.seen.retain(|key, _| there.contains(key));
+        // What was put back is of the boot that it was of before.
+        for (key, (before, now)) in &host.leases.came_back {
+            if self.earlier.get(key) == Some(before) {
+                self.earlier.insert(*key, now.clone());
+            }
+        }
     }
 
     /// A release was not done: two passes have to agree again.
@@ -189,7 +195,10 @@ impl Truth {
         for release in &plan.releases {
             let lease = release.lease();
             let number = net::of_store(&lease.store).ok_or("of no store")?;
-            let alive = host.alive((number, lease.address));
+            let key = (number, lease.address);
+            let alive = host.alive(key).filter(|_| {
+                host.leases.restored(key, host.boots).is_some() || !host.is_whispered(key)
+            });
             if let Some(since) = alive.filter(|&since| since < began) {
                 return Err(format!(
                     "{} of {} is to be released though its holder has been alive for {} s, and \
@@ -211,7 +220,9 @@ impl Truth {
     /// After a long calm nothing is left that leaked, and who came back has a lease again.
     pub fn ended(&self, host: &Host, agent: &Agent) -> Result<(), String> {
         let mut homeless = host.leases.vacated(host.booted);
-        if let Some(key) = homeless.find(|&key| host.alive(key).is_some()) {
+        // Who whispers may not have been heard yet.
+        let was_heard = |key| !host.is_whispered(key) || host.leases.heard_again(key).is_some();
+        if let Some(key) = homeless.find(|&key| host.alive(key).is_some() && was_heard(key)) {
             return Err(format!("{} is used and was not put back", key.1));
         }
         let mut leaked = host.leases.keys().filter(|&key| {
@@ -260,9 +271,6 @@ impl Truth {
         {
             return false;
         }
-        if host.leases.is_like_restored(key, host.boots) {
-            return false;
-        }
         match self.modes[key.0] {
             Mode::Continuous => true,
             Mode::AfterReboot => self.is_earlier(host, key),
@@ -297,13 +305,16 @@ impl Truth {
             return false;
         };
         let earlier = self.is_earlier(host, key);
+        let enough = host.leases.enough(key, host.boots);
         let window = if host.leases.damage(key).is_some() {
             self.settings.damaged_gate
-        } else if earlier {
+        } else if earlier && enough.is_none() {
             self.settings.reboot_gate
         } else {
             self.settings.gate
         };
+        let enough = enough.map_or(0, |(_, enough)| enough);
+        let window = window.max(Duration::from_nanos(enough));
         // A record that a power cut damaged is of the earlier boot, too.
         let answered = match self.earlier.get(&key) {
             Some(_) => self.answered_since.unwrap_or(host.now),

@@ -20,7 +20,7 @@ use super::{
     leasebook::{LeaseBook, Origin, Record},
     plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
     probing::Probing,
-    quarantine::Quarantine,
+    quarantine::{Quarantine, Restored},
     scope::{Scope, Scopes},
     segment::{Segment, Topology},
     table::Table,
@@ -356,13 +356,16 @@ impl Planner<'_> {
             Asker::Daemon => (settings.gate, settings.damaged_gate),
             Asker::Person => (settings.asked_gate, settings.asked_damaged_gate),
         };
-        if record.lease.damage.is_some() {
+        let restored = self.quarantine.restored(&record.lease);
+        let enough = restored.and_then(Restored::enough);
+        let window = if record.lease.damage.is_some() {
             damaged
-        } else if matches!(record.origin, Origin::EarlierBoot(_)) {
+        } else if matches!(record.origin, Origin::EarlierBoot(_)) && enough.is_none() {
             settings.reboot_gate.min(gate)
         } else {
             gate
-        }
+        };
+        window.max(enough.unwrap_or_default())
     }
 }
 

@@ -82,6 +82,8 @@ enum Task {
     Show(usize),
     Speak(usize),
     Free(usize),
+    Grant(usize),
+    Fail(usize),
     Light(u32),
     Withdraw(u32),
 }
@@ -141,6 +143,7 @@ pub struct Host {
     beat: u64,
     longest_setup: u64,
     longest_pause: u64,
+    longest_whisper: u64,
     /// What is drawn.
     pub random: fastrand::Rng,
 }
@@ -184,6 +187,7 @@ impl Host {
             longest_setup: nanoseconds(plan.longest_setup()),
             // So that whoever lives is heard within the shortest of all gates.
             longest_pause: nanoseconds(plan.settings().reboot_gate) * 9 / 10,
+            longest_whisper: nanoseconds(plan.settings().reboot_gate) * 7 / 2,
             random: fastrand::Rng::with_seed(plan.seed),
         };
         host.plug_uplinks();
@@ -245,6 +249,8 @@ impl Host {
                     self.news.push(News::Store);
                 }
             }
+            Task::Grant(machine) => self.grant(machine),
+            Task::Fail(machine) => self.fail(machine),
             Task::Light(ifindex) => {
                 if let Some(port) = self.ports.get_mut(&ifindex) {
                     port.carrier = true;
@@ -265,6 +271,7 @@ impl Host {
     /// The agent is gone; without pins its program and maps are too.
     pub fn abandon(&mut self, pinned: bool) {
         self.news.clear();
+        self.leases.came_back.clear();
         if !pinned {
             self.watched_since = None;
             self.leased.clear();
