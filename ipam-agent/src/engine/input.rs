@@ -126,6 +126,8 @@ pub enum Input {
         quarantined: Vec<Released>,
         /// Those that were put back.
         returned: Vec<Returned>,
+        /// Of which store, and when, for each that was released of the budget.
+        budgeted: Vec<(StoreName, Timestamp)>,
     },
     /// A lease was to be put back; so it ended.
     PutBack {

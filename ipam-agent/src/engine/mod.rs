@@ -58,6 +58,7 @@ use self::{
     input::{Command, Input, Notice},
     judge::Judge,
     kinship::Kinships,
+    lease::StoreName,
     leasebook::LeaseBook,
     owner::Owners,
     probing::Probing,
@@ -158,8 +159,11 @@ pub struct Engine {
     commands: VecDeque<Command>,
     counts: Counts,
     next_pass: Option<Timestamp>,
+    /// Until when no pass comes before its time.
+    calm_until: Timestamp,
     next_forget: Option<Timestamp>,
-    executing: bool,
+    /// What the daemon's own plan under way releases.
+    executing: Option<Vec<(StoreName, Address)>>,
 }
 
 impl Engine {
@@ -195,8 +199,9 @@ impl Engine {
             commands: VecDeque::new(),
             counts: Counts::default(),
             next_pass: None,
+            calm_until: Timestamp(0),
             next_forget: None,
-            executing: false,
+            executing: None,
         }
     }
 
@@ -240,11 +245,15 @@ impl Engine {
             Input::Fenced(fenced) => self.fenced(&fenced),
             Input::DeadEntries(found) => self.dead_entries(found, now),
             Input::Cleaned(cleaned) => self.cleaned(&cleaned, now),
-            Input::Outcomes(outcomes) => self.outcomes(outcomes),
+            Input::Outcomes(outcomes) => self.outcomes(outcomes, now),
             Input::Released {
                 quarantined,
                 returned,
-            } => self.released_before(quarantined, returned, now),
+                budgeted,
+            } => {
+                self.pass.spent.earlier(budgeted);
+                self.released_before(quarantined, returned, now);
+            }
             Input::PutBack { id, result } => self.put_back(&id, result, now),
             Input::Configured(settings) => self.configured(*settings, now),
             Input::Paused(paused) => self.pass.paused = paused,
@@ -276,6 +285,7 @@ impl Engine {
             self.fence(now);
         }
         if self.next_pass.is_some_and(|at| at <= now) {
+            // The pass itself may know better.
             self.next_pass = Some(now + self.settings.reclaim.pass_interval);
             self.commands.push_back(Command::Gather);
         }

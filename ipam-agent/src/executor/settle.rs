@@ -19,12 +19,19 @@ use crate::{
 
 /// What the engine is to watch, by what the journal says of releases in this boot.
 pub fn quarantined(entries: impl IntoIterator<Item = Entry>) -> Input {
-    let (mut quarantined, mut returned) = (Vec::new(), Vec::new());
+    let (mut quarantined, mut returned, mut budgeted) = (Vec::new(), Vec::new(), Vec::new());
     for entry in entries {
         let Some(lease) = entry.intent.lease() else {
             continue;
         };
         let (id, evidence) = (entry.id.as_str().into(), &entry.intent.evidence);
+        if let Some((when, Effect { result, .. })) = &entry.effect
+            && *result == EffectResult::Released
+            && entry.intent.asker == Asker::Daemon
+            && evidence.earlier_boot.is_none()
+        {
+            budgeted.push((lease.store.clone(), Timestamp(when.uptime)));
+        }
         // Before the last look at its stamps: what came between was a veto.
         let at = Timestamp(entry.when.uptime);
         let quiet_since = at - Duration::from_secs(evidence.quiet_for);
@@ -44,6 +51,7 @@ pub fn quarantined(entries: impl IntoIterator<Item = Entry>) -> Input {
     Input::Released {
         quarantined,
         returned,
+        budgeted,
     }
 }
 

@@ -2,6 +2,7 @@
 //! moment when it is gone.
 
 use std::{
+    collections::BTreeMap,
     io,
     panic::resume_unwind,
     path::PathBuf,
@@ -102,6 +103,9 @@ impl Shop {
         }
         let asker = *self.asker.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = host.leases.boot(key) != Some(host.boots);
+        if release.proof().earlier_boot().is_some() && !earlier {
+            return Err("as of an earlier boot, and it is of this one".into());
+        }
         let allowed = match self.plan.modes[number] {
             Mode::Continuous => true,
             Mode::AfterReboot => earlier && release.proof().earlier_boot().is_some(),
@@ -138,6 +142,28 @@ impl Shop {
         intended
             .then_some(())
             .ok_or_else(|| "without a word in the journal".into())
+    }
+
+    /// However close passes follow each other, no more goes in any interval.
+    fn within_budget(&self, host: &Host) -> Result<(), String> {
+        let settings = self.plan.settings();
+        let interval = settings.pass_interval.as_nanos() as u64;
+        let since = host.now.saturating_sub(interval).max(host.booted);
+        let mut spent: BTreeMap<&StoreName, usize> = BTreeMap::new();
+        let lately = host.budgeted.iter().filter(|(at, _)| *at > since);
+        for (_, store) in lately {
+            *spent.entry(store).or_default() += 1;
+        }
+        // Of a pool of 16.
+        let share = (16 * usize::from(settings.max_percent))
+            .div_ceil(100)
+            .max(1);
+        let over = spent.values().sum::<usize>() > settings.max_per_pass
+            || spent.values().any(|&spent| spent > share);
+        match over {
+            true => Err(format!("over the budget of an interval: {spent:?}")),
+            false => Ok(()),
+        }
     }
 
     /// Who writes without the lock comes between.
@@ -268,6 +294,14 @@ impl LeaseStore for Shop {
             let quiet_since = heard.max(host.booted);
             host.leases
                 .released((number, lease.address), quiet_since, now);
+        }
+        let asker = *self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        if asker == Asker::Daemon && release.proof().earlier_boot().is_none() {
+            let budgeted = (host.now, lease.store.clone());
+            host.budgeted.push(budgeted);
+            if let Err(why) = self.within_budget(&host) {
+                host.wrong.get_or_insert(why);
+            }
         }
         host.released += 1;
         host.news.push(super::host::News::Store);

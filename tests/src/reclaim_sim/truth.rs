@@ -172,7 +172,6 @@ impl Truth {
         let plan = agent.engine.plan(Asker::Daemon, host.clock());
         whole(agent, &plan)?;
         whole(agent, &agent.engine.plan(Asker::Person, host.clock()))?;
-        self.within_budget(&plan)?;
         let keys: Vec<Key> = host.leases.keys().collect();
         self.clear.retain(|key, _| keys.contains(key));
         for key in keys {
@@ -234,27 +233,6 @@ impl Truth {
         let plan = agent.engine.plan(Asker::Daemon, host.clock());
         let why = why_kept(&plan, key);
         Err(format!("{} is still leased at the end: {why}", key.1))
-    }
-
-    fn within_budget(&self, plan: &ReclaimPlan) -> Result<(), String> {
-        let mut spent: BTreeMap<usize, usize> = BTreeMap::new();
-        for release in &plan.releases {
-            let number = net::of_store(&release.lease().store).ok_or("of no store")?;
-            let key = (number, release.lease().address);
-            if !self.earlier.contains_key(&key) {
-                *spent.entry(number).or_default() += 1;
-            }
-        }
-        // Of a pool of 16.
-        let share = (16 * usize::from(self.settings.max_percent))
-            .div_ceil(100)
-            .max(1);
-        if spent.values().sum::<usize>() > self.settings.max_per_pass
-            || spent.values().any(|&spent| spent > share)
-        {
-            return Err(format!("over the budget: {spent:?}"));
-        }
-        Ok(())
     }
 
     fn is_earlier(&self, host: &Host, key: Key) -> bool {

@@ -457,6 +457,7 @@ fn what_an_earlier_run_released_is_watched_on() {
         world.tell(Input::Released {
             quarantined: vec![released(at)],
             returned: Vec::new(),
+            budgeted: Vec::new(),
         });
     };
     let mut world = World::new();

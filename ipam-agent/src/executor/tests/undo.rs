@@ -179,6 +179,7 @@ fn what_was_put_back_is_known_with_the_silence_that_was_broken() {
             let Input::Released {
                 quarantined,
                 returned,
+                ..
             } = quarantined(entries)
             else {
                 panic!("something else");

@@ -8,7 +8,11 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipam_agent::engine::{evidence::Source, lease::Damage, time::Timestamp};
+use ipam_agent::engine::{
+    evidence::Source,
+    lease::{Damage, StoreName},
+    time::Timestamp,
+};
 use ipam_common::{
     Address, Mac, Sighting,
     sighting::{SightingKey, Stamps, Tally},
@@ -118,6 +122,8 @@ pub struct Host {
     pub wrong: Option<String>,
     /// How many leases were released.
     pub released: usize,
+    /// When, and of which store, each was released that the budget counts.
+    pub budgeted: Vec<(u64, StoreName)>,
     /// How many were put back.
     pub restored: usize,
     /// The next releases wait so long for the lock.
@@ -167,6 +173,7 @@ impl Host {
             trouble: [0; NETS],
             wrong: None,
             released: 0,
+            budgeted: Vec::new(),
             restored: 0,
             contended: 0,
             lawless: false,

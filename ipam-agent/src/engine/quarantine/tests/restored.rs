@@ -177,6 +177,7 @@ fn an_earlier_run_s_are_known() {
                 lease: lease(5, 1),
                 silence,
             }],
+            budgeted: Vec::new(),
         });
         let age = world.blocker(Asker::Daemon, Reason::Age);
         let kept = world.blocker(Asker::Daemon, Reason::Kept);
