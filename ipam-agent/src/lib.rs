@@ -15,6 +15,7 @@ pub mod holder;
 pub mod journal;
 pub mod netlink;
 pub mod prober;
+pub mod regular;
 pub mod report;
 pub mod serve;
 pub mod source;

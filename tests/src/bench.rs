@@ -9,6 +9,7 @@ mod detect;
 mod flood;
 mod idle;
 mod judge;
+mod page;
 mod reclaim;
 mod replay;
 mod scrape;
@@ -51,7 +52,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -100,6 +101,10 @@ const GROUPS: [Group; 12] = [
     Group {
         names: &["scrape_ms"],
         measure: scrape::figures,
+    },
+    Group {
+        names: &["first_paint_ms", "peak_rss_mib"],
+        measure: page::figures,
     },
     Group {
         names: &["replay_frames_per_s", "replay_rss_mib"],

@@ -21,7 +21,7 @@ use tests::{
 const KUBERNETES: std::ops::RangeInclusive<u32> = 25..=37;
 
 /// Ways to install it.
-const WAYS: [(&str, &str); 8] = [
+const WAYS: [(&str, &str); 9] = [
     ("default", ""),
     ("off", "release: off\n"),
     ("quoted", "release: 'off'\n"),
@@ -49,6 +49,7 @@ const WAYS: [(&str, &str); 8] = [
          'sha256:0000000000000000000000000000000000000000000000000000000000000000' }\n\
          imagePullSecrets: [{ name: registry }]\nresources: { limits: { cpu: '1' } }\n",
     ),
+    ("uninstall", "uninstall: true\n"),
 ];
 
 fn root() -> PathBuf {
@@ -111,7 +112,7 @@ fn every_way_to_install_it_is_valid() {
         config.unwrap_or_else(|error| panic!("{way}: {error}"));
     }
     let whole = answer.renders.iter().map(|rendered| rendered.objects.len());
-    assert_eq!(whole.collect::<Vec<_>>(), [3, 3, 3, 3, 3, 3, 6, 3]);
+    assert_eq!(whole.collect::<Vec<_>>(), [3, 3, 3, 3, 3, 3, 6, 3, 3]);
 }
 
 #[test]
@@ -182,6 +183,56 @@ fn rules_and_dashboard_are_the_ones_of_the_repository() {
     let dashboard: serde_json::Value =
         serde_json::from_str(dashboard.expect("a text")).expect("JSON");
     assert!(dashboard["panels"].is_array());
+}
+
+#[test]
+fn the_operators_job_is_the_one_that_the_rules_look_for() {
+    let mut monitored = render(WAYS[6].1);
+    monitored.name = "elsewhere".to_owned();
+    let request = Request {
+        chart: root().join("deploy/chart"),
+        renders: vec![monitored],
+        ..Request::default()
+    };
+    let Some(answer) = ask(&request) else { return };
+    let rendered = answer.expect("an answer").renders.remove(0);
+    let monitor = rendered.object("PodMonitor").expect("a PodMonitor");
+    let set = rendered.object("DaemonSet").expect("a DaemonSet");
+    let pod = &set["spec"]["template"];
+    let label = monitor["spec"]["jobLabel"].as_str().expect("a label");
+    assert_eq!(pod["metadata"]["labels"][label], "ipam-agent");
+    let wanted = &monitor["spec"]["selector"]["matchLabels"];
+    for (name, value) in wanted.as_object().expect("labels") {
+        assert_eq!(pod["metadata"]["labels"][name], *value, "{name}");
+    }
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    let ports = pod["spec"]["containers"][0]["ports"].as_array();
+    assert_eq!(ports.expect("ports")[0]["name"], endpoint["port"]);
+    let rules = rendered.texts["prometheusrule.yaml"].as_str();
+    assert!(rules.contains(r#"job=~"(.*/)?ipam-agent""#));
+}
+
+#[test]
+fn before_it_is_uninstalled_its_pods_clean_their_nodes() {
+    let Some(answer) = rendered(&[WAYS[8].1]) else {
+        return;
+    };
+    let set = answer.renders[0].object("DaemonSet").expect("a DaemonSet");
+    let strategy = &set["spec"]["updateStrategy"];
+    assert_eq!(strategy["rollingUpdate"]["maxUnavailable"], "100%");
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    let words = container["args"].as_array().expect("arguments");
+    let words: Vec<_> = words.iter().filter_map(|word| word.as_str()).collect();
+    assert_eq!(words, ["uninstall", "--yes", "--wait"]);
+    // It serves nothing.
+    for absent in ["livenessProbe", "readinessProbe", "ports"] {
+        assert!(container[absent].is_null(), "{absent}");
+    }
+    let notes = &answer.renders[0].texts["NOTES.txt"];
+    assert!(
+        notes.contains("helm -n ipam-agent uninstall ipam-agent"),
+        "{notes}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@
 #[path = "cluster/manifests.rs"]
 mod manifests;
 
-use std::{collections::BTreeSet, fs, net::IpAddr, time::Instant};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, time::Instant};
 
 use self::manifests::{LABEL, Manifests, NAMESPACE, daemon_set, web};
 use anyhow::{Context, Result, ensure};
@@ -406,5 +406,59 @@ fn an_upgrade_of_the_daemon_set_misses_nothing() {
         let since = watched(&after)?;
         ensure!(since < made, "{since}, {made}\n{}", agent_log(lab));
         is_healthy(&cluster, &after)
+    });
+}
+
+#[test]
+fn uninstalling_leaves_nothing_on_the_node() {
+    in_lab_with(|lab, manifests| {
+        let cluster = Cluster::start(lab, manifests)?;
+        cluster.agent(lab)?;
+        cluster.plane.api.apply(&web(PODS), Apply::Real)?;
+        cluster.web(lab)?;
+        let left = || -> Result<Vec<String>> {
+            let mut left = Vec::new();
+            for directory in [
+                "/sys/fs/bpf/ipam-agent",
+                "/run/ipam-agent",
+                "/var/lib/ipam-agent",
+            ] {
+                for entry in fs::read_dir(directory).into_iter().flatten() {
+                    left.push(entry?.path().display().to_string());
+                }
+            }
+            Ok(left)
+        };
+        ensure!(left()?.len() > 3, "{:?}", left()?);
+        let leases = cluster.leases()?;
+
+        for document in &cluster.manifests.uninstall {
+            cluster.plane.api.apply(document, Apply::Real)?;
+        }
+        // As `kubectl rollout status` knows it.
+        wait_for("the pods to be rolled out", || {
+            let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/ipam-agent");
+            let set = cluster.plane.api.get(&path)?;
+            let status = &set["status"];
+            let is_done = status["observedGeneration"] == set["metadata"]["generation"]
+                && status["updatedNumberScheduled"] == 1
+                && status["numberAvailable"] == 1;
+            Ok(is_done.then_some(()))
+        })
+        .with_context(|| cluster.told(lab))?;
+        ensure!(left()?.is_empty(), "{:?}\n{}", left()?, agent_log(lab));
+        ensure!(!Path::new("/sys/fs/bpf/ipam-agent").exists());
+        ensure!(
+            cluster.leases()? == leases,
+            "leases are not the agent's to remove"
+        );
+        // It stays what it is, and ends when it is told to.
+        let agents = cluster.agents()?;
+        let [agent] = agents.as_slice() else {
+            anyhow::bail!("{agents:#?}")
+        };
+        let restarts = agent.pointer("/status/containerStatuses/0/restartCount");
+        ensure!(restarts == Some(&json!(0)), "{agent:#}");
+        Ok(())
     });
 }

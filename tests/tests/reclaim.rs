@@ -15,10 +15,22 @@ mod fences;
 mod floods;
 #[path = "reclaim/incident.rs"]
 mod incident;
+#[path = "reclaim/lock.rs"]
+mod lock;
+#[path = "reclaim/lost.rs"]
+mod lost;
+#[path = "reclaim/own.rs"]
+mod own;
 #[path = "reclaim/probes.rs"]
 mod probes;
+#[path = "reclaim/reuse.rs"]
+mod reuse;
 #[path = "reclaim/store.rs"]
 mod store;
+#[path = "reclaim/suites.rs"]
+mod suites;
+#[path = "reclaim/volatile.rs"]
+mod volatile;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use object::{Object as _, read::elf::FileHeader as _};
 
-use crate::machine;
+use crate::{machine, setup};
+
+/// A release's binary is smaller than this, in bytes, so that it may go to every node.
+pub const SIZE: u64 = 15 << 20;
 
 /// What it is built for, each by the name that everybody but Rust has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -43,6 +46,12 @@ impl Arch {
         }
     }
 
+    /// What links it on a machine of another architecture.
+    fn linker(self) -> String {
+        let machine = self.target().split('-').next().unwrap_or_default();
+        format!("{machine}-linux-gnu-gcc")
+    }
+
     /// This machine's.
     pub fn own() -> Option<Self> {
         match env::consts::ARCH {
@@ -65,7 +74,7 @@ impl Arch {
     }
 }
 
-/// Builds it; where it is.
+/// Builds it, and has it say its version; where it is.
 pub fn build(arch: Arch) -> anyhow::Result<PathBuf> {
     let target = arch.target();
     let directory = directory()?;
@@ -74,6 +83,12 @@ pub fn build(arch: Arch) -> anyhow::Result<PathBuf> {
     let shipped = machine::sysroot()?.join("lib/rustlib/src/rust/library");
     let root = machine::root().canonicalize()?;
     let mut flags = machine::remapping(rust_src.as_deref().unwrap_or(&shipped), &root)?;
+    // What is generated is not among the sources, where cargo has been told so.
+    let generated = directory.canonicalize()?;
+    flags.push(format!(
+        "--remap-path-prefix={}=/target",
+        generated.display()
+    ));
     flags.push("-Ctarget-feature=+crt-static".to_owned());
     let mut cargo = Command::new("cargo");
     cargo
@@ -88,14 +103,14 @@ pub fn build(arch: Arch) -> anyhow::Result<PathBuf> {
         .join(target)
         .is_dir()
     {
-        let linker = "aarch64-linux-gnu-gcc";
+        setup::cross(arch)?;
         let rust_src = rust_src.with_context(|| {
             format!(
                 "no rust-src for rustc {}: `cargo xtask setup`",
                 machine::RUST
             )
         })?;
-        flags.push(format!("-Clinker={linker}"));
+        flags.push(format!("-Clinker={}", arch.linker()));
         cargo
             .arg("-Zbuild-std=std,panic_unwind")
             .env("RUSTC_BOOTSTRAP", "1")
@@ -106,7 +121,25 @@ pub fn build(arch: Arch) -> anyhow::Result<PathBuf> {
     if interpreter(&built)?.is_some() {
         bail!("{} is not static", built.display());
     }
+    let size = fs::metadata(&built)?.len();
+    if size >= SIZE {
+        bail!("{} has {size} bytes: {SIZE} are too many", built.display());
+    }
+    let said = machine::output(execute(arch, &built)?.arg("--version"))?;
+    if said.trim() != format!("ipam-agent {}", version()) {
+        bail!("{} says that it is {said}", built.display());
+    }
     Ok(built)
+}
+
+/// What runs a static binary for this architecture here.
+fn execute(arch: Arch, binary: &Path) -> anyhow::Result<Command> {
+    if Some(arch) == Arch::own() {
+        return Ok(Command::new(binary));
+    }
+    let mut emulated = Command::new(setup::emulator(arch)?);
+    emulated.arg(binary);
+    Ok(emulated)
 }
 
 /// What loads it, unless it is static.

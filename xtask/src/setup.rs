@@ -7,6 +7,7 @@
 
 mod helm;
 mod kubernetes;
+mod plugins;
 
 use std::{
     fs,
@@ -19,6 +20,7 @@ use anyhow::{Context as _, bail};
 use crate::{
     apt::{Apt, package_in},
     machine::{self, BPF_LINKER, RUST},
+    release::Arch,
 };
 
 /// What the laboratories of the demo and the tests run.
@@ -69,6 +71,7 @@ pub fn run() -> anyhow::Result<()> {
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for the status page", || packages(&BROWSER)),
         ("Debian packages for kernels", || packages(&KERNELS)),
+        ("CNI plugins of other suites", plugins::install),
         ("Prometheus", prometheus),
         ("Helm", helm::install),
         ("Kubernetes", kubernetes::install),
@@ -200,6 +203,25 @@ pub fn cyclonedx() -> anyhow::Result<PathBuf> {
         .context("it comes from the registry of crates: is there a network?")?;
     }
     Ok(tool)
+}
+
+/// What links programs for another architecture; only who releases needs it.
+pub fn cross(arch: Arch) -> anyhow::Result<()> {
+    packages(match arch {
+        Arch::Amd64 => &["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
+        Arch::Arm64 => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+    })
+    .map(drop)
+}
+
+/// What runs them. Installed, it would do so for every program of this machine.
+pub fn emulator(arch: Arch) -> anyhow::Result<PathBuf> {
+    let place = machine::cache()?.join("qemu-user-static");
+    unpacked("qemu-user-static", &place)?;
+    Ok(place.join(match arch {
+        Arch::Amd64 => "usr/bin/qemu-x86_64-static",
+        Arch::Arm64 => "usr/bin/qemu-aarch64-static",
+    }))
 }
 
 /// Install what the laboratories need, for who only wants to see the demo.

@@ -263,7 +263,7 @@ impl Cli {
                 Command::Reclaim(command) => command.run(io).await,
                 Command::Check(args) => args.run(io).await,
                 Command::Doctor(args) => args.run(io).await,
-                Command::Uninstall(args) => args.run(io),
+                Command::Uninstall(args) => args.run(io).await,
                 Command::Completions(args) => args.run(io),
                 Command::Man(args) => args.run(io),
             }

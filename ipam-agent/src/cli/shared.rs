@@ -68,15 +68,19 @@ pub struct SourceArgs {
 /// otherwise.
 pub fn log_to_stderr(level: &str) {
     use std::io::{IsTerminal as _, stderr};
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::{filter::Targets, prelude::*};
 
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let wanted = std::env::var("RUST_LOG").ok();
+    let wanted = wanted.as_deref().filter(|wanted| !wanted.is_empty());
+    let filter: Option<Targets> = wanted.and_then(|wanted| wanted.parse().ok());
+    let filter = filter.unwrap_or_else(|| level.parse().unwrap_or_default());
     let color = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(stderr)
         .with_ansi(color)
-        .with_target(false)
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
         .init();
 }
 

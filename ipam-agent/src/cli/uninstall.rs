@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CliError, Io, Status, shared::ConfigArgs};
 use crate::{
@@ -23,11 +24,18 @@ use crate::{
 #[command(after_help = "\
 Examples:
   ipam-agent uninstall
-  ipam-agent uninstall --yes")]
+  ipam-agent uninstall --yes
+
+With --wait it stays when all is removed, until SIGTERM, SIGINT or SIGUSR2: so a DaemonSet
+whose pods run it has a node's pod ready when the node is clean (the chart's value
+`uninstall`).")]
 pub struct UninstallArgs {
     /// Don't ask
     #[arg(long, short)]
     yes: bool,
+    /// Then wait to be stopped, as the pods of a DaemonSet must
+    #[arg(long)]
+    wait: bool,
     /// Where the state is [default: as configured, /var/lib/ipam-agent]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -36,8 +44,40 @@ pub struct UninstallArgs {
 }
 
 impl UninstallArgs {
-    pub(super) fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        uninstall(self, io, remove_from_kernel)
+    pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
+        // What stops it meanwhile is not lost, and does not leave half of it.
+        let stop = self.wait.then(Stop::listen).transpose()?;
+        let status = uninstall(self, io, remove_from_kernel)?;
+        if let Some(stop) = stop
+            && status == Status::Nothing
+        {
+            io.tell("nothing of the agent is left here; waiting to be stopped\n")?;
+            stop.wait().await;
+        }
+        Ok(status)
+    }
+}
+
+/// The signals that end a container; the image's is SIGUSR2.
+struct Stop([Signal; 3]);
+
+impl Stop {
+    fn listen() -> Result<Self, CliError> {
+        let on = |kind| signal(kind).map_err(CliError::Runtime);
+        Ok(Self([
+            on(SignalKind::terminate())?,
+            on(SignalKind::interrupt())?,
+            on(SignalKind::user_defined2())?,
+        ]))
+    }
+
+    async fn wait(mut self) {
+        let [terminate, interrupt, hand_over] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hand_over.recv() => {}
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -22,6 +22,7 @@ use ipam_common::Address;
 
 use crate::{
     engine::lease::{Holder, Place},
+    regular,
     store::{
         notes::{Note, Notes},
         watch::Root,
@@ -304,12 +305,7 @@ fn content(path: &Path, notes: &mut Notes) -> Option<Vec<u8>> {
     let place = path.parent().unwrap_or(path);
     let shown = path.file_name().unwrap_or_default().display();
     let mut content = Vec::new();
-    // A pipe of that name must not block.
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path);
-    match file.and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut content)) {
+    match regular::open(path).and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut content)) {
         Ok(0) => notes.add(place, Note::Empty, shown),
         Ok(length) if length as u64 > FILE_LIMIT => notes.add(place, Note::TooLarge, shown),
         Ok(_) => return Some(content),

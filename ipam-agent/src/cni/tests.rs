@@ -303,6 +303,12 @@ fn damaged_files_are_counted_and_hide_no_other() {
     );
     cache("e-huge", &vec![b' '; FILE_LIMIT as usize + 1]);
     cache("f-whole", whole.as_bytes());
+    // A pipe that has a writer, who says nothing: what waits for a word waits for ever.
+    let pipes = [&paths.caches[0], &paths.configurations[0]].map(|dir| dir.join("g-pipe.conf"));
+    let _writers = pipes.each_ref().map(|pipe| {
+        nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        fs::File::options().read(true).write(true).open(pipe)
+    });
     fs::write(paths.configurations[0].join("10.conflist"), "{").expect("a file");
     fs::write(
         paths.configurations[0].join("README"),
@@ -316,6 +322,9 @@ fn damaged_files_are_counted_and_hide_no_other() {
         assert_eq!(cni.notes.count(Note::Empty), 1);
         assert_eq!(cni.notes.count(Note::Damaged), 4);
         assert_eq!(cni.notes.count(Note::TooLarge), 1);
+        assert_eq!(cni.notes.count(Note::Unreadable), 2);
+        let said = cni.notes.lines().find(|line| line.contains("it is a pipe"));
+        assert!(said.is_some(), "{:?}", cni.notes);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
         owner::Owners,
         reclaim::ReclaimSettings,
     },
+    regular,
     store::source::Source,
 };
 
@@ -209,7 +210,7 @@ impl Config {
             Some(path) => (path, true),
             None => (DEFAULT_FILE.into(), false),
         };
-        match std::fs::read_to_string(&path) {
+        match read(&path) {
             Ok(text) => Self::parse(&path, &text, overrides),
             Err(source) if source.kind() == io::ErrorKind::NotFound && !asked_for => {
                 validate::config(None, raw::Config::default(), overrides)
@@ -261,6 +262,10 @@ impl Config {
             data_plane: self.observe.data_plane,
         }
     }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    io::read_to_string(regular::open(path)?)
 }
 
 /// JSON Schema of the file, for `docs/schema/` and editors.

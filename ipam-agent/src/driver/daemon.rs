@@ -94,6 +94,8 @@ struct Daemon {
     observer: Observer,
     state: State,
     state_dir: std::path::PathBuf,
+    /// Why the state isn't to be relied on, as it was logged last.
+    state_problem: Option<String>,
     holders: crate::config::Holders,
     clean_caches: bool,
     releaser: Releaser,
@@ -182,6 +184,7 @@ pub async fn run(
         observer,
         state,
         state_dir: config.state_dir.clone(),
+        state_problem: None,
         holders: config.holders.clone(),
         clean_caches: config.reclaim.clean_caches,
         releaser,

@@ -29,7 +29,10 @@ use crate::{
     },
     error::in_full,
     executor::{self, Back, UndoError},
-    holder::{cri, namespaces},
+    holder::{
+        cri,
+        namespaces::{self, NamespacesError},
+    },
     journal::{HolderRecord, Journal, JournalError, Taken, Undo},
     source::live::{Live, Tables},
 };
@@ -153,6 +156,7 @@ impl Releaser {
             sandboxes,
             runtimes_asked: None,
             held: None,
+            own: None,
         };
         executor::execute(
             plan,
@@ -238,7 +242,8 @@ struct LastLook<'a> {
     blind: Option<(Timestamp, BTreeMap<u32, String>)>,
     sandboxes: SandboxBook,
     runtimes_asked: Option<Timestamp>,
-    held: Option<(Timestamp, Vec<Address>)>,
+    held: Option<(Timestamp, BTreeSet<Address>)>,
+    own: Option<(Timestamp, BTreeSet<Address>)>,
 }
 
 impl LastLook<'_> {
@@ -247,6 +252,7 @@ impl LastLook<'_> {
         self.is_watched(release, now)?;
         self.is_silent(release, now)?;
         self.has_no_sandbox(release, now)?;
+        self.is_not_own(release, now)?;
         self.is_unheld(release, now)
     }
 
@@ -332,21 +338,46 @@ impl LastLook<'_> {
         if !self.releaser.holders.netns {
             return Ok(());
         }
-        if is_stale(self.held.as_ref().map(|(at, _)| *at), now) {
-            let held = namespaces::addresses_behind_veths()
-                .map_err(|error| Blocker::new(Reason::SourceDown, in_full(&error)))?;
-            let held = held.iter().map(|held| held.address).collect();
-            self.held = Some((now, held));
-        }
-        let mut held = self.held.iter().flat_map(|(_, held)| held);
-        if held.any(|address| *address == release.lease().address) {
-            return Err(Blocker::new(
-                Reason::Holder,
-                "the address is configured in a network namespace of this host",
-            ));
-        }
-        Ok(())
+        let behind = || {
+            let held = namespaces::addresses_behind_veths()?;
+            Ok(held.iter().map(|held| held.address).collect())
+        };
+        is_not_among(
+            &mut self.held,
+            release,
+            now,
+            "in a network namespace",
+            behind,
+        )
     }
+
+    fn is_not_own(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
+        let own = namespaces::own_addresses;
+        is_not_among(&mut self.own, release, now, "on a link", own)
+    }
+}
+
+/// Whether the address of a lease isn't configured at a place of this host.
+fn is_not_among(
+    known: &mut Option<(Timestamp, BTreeSet<Address>)>,
+    release: &Release,
+    now: Timestamp,
+    place: &str,
+    ask: impl FnOnce() -> Result<BTreeSet<Address>, NamespacesError>,
+) -> Result<(), Blocker> {
+    let (_, configured) = match known {
+        Some(fresh) if !is_stale(Some(fresh.0), now) => fresh,
+        _ => {
+            let asked = ask();
+            let asked = asked.map_err(|e| Blocker::new(Reason::SourceDown, in_full(&e)))?;
+            known.insert((now, asked))
+        }
+    };
+    if configured.contains(&release.lease().address) {
+        let detail = format!("the address is configured {place} of this host");
+        return Err(Blocker::new(Reason::Holder, detail));
+    }
+    Ok(())
 }
 
 /// Whether what was asked has to be asked again.

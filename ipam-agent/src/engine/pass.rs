@@ -46,6 +46,10 @@ impl Engine {
                 Err(why) => self.pass.down.push((report.source, why)),
             }
         }
+        // What this host itself has is no lease's to lose.
+        for address in self.topology.local.keys() {
+            held.entry(*address).or_insert(None);
+        }
         if self.pass.down.is_empty() {
             self.pass.answered_since.get_or_insert(now);
         }

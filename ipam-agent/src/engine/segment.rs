@@ -66,6 +66,9 @@ pub struct Topology {
     /// The addresses configured on this host: not on lo, dummy, ipvs or NOARP links, not
     /// tentative ones.
     pub own_addresses: Vec<OwnAddress>,
+    /// Every address that is configured on this host, on whatever link and in whatever state,
+    /// with the link's name.
+    pub local: BTreeMap<Address, Arc<str>>,
 }
 
 /// A bridge of this host.

@@ -33,6 +33,9 @@ pub enum NamespacesError {
     /// The host's links could not be listed.
     #[error("the host's links can't be listed by netlink")]
     Links(#[source] NetlinkError),
+    /// This host's own addresses could not be listed.
+    #[error("this host's own addresses can't be listed by netlink")]
+    Own(#[source] NetlinkError),
     /// A veth's peer is in a namespace that has no id here.
     #[error(
         "the namespace behind {link} has no id on this host, so its addresses can't be asked for"
@@ -67,7 +70,7 @@ impl NamespacesError {
         match self {
             Self::NoId { .. } => true,
             Self::Addresses { source, .. } => source.refusal() == Some(libc::EINVAL),
-            Self::Links(_) | Self::WrongNamespace { .. } => false,
+            Self::Links(_) | Self::Own(_) | Self::WrongNamespace { .. } => false,
         }
     }
 }
@@ -111,6 +114,25 @@ pub fn addresses_behind_veths() -> Result<Vec<Held>, NamespacesError> {
             Some(_) => sleep(PAUSE),
         }
     }
+}
+
+/// Every address of this host itself, on whatever link and in whatever state. Blocks for 2 s
+/// at most.
+///
+/// # Errors
+///
+/// If the kernel could not be asked.
+pub fn own_addresses() -> Result<BTreeSet<Address>, NamespacesError> {
+    let mut netlink = Netlink::open(PATIENCE).map_err(NamespacesError::Own)?;
+    let mut own = BTreeSet::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let request = Request::addresses(family, None);
+        let found = netlink
+            .dump(&request, |message| AddressRecord::read(&message))
+            .map_err(NamespacesError::Own)?;
+        own.extend(found.iter().filter_map(|of| Address::from_ip(of.ip)));
+    }
+    Ok(own)
 }
 
 fn behind(record: &AddressRecord, veths: &[LinkRecord]) -> Option<Held> {

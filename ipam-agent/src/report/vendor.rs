@@ -1,7 +1,8 @@
 //! Who made the interface that a MAC belongs to, without a network.
 //!
-//! The list is text in the program's image, looked up where it lies: no memory is taken and
-//! nothing is done at start-up. `cargo xtask vendors` renews it.
+//! The list is part of the program's image, looked up where it lies: no memory is taken and
+//! nothing is done at start-up. `cargo xtask vendors` renews it, as `vendors.txt`; `build.rs`
+//! packs it.
 
 use std::cmp::Ordering;
 
@@ -9,13 +10,20 @@ use ipam_common::Mac;
 
 use crate::engine::owner::{VirtualRouter, virtual_router};
 
-/// Lines of a prefix (6, 7 or 9 upper-case hexadecimal digits: the IEEE's blocks of 24, 28
-/// and 36 bits), a space and a name, in the order of their bytes; before them a comment that
-/// says where they are from.
-const LIST: &str = include_str!("vendors.txt");
+/// Each name once, each followed by a newline.
+const NAMES: &str = include_str!(concat!(env!("OUT_DIR"), "/vendors-names"));
 
-/// The blocks' lengths in hexadecimal digits, the smallest block first.
-const DIGITS: [usize; 3] = [9, 7, 6];
+/// The IEEE's blocks, the smallest first: how many bits their prefixes have, and entries of a
+/// prefix, in whole bytes, and its name's place in [`NAMES`], in [`PLACE`] bytes. All of it is
+/// most significant byte first, in the order of the prefixes.
+const BLOCKS: [(u32, &[u8]); 3] = [
+    (36, include_bytes!(concat!(env!("OUT_DIR"), "/vendors-36"))),
+    (28, include_bytes!(concat!(env!("OUT_DIR"), "/vendors-28"))),
+    (24, include_bytes!(concat!(env!("OUT_DIR"), "/vendors-24"))),
+];
+
+/// How many bytes a name's place has.
+const PLACE: usize = 3;
 
 /// What made-up MACs of this front are by custom; nobody has registered them.
 const QEMU: [u8; 3] = [0x52, 0x54, 0x00];
@@ -37,39 +45,29 @@ pub fn vendor(mac: Mac) -> Option<&'static str> {
     if bytes[0] & 0b10 != 0 {
         return None;
     }
-    let digits = digits(bytes);
-    DIGITS.iter().find_map(|&length| find(&digits[..length]))
-}
-
-/// The front of a MAC as the list writes it.
-fn digits(bytes: [u8; 6]) -> [u8; 12] {
-    let mut digits = [0; 12];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        for (digit, half) in pair.iter_mut().zip([byte >> 4, byte & 0xf]) {
-            *digit = b"0123456789ABCDEF"[usize::from(half)];
-        }
-    }
-    digits
+    let bits = bytes
+        .iter()
+        .fold(0, |bits, &byte| bits << 8 | u64::from(byte));
+    let blocks = BLOCKS.iter();
+    { blocks }.find_map(|(length, blocks)| find(*length, blocks, bits >> (48 - length)))
 }
 
 /// The name of exactly this block.
-fn find(prefix: &[u8]) -> Option<&'static str> {
-    let list = LIST.as_bytes();
-    // Both are where lines begin, or the end.
-    let (mut from, mut until) = (0, list.len());
+fn find(length: u32, blocks: &[u8], prefix: u64) -> Option<&'static str> {
+    let bytes = length.div_ceil(8) as usize;
+    let wanted = &prefix.to_be_bytes()[8 - bytes..];
+    let size = bytes + PLACE;
+    let (mut from, mut until) = (0, blocks.len() / size);
     while from < until {
-        let middle = from + (until - from) / 2;
-        let start = list[from..middle]
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(from, |newline| from + newline + 1);
-        let line = list[start..until].split(|&byte| byte == b'\n').next()?;
-        let next = start + line.len() + 1;
-        let (key, name) = LIST.get(start..start + line.len())?.split_once(' ')?;
-        match key.as_bytes().cmp(prefix) {
-            Ordering::Less => from = next,
-            Ordering::Greater => until = start,
-            Ordering::Equal => return Some(name),
+        let middle = from.midpoint(until);
+        let (found, place) = blocks.get(middle * size..)?.get(..size)?.split_at(bytes);
+        match found.cmp(wanted) {
+            Ordering::Less => from = middle + 1,
+            Ordering::Greater => until = middle,
+            Ordering::Equal => {
+                let place = { place.iter() }.fold(0, |place, &byte| place << 8 | usize::from(byte));
+                return NAMES.get(place..)?.split('\n').next();
+            }
         }
     }
     None
@@ -84,6 +82,18 @@ mod tests {
         vendor(mac.parse().expect("a MAC"))
     }
 
+    /// What is packed: lines of a prefix (6, 7 or 9 upper-case hexadecimal digits), a space
+    /// and a name, in the order of their bytes; before them a comment that says where they
+    /// are from.
+    const LIST: &str = include_str!("vendors.txt");
+
+    /// The name of the block of this prefix.
+    fn of_block(prefix: &str) -> Option<&'static str> {
+        let length = prefix.len() as u32 * 4;
+        let (_, blocks) = BLOCKS.iter().find(|(of, _)| *of == length)?;
+        find(length, blocks, u64::from_str_radix(prefix, 16).ok()?)
+    }
+
     fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
         let lines = LIST.lines().skip_while(|line| line.starts_with('#'));
         lines.map(|line| line.split_once(' ').expect("two words"))
@@ -95,7 +105,7 @@ mod tests {
         let mut before = "";
         for (prefix, name) in lines() {
             assert!(before < prefix, "{before} before {prefix}");
-            assert!(DIGITS.contains(&prefix.len()), "{prefix}");
+            assert!([6, 7, 9].contains(&prefix.len()), "{prefix}");
             let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
             assert!(prefix.bytes().all(is_digit), "{prefix}");
             assert!(!name.is_empty() && name.trim() == name, "{prefix}");
@@ -108,10 +118,13 @@ mod tests {
     #[test]
     fn every_line_is_found() {
         for (prefix, name) in lines() {
-            assert_eq!(find(prefix.as_bytes()), Some(name), "{prefix}");
+            assert_eq!(of_block(prefix), Some(name), "{prefix}");
         }
-        for absent in ["", "000000000", "FFFFFF", "FFFFFFFFF", "001C7"] {
-            assert_eq!(find(absent.as_bytes()), None, "{absent}");
+        let size =
+            |(length, blocks): &(u32, &[u8])| blocks.len() / (length.div_ceil(8) as usize + PLACE);
+        assert_eq!(BLOCKS.iter().map(size).sum::<usize>(), lines().count());
+        for absent in ["000000000", "FFFFFF", "FFFFFFF", "FFFFFFFFF", "001C730"] {
+            assert_eq!(of_block(absent), None, "{absent}");
         }
     }
 
@@ -126,7 +139,7 @@ mod tests {
             Some("SYNERGY SYSTEMS AND SOLUTIONS")
         );
         assert_eq!(of("8c:1f:64:af:a0:01"), Some("DATA ELECTRONIC DEVICES"));
-        assert_eq!(find(b"8C1F64"), None);
+        assert_eq!(of_block("8C1F64"), None);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! file, with its line, because half a file would make the other half's owners intruders.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -15,10 +14,13 @@ use super::{
     spec::{ExemptSpec, LeaseSpec, OwnerSpec, PoolSpec, common_place},
     watch::Root,
 };
-use crate::engine::{
-    lease::{Generation, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
-    owner::Owners,
-    plan::Release,
+use crate::{
+    engine::{
+        lease::{Generation, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
+        owner::Owners,
+        plan::Release,
+    },
+    regular,
 };
 
 /// The largest file that is read, in bytes. A million leases are some 100 MiB.
@@ -174,7 +176,7 @@ fn only_read(store: &StoreName) -> ReleaseError {
 
 fn content(path: &Path) -> Result<Vec<u8>, FileError> {
     let mut content = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LIMIT + 1).read_to_end(&mut content));
+    let read = regular::open(path).and_then(|file| file.take(LIMIT + 1).read_to_end(&mut content));
     let path = path.to_owned();
     match read {
         Err(source) => Err(FileError::Read { path, source }),

@@ -40,7 +40,7 @@ pub fn figures() -> Result<Vec<Figure>> {
         name: "start_250_veths_s",
         value: median(starts),
         unit: "s",
-        target: None,
+        target: Some(1.0),
         least: None,
         baseline: None,
     }])

@@ -1,13 +1,12 @@
 //! The agents themselves: down, gone, restarted, misconfigured, and stuck.
 
-use std::{fs, io::Write as _};
+use std::{fs, os::fd::AsRawFd as _, path::Path};
 
+use anyhow::Context as _;
 use nix::{
-    sys::{
-        signal::{Signal, kill},
-        stat::Mode,
-    },
-    unistd::{Pid, mkfifo},
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use tests::runtime::Network;
 
@@ -73,12 +72,47 @@ fn a_configuration_that_is_refused_and_mended() {
     });
 }
 
+/// A network file system whose server is gone: whoever wants something of it waits.
+struct Hung<'a> {
+    place: &'a Path,
+    /// Where a server would read what is asked. Closed, those who wait get an error.
+    _server: fs::File,
+}
+
+impl<'a> Hung<'a> {
+    fn mount(place: &'a Path) -> Result<Self> {
+        let server = fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .context("this kernel has no FUSE")?;
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            server.as_raw_fd()
+        );
+        let none = MsFlags::empty();
+        mount(Some("gone"), place, Some("fuse"), none, Some(&*options)).context("can't mount")?;
+        Ok(Self {
+            place,
+            _server: server,
+        })
+    }
+}
+
+impl Drop for Hung<'_> {
+    fn drop(&mut self) {
+        let _ = umount2(self.place, MntFlags::MNT_DETACH);
+    }
+}
+
 #[test]
 fn a_store_that_is_damaged_then_hangs() {
     in_lab(|lab| {
         let net = Network::bridge("pods", "cni0", &["10.9.0.0/24"])?;
         net.start(lab, "one")?;
-        let leases = lab.disk().join("leases.yaml");
+        let share = lab.disk().join("share");
+        fs::create_dir(&share)?;
+        let leases = share.join("leases.yaml");
         let right = "leases: [{ address: 10.9.0.77, holder: vm/db-0 }]\n";
         fs::write(&leases, right)?;
         let stores = format!("{HOST_LOCAL}, {{ kind: file, path: {} }}", leases.display());
@@ -92,17 +126,9 @@ fn a_store_that_is_damaged_then_hangs() {
         fs::write(&leases, right)?;
         resolves(&prometheus, "IpamStoreErrors")?;
 
-        // Who opens a pipe to read waits until somebody writes to it: as on a network file
-        // system whose server is gone.
-        let pipe = lab.disk().join("pipe");
-        mkfifo(&pipe, Mode::S_IRWXU)?;
-        fs::rename(&pipe, &leases)?;
+        let share = Hung::mount(&share)?;
         fires(&prometheus, "IpamPassesStopped", "warning", wait)?;
-        let mut writer = fs::File::options().write(true).open(&leases)?;
-        fs::write(&pipe, right)?;
-        fs::rename(&pipe, &leases)?;
-        writer.write_all(right.as_bytes())?;
-        drop(writer);
+        drop(share);
         resolves(&prometheus, "IpamPassesStopped")
     });
 }

@@ -3,18 +3,23 @@
 use std::{
     fs,
     net::Ipv4Addr,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixListener,
+    },
     path::Path,
 };
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use tests::{
     daemon::Daemon,
     lab::{self, in_lab},
 };
 
-use super::{LEASE, NETWORKS, blind, config, leased, list, network, small, start, still_watches};
+use super::{
+    LEASE, NETWORKS, PATIENCE, blind, config, leased, list, network, small, start, still_watches,
+};
 
 #[test]
 fn a_lease_directory_that_is_none() {
@@ -128,6 +133,63 @@ fn what_is_no_lease_is_passed_over_and_damaged_ones_are_named() {
         );
         still_watches(lab, &daemon, "one")?;
         Ok(())
+    });
+}
+
+#[test]
+fn what_is_no_file_where_files_are_read() {
+    in_lab(|lab| {
+        network("pods", "10.9.0.2")?;
+        let file = lab.disk().join("leases.yaml");
+        let right = "leases: [{ address: 10.9.0.77 }]\n";
+        fs::write(&file, right)?;
+        let stores = format!(
+            "stores: [{{ kind: host-local }}, {{ kind: file, path: {} }}]\n",
+            file.display()
+        );
+        let daemon = start(lab, &(config(lab) + &stores))?;
+        leased(&daemon, 2)?;
+        // Pipes into which nobody writes.
+        for dir in ["/etc/cni/net.d", "/var/lib/cni/results", NETWORKS] {
+            fs::create_dir_all(dir)?;
+            lab::run("mkfifo", &[&format!("{dir}/10-pipe.conf")])?;
+        }
+        let aside = lab.disk().join("aside");
+        let put = |number: u8| -> Result<()> {
+            // Read all the same, whatever stands in the lease file's place.
+            fs::write(format!("{NETWORKS}/pods/10.9.0.1{number}"), LEASE)?;
+            Ok(fs::rename(&aside, &file)?)
+        };
+        for (number, kind) in [(0, "a pipe"), (1, "a socket"), (2, "a device")] {
+            let _listener;
+            match kind {
+                "a pipe" => drop(lab::run("mkfifo", &[&aside.display().to_string()])?),
+                "a socket" => _listener = UnixListener::bind(&aside)?,
+                _ => symlink("/dev/zero", &aside)?,
+            }
+            put(number)?;
+            let told = daemon.wait_for(kind, PATIENCE, "leases", |told| {
+                let new = format!("10.9.0.1{number}");
+                let mut leases = list(told, "leases");
+                let read = leases.any(|lease| lease["address"] == *new);
+                (read && blind(told).iter().any(|why| why.contains(kind))).then(|| told.clone())
+            })?;
+            // What was in the file is kept as known.
+            let mut leases = list(&told, "leases");
+            ensure!(
+                leases.any(|lease| lease["address"] == "10.9.0.77"),
+                "{told:#}"
+            );
+            let doctor = daemon.query("doctor", &[])?;
+            let mut checks = list(&doctor, "checks");
+            let said = checks.any(|check| check["detail"].to_string().contains(kind));
+            ensure!(said, "{doctor:#}");
+        }
+        fs::write(&aside, right)?;
+        put(3)?;
+        let told = leased(&daemon, 6)?;
+        ensure!(blind(&told).is_empty(), "{told:#}");
+        still_watches(lab, &daemon, "one")
     });
 }
 

@@ -32,14 +32,18 @@ pub struct Manifests {
     pub agent: Vec<Value>,
     /// The agent in every other way.
     pub others: Vec<(String, Vec<Value>)>,
+    /// The agent to be removed from its nodes.
+    pub uninstall: Vec<Value>,
 }
 
 impl Manifests {
     /// All of them; `None` where it is skipped.
     pub fn read() -> Option<Result<Self>> {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        let uninstall = format!("{LABORATORY}uninstall: true\n");
         let ways = ["", "release: \"off\"\n", "release: auto\n", HARVESTER];
-        let renders = [LABORATORY].iter().chain(&ways).map(|yaml| Render {
+        let own = [LABORATORY, &uninstall];
+        let renders = own.iter().chain(&ways).map(|yaml| Render {
             name: String::from("ipam-agent"),
             namespace: NAMESPACE.to_owned(),
             yaml: (*yaml).to_owned(),
@@ -66,7 +70,7 @@ impl Manifests {
             ensure!(rendered.error.is_none(), "{:?}", rendered.error);
             all.push([namespace.clone(), rendered.objects].concat());
         }
-        let agent = all.remove(0);
+        let (agent, uninstall) = (all.remove(0), all.remove(0));
         let ways = ways.iter().map(|way| format!("the chart, {way:?}"));
         let mut others: Vec<_> = ways.zip(all).collect();
         // Kustomize says the namespace.
@@ -77,7 +81,11 @@ impl Manifests {
             }
         }
         others.push((String::from("the plain manifests"), plain));
-        Ok(Self { agent, others })
+        Ok(Self {
+            agent,
+            others,
+            uninstall,
+        })
     }
 
     /// The image that the laboratory's agent is to have.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{
     containerd::{Node, in_lab},
     daemon::agent,
@@ -18,8 +18,11 @@ struct Layout(tempfile::TempDir);
 
 impl Layout {
     fn open() -> Result<Self> {
+        Self::of(&file(&release().first, "-image.tar")?)
+    }
+
+    fn of(archive: &Path) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let archive = file(&release().first, "-image.tar")?;
         let mut tar = Command::new("tar");
         output(tar.arg("-C").arg(directory.path()).arg("-xf").arg(archive))?;
         Ok(Self(directory))
@@ -44,10 +47,15 @@ impl Layout {
         Ok(path)
     }
 
+    /// What it has for which platform.
+    fn index(&self) -> Result<Value> {
+        let outer = self.json("index.json")?;
+        self.json(&self.blob(&outer["manifests"][0])?)
+    }
+
     /// The descriptor of the one image in it.
     fn manifest(&self) -> Result<(Value, Value)> {
-        let outer = self.json("index.json")?;
-        let index = self.json(&self.blob(&outer["manifests"][0])?)?;
+        let index = self.index()?;
         let manifest = self.json(&self.blob(&index["manifests"][0])?)?;
         let config = self.json(&self.blob(&manifest["config"])?)?;
         Ok((manifest, config))
@@ -169,6 +177,68 @@ fn ctr(node: &Node, args: &[&str]) -> Result<String> {
         "k8s.io",
     ];
     node.run(&[&ctr, args].concat())
+}
+
+#[test]
+fn one_image_is_for_every_architecture() -> Result<()> {
+    let work = tempfile::tempdir()?;
+    let (arm64, amd64) = (work.path().join("arm64"), work.path().join("amd64"));
+    for (program, machine) in [(&arm64, ELF_AARCH64), (&amd64, ELF_X86_64)] {
+        fs::write(program, elf(machine))?;
+    }
+    let pack = |image: &Path, programs: [&Path; 2]| -> Result<std::process::Output> {
+        let mut xtask = Command::new(tests::daemon::beside("xtask")?);
+        xtask.arg("image").arg("--output").arg(image);
+        for program in programs {
+            xtask.arg("--binary").arg(program);
+        }
+        Ok(xtask.env("SOURCE_DATE_EPOCH", "1").output()?)
+    };
+    let image = work.path().join("image.tar");
+    let made = pack(&image, [&arm64, &amd64])?;
+    ensure!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let layout = Layout::of(&image)?;
+    let index = layout.index()?;
+    let manifests = index["manifests"].as_array().context("manifests")?;
+    ensure!(manifests.len() == 2, "{index:#}");
+    for (descriptor, arch) in manifests.iter().zip(["amd64", "arm64"]) {
+        ensure!(descriptor["platform"] == json!({ "architecture": arch, "os": "linux" }));
+        let manifest = layout.json(&layout.blob(descriptor)?)?;
+        let config = layout.json(&layout.blob(&manifest["config"])?)?;
+        ensure!(config["architecture"] == arch, "{config:#}");
+        layout.blob(&manifest["layers"][0])?;
+    }
+
+    let twice = pack(&image, [&arm64, &arm64])?;
+    ensure!(!twice.status.success());
+    let said = String::from_utf8_lossy(&twice.stderr);
+    ensure!(
+        said.contains("two binaries are for one architecture"),
+        "{said}"
+    );
+    Ok(())
+}
+
+/// What elf.h calls EM_X86_64 and EM_AARCH64.
+const ELF_X86_64: u16 = 62;
+const ELF_AARCH64: u16 = 183;
+
+/// The least that is a static program for this machine (elf(5)): its header, and no segments.
+fn elf(machine: u16) -> Vec<u8> {
+    let mut header = vec![0; 64];
+    // Of 64 bits, little-endian, of version 1.
+    header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    // An executable, of version 1; how long this header is, and each of segments.
+    header[16] = 2;
+    header[18..20].copy_from_slice(&machine.to_le_bytes());
+    header[20] = 1;
+    header[52] = 64;
+    header[54] = 56;
+    header
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn stale(lab: &mut Lab) -> Result<(Network, BTreeSet<IpAddr>, Daemon)> {
     Ok((net, stale, daemon))
 }
 
-fn lock(net: &Network) -> Result<File> {
+pub fn lock(net: &Network) -> Result<File> {
     let lock = File::open(net.leases().join("lock"))?;
     // flock(2), as host-local's own.
     lock.lock()?;
@@ -30,7 +30,7 @@ fn lock(net: &Network) -> Result<File> {
 }
 
 /// Waits until the journal has an intent without its effect: the executor is at it.
-fn intended(lab: &Lab) -> Result<()> {
+pub fn intended(lab: &Lab) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let text = fs::read_to_string(state(lab).join("journal.jsonl")).unwrap_or_default();
@@ -43,7 +43,7 @@ fn intended(lab: &Lab) -> Result<()> {
     }
 }
 
-fn apply(daemon: &Daemon) -> Result<(Value, Option<i32>)> {
+pub fn apply(daemon: &Daemon) -> Result<(Value, Option<i32>)> {
     let (applied, status) = daemon.command("reclaim apply", &["--yes"])?;
     Ok((serde_json::from_str(&applied)?, status))
 }

@@ -8,6 +8,7 @@ use crate::{
     engine::holders::Own,
     error::in_full,
     holder::cri::{self, Runtime},
+    regular,
     report::{
         count,
         document::{Check, CheckStatus},
@@ -73,7 +74,7 @@ fn networks(directory: &Path) -> Check {
 
 fn lease_file(file: &Path) -> Check {
     let place = file.display();
-    match fs::File::open(file) {
+    match regular::open(file) {
         Ok(_) => ok("", format!("lease file {place}")),
         Err(error) => {
             let detail = match error.kind() {

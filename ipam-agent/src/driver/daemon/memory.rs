@@ -53,6 +53,13 @@ impl Daemon {
                     .map(|e| in_full(&e))
             })
             .or_else(|| self.releaser.problem());
+        if problem != self.state_problem {
+            match &problem {
+                Some(why) => tracing::warn!("nothing is released: {why}"),
+                None => tracing::info!("the state can be relied on again"),
+            }
+            self.state_problem.clone_from(&problem);
+        }
         self.observer
             .tell(Input::State(problem.map_or(Ok(()), Err)));
     }

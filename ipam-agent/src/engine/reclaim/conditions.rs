@@ -74,11 +74,13 @@ impl Planner<'_> {
 
     pub(super) fn holders(&self, record: &Record, asker: Asker, blockers: &mut Vec<Blocker>) {
         if let Some(port) = record.held {
-            let name = port.and_then(|ifindex| self.topology.ports.get(&ifindex));
-            let place = name.map_or_else(
-                || String::from("in a network namespace of this host"),
-                |port| format!("behind {}", port.name),
-            );
+            let port = port.and_then(|ifindex| self.topology.ports.get(&ifindex));
+            let own = self.topology.local.get(&record.lease.address);
+            let place = match (port, own) {
+                (Some(port), _) => format!("behind {}", port.name),
+                (None, Some(link)) => format!("on {link} of this host itself"),
+                (None, None) => String::from("in a network namespace of this host"),
+            };
             let detail = format!("the address is configured {place}");
             blockers.push(Blocker::new(Reason::Holder, detail));
         }

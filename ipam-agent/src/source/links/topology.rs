@@ -82,6 +82,7 @@ impl Records {
             bridges: self.bridges(),
             vlan_links: self.vlan_links(),
             own_addresses: self.own_addresses(),
+            local: self.local(),
             ..Topology::default()
         };
         for link in self.links.values().filter(|link| link.ethernet) {
@@ -152,6 +153,17 @@ impl Records {
         addresses
             .filter_map(|(key, flags)| usable(key, *flags))
             .collect()
+    }
+
+    fn local(&self) -> BTreeMap<Address, Arc<str>> {
+        let addresses = self.addresses.keys();
+        let of = addresses.filter_map(|(index, ip)| {
+            // A link that isn't known yet has it all the same.
+            let link = self.links.get(index).map(|link| Arc::clone(&link.name));
+            let name = link.unwrap_or_else(|| format!("link {index}").into());
+            Some((Address::from_ip(*ip)?, name))
+        });
+        of.collect()
     }
 
     /// The link as a port, if frames come in by it and it isn't part of another.

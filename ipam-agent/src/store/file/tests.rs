@@ -54,6 +54,15 @@ fn mac(text: &str) -> Mac {
 }
 
 #[test]
+fn what_is_no_file_is_not_waited_for() {
+    let (_base, file) = file("leases.yaml", SAMPLE);
+    fs::remove_file(&file.path).expect("removed");
+    nix::unistd::mkfifo(&file.path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let error = crate::error::in_full(&file.load().expect_err("a pipe"));
+    assert!(error.contains("leases.yaml: it is a pipe"), "{error}");
+}
+
+#[test]
 fn the_documented_file_is_read_in_full() {
     let (view, owners) = read("leases.yaml", SAMPLE).expect("read");
     let place = Place::Segment {

@@ -27,6 +27,11 @@ pub fn leases(
         let Some(address) = address(&name, kind, directory.path(), notes) else {
             continue;
         };
+        // Opening a device may do something already.
+        if let Some(Type::Fifo | Type::Socket | Type::CharacterDevice | Type::BlockDevice) = kind {
+            notes.add(directory.path(), Note::NotAFile, shown(&name));
+            continue;
+        }
         match directory.entry(&name, LIMIT)? {
             Some(Entry::File(generation)) => {
                 if generation.content.len() > LIMIT {

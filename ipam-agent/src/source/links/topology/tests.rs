@@ -194,8 +194,20 @@ fn own_addresses_are_those_that_this_host_speaks_by() {
     ] {
         host.addresses.insert((index, ip(address)), flags);
     }
-    let own = host.topology(&filter()).own_addresses;
-    let own: Vec<_> = own
+    let topology = host.topology(&filter());
+    // Whatever the link and the state, it is configured here.
+    let local = [
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.0.9",
+        "10.96.0.1",
+        "2001:db8::2",
+        "2001:db8::3",
+    ];
+    let expected = local.into_iter().chain(["2001:db8::4"]).map(str::to_owned);
+    assert!(topology.local.keys().map(Address::to_string).eq(expected));
+    let own: Vec<_> = topology
+        .own_addresses
         .iter()
         .map(|own| (own.address.to_string(), own.ifindex, own.mac))
         .collect();
