@@ -28,7 +28,7 @@ use crate::{
 pub use caches::{clean, settle as settle_caches};
 pub use fence::{fence, settle as settle_fences};
 pub use settle::{quarantined, settle};
-pub use undo::{UndoError, put_back};
+pub use undo::{Back, UndoError, put_back};
 
 /// So many releases share what has to reach the disk: their intents, the directory that they
 /// were taken from, and their effects.

@@ -35,7 +35,7 @@ use crate::{
 };
 pub use cache::{CACHE_LIMIT, CacheEffect, CacheIntent, CacheResult};
 pub use fence::{FenceEffect, FenceIntent, FenceResult};
-pub use read::{Entry, History, PutBack, history, history_of};
+pub use read::{Entry, History, PutBack, Step, history, history_of};
 pub use record::{
     Content, Coverage, Effect, EffectResult, Evidence, Grant, HolderRecord, Intent, Phase, Record,
     SCHEMA, Taken, Unanswered, Undo, UndoResult, Undone, When,

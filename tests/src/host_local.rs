@@ -33,24 +33,25 @@ use ipam_common::{Address, sighting::Stamps};
 use ipnet::IpNet;
 use serde_json::json;
 
-/// The plugin.
-pub const PLUGIN: &str = "/usr/lib/cni/host-local";
+use crate::plugins::Plugins;
+
 /// The network's name.
 const NETWORK: &str = "net";
 
 /// A directory of host-local's with one network, what leaked in it, and a journal.
 pub struct Bench {
     directory: PathBuf,
+    plugin: PathBuf,
     configuration: String,
 }
 
 impl Bench {
     /// In this directory, with addresses from `prefix`.
-    pub fn new(directory: &Path, prefix: IpNet) -> Result<Self> {
+    pub fn new(directory: &Path, prefix: IpNet, plugins: &Plugins) -> Result<Self> {
         fs::create_dir_all(directory.join("leases"))?;
         fs::write(directory.join("truth"), "")?;
         let configuration = json!({
-            "cniVersion": "1.0.0",
+            "cniVersion": plugins.version,
             "name": NETWORK,
             "ipam": {
                 "type": "host-local",
@@ -60,6 +61,7 @@ impl Bench {
         });
         Ok(Self {
             directory: directory.to_owned(),
+            plugin: plugins.dir.join("host-local"),
             configuration: configuration.to_string(),
         })
     }
@@ -133,7 +135,7 @@ impl Bench {
     }
 
     fn call(&self, command: &str, id: &str) -> Result<(bool, String)> {
-        let mut child = Command::new(PLUGIN)
+        let mut child = Command::new(&self.plugin)
             .env("CNI_COMMAND", command)
             .env("CNI_CONTAINERID", id)
             .env("CNI_NETNS", "/unused")

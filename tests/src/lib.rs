@@ -21,6 +21,7 @@ pub mod lab;
 pub mod mutate;
 pub mod netns;
 pub mod picture;
+pub mod plugins;
 pub mod process;
 pub mod prometheus;
 pub mod reclaim_sim;

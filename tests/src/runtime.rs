@@ -16,10 +16,9 @@ use serde_json::{Value, json};
 use crate::{
     frames::{Arp, Mac, Nd, flags},
     lab::{self, Lab, Netns},
+    plugins::{MACHINES, Plugins},
 };
 
-/// Where Debian's containernetworking-plugins has the plugins.
-const PLUGINS: &str = "/usr/lib/cni";
 /// libcni's cache of attachments.
 const CACHE: &str = "/var/lib/cni/results";
 
@@ -28,6 +27,7 @@ const CACHE: &str = "/var/lib/cni/results";
 pub struct Network {
     name: String,
     conf: Value,
+    plugins: Plugins,
 }
 
 /// A pod, attached.
@@ -99,9 +99,9 @@ where
 /// Whether the real plugins are here; if not, the mend.
 pub fn available() -> Result<(), String> {
     for plugin in ["bridge", "host-local"] {
-        if !Path::new(PLUGINS).join(plugin).exists() {
+        if !Plugins::default().has(plugin) {
             return Err(format!(
-                "no {plugin} plugin in {PLUGINS}: run `cargo xtask setup`"
+                "no {plugin} plugin in {MACHINES}: run `cargo xtask setup`"
             ));
         }
     }
@@ -120,18 +120,32 @@ impl Network {
             "type": "bridge", "bridge": bridge, "isGateway": true,
             "ipam": { "type": "host-local", "ranges": ranges },
         });
-        let list = json!({ "cniVersion": "1.0.0", "name": name, "plugins": [plugin] });
+        let mut conf = plugin;
+        conf["name"] = json!(name);
+        let network = Self {
+            name: name.to_owned(),
+            conf,
+            plugins: Plugins::default(),
+        };
+        network.by(Plugins::default())
+    }
+
+    /// The same, made by these plugins.
+    pub fn by(mut self, plugins: Plugins) -> Result<Self> {
+        let mut plugin = self.conf.clone();
+        if let Some(plugin) = plugin.as_object_mut() {
+            plugin.remove("cniVersion");
+            plugin.remove("name");
+        }
+        let name = &self.name;
+        let list = json!({ "cniVersion": plugins.version, "name": name, "plugins": [plugin] });
         fs::write(
             format!("/etc/cni/net.d/10-{name}.conflist"),
             serde_json::to_vec_pretty(&list)?,
         )?;
-        let mut conf = plugin;
-        conf["cniVersion"] = json!("1.0.0");
-        conf["name"] = json!(name);
-        Ok(Self {
-            name: name.to_owned(),
-            conf,
-        })
+        self.conf["cniVersion"] = json!(plugins.version);
+        self.plugins = plugins;
+        Ok(self)
     }
 
     /// The bridge, made as the plugin makes it if it isn't there, with the gateways'
@@ -215,18 +229,25 @@ impl Network {
 
     /// Frees what a pod had, whose namespace may be gone: DEL.
     pub fn free(&self, pod: &Pod) -> Result<()> {
-        self.call("DEL", &pod.name, &pod.container_id, pod.netns.path())?;
+        // As runtimes do: a namespace that is gone has no path.
+        let there = pod.netns.path().exists();
+        let netns = if there {
+            pod.netns.path()
+        } else {
+            Path::new("")
+        };
+        self.call("DEL", &pod.name, &pod.container_id, netns)?;
         let _ = fs::remove_file(self.cache(&pod.container_id));
         Ok(())
     }
 
     fn call(&self, verb: &str, pod: &str, id: &str, netns: &Path) -> Result<Vec<u8>> {
-        let mut child = Command::new(Path::new(PLUGINS).join("bridge"))
+        let mut child = Command::new(self.plugins.dir.join("bridge"))
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", id)
             .env("CNI_NETNS", netns)
             .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", PLUGINS)
+            .env("CNI_PATH", &self.plugins.dir)
             .env(
                 "CNI_ARGS",
                 format!(

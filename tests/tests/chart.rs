@@ -218,8 +218,10 @@ fn before_it_is_uninstalled_its_pods_clean_their_nodes() {
         return;
     };
     let set = answer.renders[0].object("DaemonSet").expect("a DaemonSet");
-    let strategy = &set["spec"]["updateStrategy"];
-    assert_eq!(strategy["rollingUpdate"]["maxUnavailable"], "100%");
+    // Another one: no server merges what serves with what doesn't.
+    assert_eq!(set["metadata"]["name"], "ipam-agent-uninstall");
+    let component = &set["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"];
+    assert_eq!(*component, "uninstall");
     let container = &set["spec"]["template"]["spec"]["containers"][0];
     let words = container["args"].as_array().expect("arguments");
     let words: Vec<_> = words.iter().filter_map(|word| word.as_str()).collect();

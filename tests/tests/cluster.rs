@@ -435,10 +435,15 @@ fn uninstalling_leaves_nothing_on_the_node() {
         for document in &cluster.manifests.uninstall {
             cluster.plane.api.apply(document, Apply::Real)?;
         }
+        // As Helm does with what is in a chart no more.
+        let sets = format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets");
+        cluster.plane.api.delete(&format!("{sets}/ipam-agent"))?;
         // As `kubectl rollout status` knows it.
         wait_for("the pods to be rolled out", || {
-            let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/ipam-agent");
-            let set = cluster.plane.api.get(&path)?;
+            let set = cluster
+                .plane
+                .api
+                .get(&format!("{sets}/ipam-agent-uninstall"))?;
             let status = &set["status"];
             let is_done = status["observedGeneration"] == set["metadata"]["generation"]
                 && status["updatedNumberScheduled"] == 1
@@ -452,13 +457,15 @@ fn uninstalling_leaves_nothing_on_the_node() {
             cluster.leases()? == leases,
             "leases are not the agent's to remove"
         );
-        // It stays what it is, and ends when it is told to.
-        let agents = cluster.agents()?;
-        let [agent] = agents.as_slice() else {
-            anyhow::bail!("{agents:#?}")
-        };
-        let restarts = agent.pointer("/status/containerStatuses/0/restartCount");
-        ensure!(restarts == Some(&json!(0)), "{agent:#}");
+        // What remains ends when it is told to.
+        cluster
+            .plane
+            .api
+            .delete(&format!("{sets}/ipam-agent-uninstall"))?;
+        wait_for("the pods to end", || {
+            Ok(cluster.agents()?.is_empty().then_some(()))
+        })?;
+        ensure!(left()?.is_empty(), "{:?}", left()?);
         Ok(())
     });
 }

@@ -18,7 +18,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use tests::host_local::{Bench, PLUGIN, exactly};
+use tests::{
+    host_local::{Bench, exactly},
+    plugins::Plugins,
+};
 
 const WORKERS: usize = 3;
 /// What each worker asks of the plugin in a run.
@@ -45,15 +48,16 @@ struct Run<'a> {
 
 #[test]
 fn what_is_held_stays_and_what_leaked_goes_while_host_local_works() -> Result<()> {
-    if !Path::new(PLUGIN).exists() {
-        tests::skip::skip("no host-local plugin: run `cargo xtask setup`");
+    let versions = Plugins::all();
+    if versions.is_empty() {
         return Ok(());
     }
     let runs = std::env::var("IPAM_AGENT_RUNS").ok();
     let runs: u64 = runs.map_or(Ok(60), |runs| runs.parse())?;
     let counts = Counts::default();
-    for seed in 0..runs {
-        run(seed, &counts).with_context(|| format!("run {seed}"))?;
+    for (seed, plugins) in (0..runs).zip(versions.iter().cycle()) {
+        let what = || format!("run {seed}, {} plugins", plugins.suite);
+        run(seed, plugins, &counts).with_context(what)?;
     }
     let said = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     let Counts {
@@ -81,7 +85,7 @@ fn what_is_held_stays_and_what_leaked_goes_while_host_local_works() -> Result<()
     Ok(())
 }
 
-fn run(seed: u64, counts: &Counts) -> Result<()> {
+fn run(seed: u64, plugins: &Plugins, counts: &Counts) -> Result<()> {
     // In memory it is quick; a disk's file system gives the same inode numbers again.
     let base = match seed % 8 {
         0 => tempfile::tempdir(),
@@ -94,7 +98,7 @@ fn run(seed: u64, counts: &Counts) -> Result<()> {
         "10.9.0.0/26"
     };
     let run = Run {
-        bench: Bench::new(base.path(), prefix.parse()?)?,
+        bench: Bench::new(base.path(), prefix.parse()?, plugins)?,
         live: Mutex::default(),
         counts,
     };

@@ -92,7 +92,7 @@ fn the_same_binary_makes_the_same_release() {
     };
     let found = names(&release.first);
     assert_eq!(found, names(&release.second));
-    assert_eq!(found.len(), 6, "{found:?}");
+    assert_eq!(found.len(), 9, "{found:?}");
     for name in &found {
         let read = |directory: &Path| fs::read(directory.join(name)).expect("a file");
         assert!(

@@ -27,6 +27,8 @@ mod probes;
 mod reuse;
 #[path = "reclaim/store.rs"]
 mod store;
+#[path = "reclaim/suites.rs"]
+mod suites;
 #[path = "reclaim/volatile.rs"]
 mod volatile;
 

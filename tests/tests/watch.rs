@@ -20,8 +20,9 @@ use nix::{
 use serde_json::Value;
 use tests::{
     daemon::{Daemon, binary},
+    frames,
     lab::{self, Lab},
-    runtime::{Network, in_lab},
+    runtime::{Network, claim, in_lab},
 };
 
 /// Long enough for a machine that does much else.
@@ -226,6 +227,86 @@ fn a_release_is_told_with_its_reason() {
         ensure!(release["holder"]["pod"] == "default/gone", "{released:#}");
         let reason = release["reason"].as_str().context("a reason")?;
         ensure!(reason.contains("nobody heard"), "{reason}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_address_that_speaks_after_its_release_is_told_wherever_an_operator_looks() {
+    in_lab(|lab| {
+        let net = Network::bridge("pods", "cni0", &["10.9.0.0/24"])?;
+        let (gone, _stays) = (net.start(lab, "gone")?, net.start(lab, "stays")?);
+        let lease = gone.address(false)?;
+        let file = net.leases().join(lease.to_string());
+        let before = fs::read(&file)?;
+        let daemon = daemon(
+            lab,
+            "stores: [{ kind: host-local, dir: /var/lib/cni/networks, reclaim: continuous }]\n\
+             reclaim: { lab: true, gate: 2s, pass_interval: 500ms }",
+        )?;
+        let watch = Watch::start(&daemon.socket(), &["--output", "json"])?;
+        let lines = Watch::start(&daemon.socket(), &[])?;
+        watch.next("watching")?;
+        lab::ip(&["netns", "del", gone.netns.name()])?;
+        let released = watch.next("released")?;
+        ensure!(
+            released["release"]["address"] == *lease.to_string(),
+            "{released:#}"
+        );
+        ensure!(!file.exists(), "{released:#}");
+
+        // It was alive: somebody has it on another port.
+        let guest = lab.guest("late", "veth7", "cni0")?;
+        guest.send("eth0", &[claim(frames::mac(7), lease)])?;
+        let told = watch.next("released-but-alive")?;
+        let event = &told["event"];
+        ensure!(event["address"] == *lease.to_string(), "{told:#}");
+        ensure!(event["severity"] == "critical", "{told:#}");
+        let reason = event["reason"].as_str().context("a reason")?;
+        ensure!(reason.contains("was put back"), "{told:#}");
+        ensure!(fs::read(&file)? == before, "not as it was");
+
+        // To a person: both, in the order in which they happened.
+        let mut seen = Vec::new();
+        let needles = ["released", "released-but-alive"];
+        while seen.len() < needles.len() {
+            let line = lines.line()?;
+            if line.contains(&lease.to_string()) && line.contains(needles[seen.len()]) {
+                seen.push(line);
+            }
+        }
+        let log = daemon.log();
+        let at = |level: &str, words: &str| {
+            let mut lines = log.lines();
+            lines.position(|line| {
+                line.contains(level) && line.contains(words) && line.contains(&lease.to_string())
+            })
+        };
+        let (went, spoke) = (at("INFO", "released"), at("ERROR", "released-but-alive"));
+        ensure!(went.is_some() && went < spoke, "{log}");
+
+        let (report, status) = daemon.command("report", &[])?;
+        let report: Value = serde_json::from_str(&report)?;
+        let mut events = report["events"].as_array().into_iter().flatten();
+        let event = events.find(|event| event["kind"] == "released-but-alive");
+        ensure!(
+            event.is_some_and(|event| event["address"] == *lease.to_string()),
+            "{report:#}"
+        );
+        let text = daemon.text("report", &[])?;
+        let line = text
+            .lines()
+            .find(|line| line.contains("released-but-alive"));
+        ensure!(line.is_some(), "{status:?} {text}");
+        let state = lab.disk().join("state").display().to_string();
+        let history = daemon.query("reclaim history", &["--state-dir", &state])?;
+        let undo = &history["entries"][0]["undo"];
+        ensure!(
+            undo["result"] == "put-back" && undo["asker"] == "daemon",
+            "{history:#}"
+        );
+        let text = daemon.text("reclaim history", &["--state-dir", &state])?;
+        ensure!(text.contains("put back"), "{text}");
         Ok(())
     });
 }

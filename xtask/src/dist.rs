@@ -22,6 +22,20 @@ use crate::{
     sbom,
 };
 
+/// What goes along as it is, by its name there.
+const FILES: [(&str, &str); 4] = [
+    (
+        "ipam-agent-harvester-addon.yaml",
+        "deploy/harvester/addon.yaml",
+    ),
+    ("ipam-agent-rules.yaml", "deploy/prometheus/rules.yaml"),
+    (
+        "ipam-agent-dashboard.json",
+        "deploy/grafana/ipam-agent.json",
+    ),
+    ("kubectl-ipam", "deploy/kubectl/kubectl-ipam"),
+];
+
 /// `cargo xtask dist`'s arguments.
 #[derive(clap::Args)]
 pub struct Args {
@@ -77,10 +91,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         &format!("ipam-agent-{version}.tgz"),
         &gzip(&chart()?.tar(epoch)?)?,
     )?;
-    put(
-        "ipam-agent-harvester-addon.yaml",
-        &read("deploy/harvester/addon.yaml")?,
-    )?;
+    for (name, file) in FILES {
+        put(name, &read(file)?)?;
+    }
     put("SHA256SUMS", sums(&directory)?.as_bytes())?;
     eprintln!("{}", directory.display());
     Ok(())

@@ -7,6 +7,7 @@
 
 mod helm;
 mod kubernetes;
+mod plugins;
 
 use std::{
     fs,
@@ -70,6 +71,7 @@ pub fn run() -> anyhow::Result<()> {
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for the status page", || packages(&BROWSER)),
         ("Debian packages for kernels", || packages(&KERNELS)),
+        ("CNI plugins of other suites", plugins::install),
         ("Prometheus", prometheus),
         ("Helm", helm::install),
         ("Kubernetes", kubernetes::install),

@@ -6,6 +6,15 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Those that clean the nodes are others than those that watch, which Helm then removes. */}}
+{{- define "ipam-agent.daemonset" -}}
+{{- if .Values.uninstall -}}
+{{- printf "%s-uninstall" (include "ipam-agent.name" . | trunc 53 | trimSuffix "-") -}}
+{{- else -}}
+{{- include "ipam-agent.name" . -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "ipam-agent.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -153,11 +153,11 @@ pub struct Reclaim {
     /// The same of a lease that the agent recorded in an earlier boot, from when every
     /// source of holders has answered.
     pub reboot_gate: Duration,
-    /// From one pass to the next.
+    /// From one pass to the next, if nothing is due sooner.
     pub pass_interval: Duration,
-    /// How many leases one unattended pass releases at most.
+    /// How many leases are released unattended in that time at most.
     pub max_per_pass: usize,
-    /// How many percent of a pool one unattended pass releases at most.
+    /// How many percent of a pool are, at most.
     pub max_percent: u8,
     /// Whether dead entries of CNI's caches are removed unasked, whatever the modes of stores.
     pub clean_caches: bool,

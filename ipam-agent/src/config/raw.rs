@@ -271,13 +271,16 @@ pub(super) struct Reclaim {
     /// that boot.
     #[schemars(with = "Option<String>", extend("default" = "60s"))]
     pub reboot_gate: Option<Text>,
-    /// From one pass over the leases to the next; 10s or more. Two in a row must agree.
+    /// From one pass over the leases to the next; 10s or more. Two in a row must agree. Where a
+    /// lease lacks nothing but time, the next comes when that is over, but no sooner than
+    /// after a sixth of this.
     #[schemars(with = "Option<String>", extend("default" = "60s"))]
     pub pass_interval: Option<Text>,
-    /// How many leases one unattended pass releases at most, 1 to 64: a mistake stays small.
+    /// How many leases are released unattended in `pass_interval` at most, 1 to 64: a mistake
+    /// stays small.
     #[schemars(with = "Option<u64>", extend("default" = 64))]
     pub max_per_pass: Option<Spanned<u64>>,
-    /// How many percent of a pool one unattended pass releases at most, 1 to 10.
+    /// How many percent of a pool are released unattended in `pass_interval` at most, 1 to 10.
     #[schemars(with = "Option<u64>", extend("default" = 10))]
     pub max_percent: Option<Spanned<u64>>,
     /// Whether dead entries of CNI's caches, left empty or cut off by a power cut, are removed

@@ -28,12 +28,12 @@ use crate::{
         time::Timestamp,
     },
     error::in_full,
-    executor::{self, UndoError},
+    executor::{self, Back, UndoError},
     holder::{
         cri,
         namespaces::{self, NamespacesError},
     },
-    journal::{Entry, HolderRecord, Journal, JournalError, Taken, Undo},
+    journal::{HolderRecord, Journal, JournalError, Taken, Undo},
     source::live::{Live, Tables},
 };
 
@@ -175,7 +175,7 @@ impl Releaser {
     }
 
     /// Puts a released lease back. Blocks on files and locks.
-    pub fn put_back(&self, id: &str, undo: Undo) -> Result<Entry, PutBackError> {
+    pub fn put_back(&self, id: &str, undo: Undo) -> Result<Back, PutBackError> {
         let mut journal = lock(&self.journal);
         match journal.as_mut() {
             Ok(journal) => {

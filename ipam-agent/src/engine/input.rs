@@ -14,11 +14,11 @@ use super::{
     conflict::{Conflict, Event},
     evidence::{PassEvidence, SourceReport},
     fence::{Fence, Fenced},
-    lease::{Generation, Holder, Lease, StoreName, StoreView},
+    lease::{Generation, Holder, StoreName, StoreView},
     owner::Owners,
-    plan::{Outcome, ReclaimPlan},
+    plan::{Outcome, ReclaimPlan, Release},
     probing::{Found, Inquiry},
-    quarantine::{PutBack, Released},
+    quarantine::{PutBack, Released, Returned},
     segment::{Segment, Topology},
     time::Timestamp,
 };
@@ -99,8 +99,8 @@ pub enum Input {
         /// Who has it.
         answered: Vec<Mac>,
     },
-    /// These leases are about to be released.
-    Releasing(Vec<Lease>),
+    /// These are about to be carried out.
+    Releasing(Vec<Release>),
     /// The answers to [`Command::Probe`]; what it doesn't name was not asked.
     Probed {
         /// [`Inquiry::round`].
@@ -125,7 +125,9 @@ pub enum Input {
         /// Those that nobody was known to have a new lease of.
         quarantined: Vec<Released>,
         /// Those that were put back.
-        restored: Vec<Released>,
+        returned: Vec<Returned>,
+        /// Of which store, and when, for each that was released of the budget.
+        budgeted: Vec<(StoreName, Timestamp)>,
     },
     /// A lease was to be put back; so it ended.
     PutBack {

@@ -11,7 +11,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{
     input::Remembered,
-    lease::{Fencing, Lease, Mode, Place, Pool, StoreName, StoreView},
+    lease::{Fencing, Generation, Lease, Mode, Place, Pool, StoreName, StoreView},
     reclaim::LeaseState,
     shelf::{Keyed, Shelf},
     time::Timestamp,
@@ -371,6 +371,28 @@ impl LeaseBook {
             !read || there
         });
         self.remembered = remembered;
+    }
+
+    /// This very record was put back, and is of that boot. Whether that is news.
+    pub fn keep_origin(
+        &mut self,
+        store: &StoreName,
+        address: Address,
+        generation: &Generation,
+        boot: &Arc<str>,
+    ) -> bool {
+        let Some(leases) = self.records.get_mut(address) else {
+            return false;
+        };
+        let mut records = leases.0.iter_mut();
+        let record = records.find(|record| {
+            record.origin == Origin::ThisBoot
+                && record.lease.store == *store
+                && record.lease.generation() == *generation
+        });
+        record
+            .map(|record| record.origin = Origin::EarlierBoot(Arc::clone(boot)))
+            .is_some()
     }
 
     /// The place of an earlier boot among those that are remembered, the oldest first.

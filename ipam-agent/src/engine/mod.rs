@@ -58,6 +58,7 @@ use self::{
     input::{Command, Input, Notice},
     judge::Judge,
     kinship::Kinships,
+    lease::StoreName,
     leasebook::LeaseBook,
     owner::Owners,
     probing::Probing,
@@ -158,8 +159,11 @@ pub struct Engine {
     commands: VecDeque<Command>,
     counts: Counts,
     next_pass: Option<Timestamp>,
+    /// Until when no pass comes before its time.
+    calm_until: Timestamp,
     next_forget: Option<Timestamp>,
-    executing: bool,
+    /// What the daemon's own plan under way releases.
+    executing: Option<Vec<(StoreName, Address)>>,
 }
 
 impl Engine {
@@ -195,8 +199,9 @@ impl Engine {
             commands: VecDeque::new(),
             counts: Counts::default(),
             next_pass: None,
+            calm_until: Timestamp(0),
             next_forget: None,
-            executing: false,
+            executing: None,
         }
     }
 
@@ -235,16 +240,20 @@ impl Engine {
                 address,
                 answered,
             } => self.answers(&segment, address, &answered, now),
-            Input::Releasing(leases) => self.releasing(leases, now),
+            Input::Releasing(releases) => self.releasing(releases, now),
             Input::Probed { round, found } => self.probed(round, found, now),
             Input::Fenced(fenced) => self.fenced(&fenced),
             Input::DeadEntries(found) => self.dead_entries(found, now),
             Input::Cleaned(cleaned) => self.cleaned(&cleaned, now),
-            Input::Outcomes(outcomes) => self.outcomes(outcomes),
+            Input::Outcomes(outcomes) => self.outcomes(outcomes, now),
             Input::Released {
                 quarantined,
-                restored,
-            } => self.released_before(quarantined, restored, now),
+                returned,
+                budgeted,
+            } => {
+                self.pass.spent.earlier(budgeted);
+                self.released_before(quarantined, returned, now);
+            }
             Input::PutBack { id, result } => self.put_back(&id, result, now),
             Input::Configured(settings) => self.configured(*settings, now),
             Input::Paused(paused) => self.pass.paused = paused,
@@ -276,6 +285,7 @@ impl Engine {
             self.fence(now);
         }
         if self.next_pass.is_some_and(|at| at <= now) {
+            // The pass itself may know better.
             self.next_pass = Some(now + self.settings.reclaim.pass_interval);
             self.commands.push_back(Command::Gather);
         }
@@ -422,6 +432,7 @@ impl Engine {
             .removed
             .retain(|address| !quarantine.watches(address));
         self.end_quarantines(changes.touched.iter().copied());
+        self.keep_origins(changes.touched.iter().copied());
         if !changes.added.is_empty() || !changes.removed.is_empty() {
             self.commands.push_back(Command::Watch {
                 add: changes.added,

@@ -10,7 +10,7 @@ use super::{
     evidence::{Held, PassEvidence, PortCheck, Source, SourceReport},
     holders::RuntimeReport,
     input::Command,
-    plan::{Asker, Outcome, OutcomeResult, Release},
+    plan::{Asker, Kept, Outcome, OutcomeResult, ReclaimPlan, Release},
     reclaim::{Clear, slot},
     table::Place,
     time::Timestamp,
@@ -88,19 +88,48 @@ impl Engine {
             });
         }
         let clear = self.count_passes(now);
+        let interval = self.settings.reclaim.pass_interval;
+        self.pass.spent.forget(now - interval);
         let plan = self.plan(Asker::Daemon, now);
         self.judge_states(now);
         self.count_leases(now);
         self.count_blocked(&plan.kept);
+        self.schedule(&plan, now);
         let mut going = BTreeSet::new();
-        if !plan.releases.is_empty() && !self.executing {
+        if !plan.releases.is_empty() && self.executing.is_none() {
             let leases = plan.releases.iter().map(Release::lease);
-            going = leases.map(|l| (l.store.clone(), l.address)).collect();
-            self.executing = true;
+            let keys: Vec<_> = leases.map(|l| (l.store.clone(), l.address)).collect();
+            going = keys.iter().cloned().collect();
+            self.executing = Some(keys);
+            self.pass.spent.plan(&plan);
             self.commands.push_back(Command::Execute(plan));
         }
         self.ask_the_wire(&clear, evidence.person, &going, now);
         self.clean_caches(now);
+    }
+
+    /// The next pass: in an interval or, should a lease lack nothing but time until shortly
+    /// after that or before it, when that is over.
+    fn schedule(&mut self, plan: &ReclaimPlan, now: Timestamp) {
+        let settings = &self.settings.reclaim;
+        let (least, regular) = (settings.between_passes(), now + settings.pass_interval);
+        let dues = plan.kept.iter().filter_map(due);
+        let next = dues.min().filter(|at| *at <= regular + least);
+        let calm = self.calm_until.max(now + least).min(regular);
+        self.next_pass = Some(next.map_or(regular, |at| at.max(calm)));
+    }
+
+    /// The wire was asked. Where nobody answered for leases that the daemon may release then,
+    /// the next pass has all that it needs.
+    pub(super) fn hurry(&mut self, now: Timestamp) {
+        let (Some(at), Some(next)) = (self.pass.at, self.next_pass) else {
+            return;
+        };
+        let soon = at + self.settings.reclaim.between_passes();
+        let soon = soon.max(self.calm_until).max(now);
+        if soon < next && self.planner(now).any_to_go(soon) {
+            self.next_pass = Some(soon);
+        }
     }
 
     fn runtimes(&mut self, report: RuntimeReport, now: Timestamp) {
@@ -165,8 +194,16 @@ impl Engine {
         }
     }
 
-    pub(super) fn outcomes(&mut self, outcomes: Vec<Outcome>) {
-        self.executing = false;
+    pub(super) fn outcomes(&mut self, outcomes: Vec<Outcome>, now: Timestamp) {
+        let keys = outcomes.iter().map(|done| (&done.store, done.address));
+        // And not a person's.
+        if self.executing.as_ref().is_some_and(|own| {
+            let own = own.iter().map(|(store, address)| (store, *address));
+            own.eq(keys)
+        }) {
+            self.executing = None;
+            self.pass.spent.ended(now);
+        }
         let mut kept = BTreeSet::new();
         for outcome in outcomes {
             let is_released = outcome.result == OutcomeResult::Released;
@@ -179,6 +216,8 @@ impl Engine {
         if kept.is_empty() {
             return;
         }
+        // It would be tried again and again.
+        self.calm_until = now + self.settings.reclaim.pass_interval;
         for record in self.leases.iter_mut() {
             let lease = &record.lease;
             if kept.contains(&(lease.address, lease.store.clone())) {
@@ -186,4 +225,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// When a lease lacks nothing any more that time alone brings; `None`: it lacks more.
+fn due(kept: &Kept) -> Option<Timestamp> {
+    let mut blockers = kept.blockers.iter();
+    blockers.try_fold(Timestamp(0), |latest, blocker| {
+        Some(latest.max(blocker.until?))
+    })
 }

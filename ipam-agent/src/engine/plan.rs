@@ -72,7 +72,7 @@ pub enum Reason {
     SecondPass,
     /// The lease is no longer the one that was judged.
     Changed,
-    /// Enough for one pass.
+    /// Enough for one interval between passes.
     Budget,
     /// The agent's state would not survive a reboot, or can't be written.
     StateNotPersistent,

@@ -16,7 +16,7 @@ use super::{
     Engine,
     input::Command,
     lease::{Generation, Lease, StoreName},
-    reclaim::Clear,
+    reclaim::{Clear, PassFacts},
     segment::{PortKind, Segment, Topology},
     time::Timestamp,
 };
@@ -148,6 +148,12 @@ impl Probing {
         (known.generation == lease.generation()).then_some(known)
     }
 
+    /// Whether the wire's silence about this very grant is for the next pass to judge by.
+    pub(super) fn is_fresh(&self, lease: &Lease, pass: &PassFacts) -> bool {
+        let silent = self.of(lease).and_then(|known| known.silent.as_ref());
+        silent.is_some_and(|silent| silent.judged > pass.number)
+    }
+
     /// A pass was made: silence counts only as long as nothing else stands against the lease.
     fn pass(&mut self, clear: &BTreeSet<Key>) {
         self.known.retain(|key, known| {
@@ -249,7 +255,8 @@ impl Engine {
             return;
         }
         let pass = self.pass.number;
-        let asked = self.planner(now).to_ask(clear, person, going);
+        let next = self.next_pass.unwrap_or(now);
+        let asked = self.planner(now).to_ask(clear, person, going, next);
         let asked = asked.iter().map(|asked| (asked, true));
         let asked = asked.chain(fences.iter().map(|fence| (fence, false)));
         let mut wires: BTreeMap<Segment, (Wire, Arc<[u32]>)> = BTreeMap::new();
@@ -320,6 +327,7 @@ impl Engine {
         self.nobody_has(&silent, now);
         let topology = Arc::clone(&self.topology);
         self.probing.told(found, &topology, self.pass.number, now);
+        self.hurry(now);
     }
 }
 

@@ -4,6 +4,8 @@
 //! An address is quarantined until somebody has a new lease of it, its lease is put back,
 //! [`QUARANTINE`] is over, or the host boots: no holder of a node-local lease outlives that.
 
+mod restored;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ipam_common::{Address, Mac, sighting::Stamps};
@@ -12,12 +14,15 @@ use super::{
     Engine,
     conflict::{Event, EventKind},
     input::{Command, Notice},
-    lease::{Lease, StoreName},
+    lease::{Generation, Lease, StoreName},
+    plan::Release,
     scope::Scope,
     segment::Segment,
     table::{Heard, Place},
     time::Timestamp,
 };
+
+pub use restored::Restored;
 
 /// For how long a released address is watched.
 pub const QUARANTINE: Duration = Duration::from_secs(24 * 3600);
@@ -36,13 +41,33 @@ pub struct Released {
     pub lease: Lease,
     /// Not after it was released: whatever is heard later, is heard without a lease.
     pub at: Timestamp,
+    /// Since when nothing had been heard of its address.
+    pub quiet_since: Timestamp,
+    /// The earlier boot that it was of.
+    pub earlier_boot: Option<Arc<str>>,
+}
+
+/// A lease that an earlier run put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Returned {
+    /// The journal's id of its release.
+    pub id: Arc<str>,
+    /// The lease as it was.
+    pub lease: Lease,
+    /// The silence that its address broke; `None`: a person wanted it back.
+    pub silence: Option<Duration>,
 }
 
 /// What became of putting a lease back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutBack {
     /// It is there again.
-    Done,
+    Done {
+        /// The lease as it was.
+        lease: Lease,
+        /// The record that is there now, if that is known.
+        record: Option<Generation>,
+    },
     /// The address has a new lease.
     Taken,
     /// It could not be done; in words.
@@ -58,6 +83,8 @@ pub struct Quarantined {
     pub lease: Lease,
     /// When it was released.
     pub at: Timestamp,
+    quiet_since: Timestamp,
+    earlier_boot: Option<Arc<str>>,
     /// LEASED's stamps at the last pass.
     pub stamps: Stamps,
     /// The first sign of life after the release.
@@ -101,6 +128,18 @@ impl Quarantined {
     fn is_open(&self) -> bool {
         self.id.is_some() && !self.ended
     }
+
+    /// It was put back, as this record.
+    fn restored(&self, record: Option<Generation>) -> Option<Restored> {
+        let broken = self.alive.map(|sign| sign.at.since(self.quiet_since));
+        Some(Restored {
+            id: self.id.clone()?,
+            content: self.lease.generation().content,
+            wanted: broken.is_none(),
+            silence: broken.unwrap_or_default(),
+            origin: record.zip(self.earlier_boot.clone()),
+        })
+    }
 }
 
 type Key = (Address, StoreName);
@@ -109,8 +148,8 @@ type Key = (Address, StoreName);
 #[derive(Debug, Default)]
 pub struct Quarantine {
     entries: BTreeMap<Key, Quarantined>,
-    /// The leases that were put back: the journal's id, and the record's bytes.
-    restored: BTreeMap<Key, (Arc<str>, Box<[u8]>)>,
+    /// The leases that were put back.
+    restored: BTreeMap<Key, Restored>,
 }
 
 impl Quarantine {
@@ -126,24 +165,17 @@ impl Quarantine {
             .filter(|entry| entry.is_open())
     }
 
-    /// Under which id a lease was released before it was put back, if it was.
-    pub fn restored(&self, lease: &Lease) -> Option<&str> {
-        let key = (lease.address, lease.store.clone());
-        let (id, content) = self.restored.get(&key)?;
-        // Damaged since, it says no more whose it is: it may be this one.
-        let same = lease.damage.is_some() || *content == lease.generation().content;
-        same.then_some(id)
-    }
-
     /// Whether the kernel is to watch for the address, though nobody leased it.
     pub(super) fn watches(&self, address: &Address) -> bool {
         !self.entries.is_empty() && self.at(*address).next().is_some()
     }
 
     fn at(&self, address: Address) -> impl Iterator<Item = (&Key, &Quarantined)> {
-        let first = (address, StoreName(Arc::default()));
-        let entries = self.entries.range(first..);
-        entries.take_while(move |((at, _), _)| *at == address)
+        of(&self.entries, address)
+    }
+
+    fn restored_of(&self, address: Address) -> impl Iterator<Item = (&Key, &Restored)> {
+        of(&self.restored, address)
     }
 
     /// Makes room; what had to go.
@@ -164,15 +196,32 @@ impl Quarantine {
     }
 }
 
+/// What of a map is of an address.
+fn of<T>(map: &BTreeMap<Key, T>, address: Address) -> impl Iterator<Item = (&Key, &T)> {
+    let first = (address, StoreName(Arc::default()));
+    let entries = map.range(first..);
+    entries.take_while(move |((at, _), _)| *at == address)
+}
+
 impl Engine {
     /// Leases are about to be released: their addresses stay watched.
-    pub(super) fn releasing(&mut self, mut leases: Vec<Lease>, now: Timestamp) {
+    pub(super) fn releasing(&mut self, mut releases: Vec<Release>, now: Timestamp) {
         // A person's plan and the daemon's own may hold the same lease: the second finds it gone.
-        leases.retain(|lease| {
-            let known = self.quarantine.of(lease.address);
-            !{ known }.any(|entry| entry.lease.store == lease.store)
+        releases.retain(|release| {
+            let known = self.quarantine.of(release.lease().address);
+            !{ known }.any(|entry| entry.lease.store == release.lease().store)
         });
-        let entries = leases.into_iter().map(|lease| (None, lease, now));
+        let entries = releases.iter().map(|release| {
+            let proof = release.proof();
+            let released = Released {
+                id: Arc::default(),
+                lease: release.lease().clone(),
+                at: now,
+                quiet_since: now - proof.quiet_for(),
+                earlier_boot: proof.earlier_boot().map(Arc::from),
+            };
+            (None, released)
+        });
         self.quarantine_all(entries);
     }
 
@@ -180,18 +229,16 @@ impl Engine {
     pub(super) fn released_before(
         &mut self,
         mut released: Vec<Released>,
-        restored: Vec<Released>,
+        returned: Vec<Returned>,
         now: Timestamp,
     ) {
-        for Released { id, lease, .. } in restored {
-            let content = lease.generation().content;
-            let key = (lease.address, lease.store);
-            self.quarantine.restored.insert(key, (id, content));
+        for returned in returned {
+            self.returned(returned);
         }
         released.retain(|known| now < known.at + QUARANTINE);
         let addresses: Vec<Address> = released.iter().map(|known| known.lease.address).collect();
         let entries = released.into_iter();
-        self.quarantine_all(entries.map(|known| (Some(known.id), known.lease, known.at)));
+        self.quarantine_all(entries.map(|known| (Some(Arc::clone(&known.id)), known)));
         self.end_quarantines(addresses.iter().copied());
         for &address in &addresses {
             self.heard_since(address, now);
@@ -234,16 +281,15 @@ impl Engine {
         }
     }
 
-    fn quarantine_all(
-        &mut self,
-        entries: impl Iterator<Item = (Option<Arc<str>>, Lease, Timestamp)>,
-    ) {
-        for (id, lease, at) in entries {
-            let key = (lease.address, lease.store.clone());
+    fn quarantine_all(&mut self, entries: impl Iterator<Item = (Option<Arc<str>>, Released)>) {
+        for (id, released) in entries {
+            let key = (released.lease.address, released.lease.store.clone());
             let entry = Quarantined {
                 id,
-                lease,
-                at,
+                lease: released.lease,
+                at: released.at,
+                quiet_since: released.quiet_since,
+                earlier_boot: released.earlier_boot,
                 stamps: Stamps::default(),
                 alive: None,
                 asked: false,
@@ -278,32 +324,47 @@ impl Engine {
         let mut entries = self.quarantine.entries.iter_mut();
         let entry = entries.find(|(_, entry)| entry.id.as_deref() == Some(id));
         let Some((key, entry)) = entry else {
+            // Too long ago to be watched: only a person can have asked.
+            if let PutBack::Done { lease, .. } = result {
+                self.returned(Returned {
+                    id: id.into(),
+                    lease,
+                    silence: None,
+                });
+            }
             return;
         };
-        let alarm = entry.alive.filter(|_| !entry.told);
         entry.asked = false;
-        let outcome = match result {
+        let (back, outcome) = match result {
             PutBack::Taken => {
                 // Whoever has it now is whom it was heard from.
                 entry.ended = true;
-                return;
+                let address = key.0;
+                return self.end_quarantines([address]);
             }
-            PutBack::Done => {
+            PutBack::Done { record, .. } => {
                 entry.ended = true;
-                let content = entry.lease.generation().content;
-                self.quarantine
-                    .restored
-                    .insert(key.clone(), (id.into(), content));
-                format!("its lease, released as {id}, was put back")
+                let restored = entry.restored(record);
+                let outcome = format!("its lease, released as {id}, was put back");
+                (restored.map(|restored| (key.clone(), restored)), outcome)
             }
-            PutBack::Failed(why) => {
-                format!("its lease, released as {id}, could not be put back: {why}")
-            }
+            PutBack::Failed(why) => (
+                None,
+                format!("its lease, released as {id}, could not be put back: {why}"),
+            ),
         };
-        if let Some(sign) = alarm {
-            entry.told = true;
+        if let Some(sign) = entry
+            .alive
+            .filter(|_| !std::mem::replace(&mut entry.told, true))
+        {
             let lease = entry.lease.clone();
             self.alarm(&lease, sign, outcome, now);
+        }
+        if let Some((key, restored)) = back {
+            let address = key.0;
+            self.quarantine.restore(key, restored);
+            self.keep_origins([address]);
+            self.end_quarantines([address]);
         }
     }
 
@@ -452,9 +513,13 @@ impl Engine {
             let mut ended = Vec::new();
             for (key, entry) in self.quarantine.at(address) {
                 let scope = self.scopes.of(&entry.lease);
+                let former = entry.lease.generation();
                 let new = self.leases.of(&address).iter().find(|record| {
                     let lease = &record.lease;
-                    lease.generation() != entry.lease.generation()
+                    let generation = lease.generation();
+                    // The same record anew is being put back; whoever does that will tell.
+                    generation != former
+                        && (entry.ended || generation.content != former.content)
                         && (lease.store == entry.lease.store || self.scopes.of(lease) == scope)
                 });
                 if let Some(new) = new

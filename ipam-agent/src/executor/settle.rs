@@ -1,12 +1,15 @@
 //! What became of releases and of leases to be put back that somebody was at when the agent
 //! or the host went down, or whose end could not be written down.
 
+use std::{sync::Arc, time::Duration};
+
 use super::{Settled, effect};
 use crate::{
     engine::{
         input::Input,
         lease::{Lease, StoreView},
-        quarantine::Released,
+        plan::Asker,
+        quarantine::{Released, Returned},
         time::Timestamp,
     },
     journal::{
@@ -16,24 +19,46 @@ use crate::{
 
 /// What the engine is to watch, by what the journal says of releases in this boot.
 pub fn quarantined(entries: impl IntoIterator<Item = Entry>) -> Input {
-    let (mut quarantined, mut restored) = (Vec::new(), Vec::new());
+    let (mut quarantined, mut returned, mut budgeted) = (Vec::new(), Vec::new(), Vec::new());
     for entry in entries {
-        let list = match (entry.is_put_back(), entry.is_released()) {
-            (true, _) => &mut restored,
-            (_, true) if entry.taken.is_none() => &mut quarantined,
-            _ => continue,
+        let Some(lease) = entry.intent.lease() else {
+            continue;
         };
-        list.extend(entry.intent.lease().map(|lease| Released {
-            id: entry.id.as_str().into(),
-            lease,
-            // Before the last look at its stamps: what came between was a veto.
-            at: Timestamp(entry.when.uptime),
-        }));
+        let (id, evidence) = (entry.id.as_str().into(), &entry.intent.evidence);
+        if let Some((when, Effect { result, .. })) = &entry.effect
+            && *result == EffectResult::Released
+            && entry.intent.asker == Asker::Daemon
+            && evidence.earlier_boot.is_none()
+        {
+            budgeted.push((lease.store.clone(), Timestamp(when.uptime)));
+        }
+        // Before the last look at its stamps: what came between was a veto.
+        let at = Timestamp(entry.when.uptime);
+        let quiet_since = at - Duration::from_secs(evidence.quiet_for);
+        if entry.is_put_back() {
+            let silence = broken(&entry).map(|broken| broken.since(quiet_since));
+            returned.push(Returned { id, lease, silence });
+        } else if entry.is_released() && entry.taken.is_none() {
+            quarantined.push(Released {
+                id,
+                lease,
+                at,
+                quiet_since,
+                earlier_boot: evidence.earlier_boot.as_deref().map(Arc::from),
+            });
+        }
     }
     Input::Released {
         quarantined,
-        restored,
+        returned,
+        budgeted,
     }
+}
+
+/// When it was to be put back, if that was because its address was in use.
+fn broken(entry: &Entry) -> Option<Timestamp> {
+    let (when, undo) = entry.put_back.as_ref()?.undo.as_ref()?;
+    (undo.asker == Asker::Daemon).then_some(Timestamp(when.uptime))
 }
 
 /// Finds out what became of what an earlier run left under way, and writes it down. A store

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    engine::lease::{Generation, Lease},
     error::in_full,
     fault,
     journal::{Entry, Journal, JournalError, Undo, UndoResult, Undone, When},
@@ -46,6 +47,17 @@ impl UndoError {
     }
 }
 
+/// A lease that was put back.
+#[derive(Debug)]
+pub struct Back {
+    /// Its release.
+    pub entry: Entry,
+    /// The lease as it was.
+    pub lease: Lease,
+    /// The record that is there now, if the store could tell.
+    pub record: Option<Generation>,
+}
+
 /// Puts back the lease whose release has this id. In the journal before the store is
 /// touched, and after. Blocks on file I/O and locks.
 ///
@@ -58,7 +70,7 @@ pub fn put_back(
     stores: &[Arc<dyn LeaseStore>],
     journal: &mut Journal,
     clock: &dyn Fn() -> When,
-) -> Result<Entry, UndoError> {
+) -> Result<Back, UndoError> {
     let entry = journal.entry(id)?;
     let entry = entry.ok_or_else(|| UndoError::Unknown(id.to_owned()))?;
     if entry.is_put_back() {
@@ -67,14 +79,21 @@ pub fn put_back(
     if !entry.is_released() {
         return Err(UndoError::NotReleased(id.to_owned()));
     }
-    let former = former(&entry).ok_or_else(|| UndoError::Unreadable(id.to_owned()))?;
+    let lease = entry.intent.lease();
+    let lease = lease.ok_or_else(|| UndoError::Unreadable(id.to_owned()))?;
+    let former = Former {
+        content: lease.generation().content,
+        store: lease.store.clone(),
+        address: lease.address,
+        file: entry.intent.generation.file,
+    };
     let store = stores.iter().find(|store| store.has(&former.store));
     let failed = |error| UndoError::Store(id.to_owned(), error);
     let store = store.ok_or_else(|| failed(ReleaseError::Unknown(former.store.clone())))?;
     journal.append_undo(clock(), id, undo)?;
     let done = store.put_back(&former);
     let (result, detail) = match &done {
-        Ok(()) => (UndoResult::PutBack, None),
+        Ok(_) => (UndoResult::PutBack, None),
         Err(error @ ReleaseError::NotDurable { .. }) => (UndoResult::PutBack, Some(in_full(error))),
         Err(error @ ReleaseError::Taken { .. }) => (UndoResult::Taken, Some(in_full(error))),
         Err(error) => (UndoResult::Failed, Some(in_full(error))),
@@ -85,20 +104,15 @@ pub fn put_back(
         return Err(error.into());
     }
     fault::reach("undone-synced");
+    let back = |record| Back {
+        entry,
+        lease,
+        record,
+    };
     match done {
-        Ok(()) | Err(ReleaseError::NotDurable { .. }) => Ok(entry),
+        Ok(record) => Ok(back(record)),
+        Err(ReleaseError::NotDurable { .. }) => Ok(back(None)),
         Err(error @ ReleaseError::Taken { .. }) => Err(UndoError::Taken(error)),
         Err(error) => Err(failed(error)),
     }
-}
-
-/// The lease as it was.
-fn former(entry: &Entry) -> Option<Former> {
-    let lease = entry.intent.lease()?;
-    Some(Former {
-        content: lease.generation().content,
-        store: lease.store,
-        address: lease.address,
-        file: entry.intent.generation.file,
-    })
 }

@@ -10,6 +10,8 @@ use std::{
 
 use super::{
     FILE, JournalError,
+    cache::{CacheEffect, CacheIntent},
+    fence::{FenceEffect, FenceIntent},
     record::{
         Effect, EffectResult, Intent, Phase, Record, SCHEMA, Taken, Undo, UndoResult, Undone, When,
     },
@@ -84,20 +86,65 @@ impl Entry {
     }
 }
 
-/// The newest releases.
+/// Something else that was to be done, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step<I, E> {
+    /// Its id.
+    pub id: String,
+    /// When it was to be done.
+    pub when: When,
+    /// In which boot.
+    pub boot_id: String,
+    /// What, and why.
+    pub intent: I,
+    /// What became of it, and when that was written; `None`: not known (yet).
+    pub effect: Option<(When, E)>,
+}
+
+/// What the journal tells, the newest of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// Newest first.
+    /// The releases, newest first.
     pub entries: Vec<Entry>,
+    /// The fences that were raised and lowered, newest first.
+    pub fences: Vec<Step<FenceIntent, FenceEffect>>,
+    /// The removals from CNI's caches, newest first.
+    pub caches: Vec<Step<CacheIntent, CacheEffect>>,
     /// How many lines could not be read.
     pub damaged: u64,
     /// The first of them, from 1.
     pub first_damaged: Option<u64>,
 }
 
-/// The newest `limit` releases of the journal in this state directory. No journal: none.
+/// The newest `limit` releases of the journal in this state directory, and as many of whatever
+/// else it tells of. No journal: none.
 pub fn history(directory: &Path, limit: usize) -> Result<History, JournalError> {
-    in_directory(directory, limit, |_| true)
+    let (mut fences, mut caches) = (Newest::new(limit), Newest::new(limit));
+    let mut history = in_directory(directory, |file| {
+        newest_and(
+            file,
+            limit,
+            |_| true,
+            |record| {
+                let Record {
+                    id,
+                    when,
+                    boot_id,
+                    phase,
+                    ..
+                } = record;
+                match phase {
+                    Phase::Fence(intent) => fences.push(step(id, when, boot_id, intent)),
+                    Phase::FenceEffect(effect) => note(&mut fences, &id, when, effect),
+                    Phase::Clean(intent) => caches.push(step(id, when, boot_id, intent)),
+                    Phase::Cleaned(effect) => note(&mut caches, &id, when, effect),
+                    _ => {}
+                }
+            },
+        )
+    })?;
+    (history.fences, history.caches) = (fences.newest_first(), caches.newest_first());
+    Ok(history)
 }
 
 /// The newest `limit` releases of one address.
@@ -106,17 +153,17 @@ pub fn history_of(
     address: IpAddr,
     limit: usize,
 ) -> Result<History, JournalError> {
-    in_directory(directory, limit, |entry| entry.intent.address == address)
+    let wanted = |entry: &Entry| entry.intent.address == address;
+    in_directory(directory, |file| newest(file, limit, wanted))
 }
 
 fn in_directory(
     directory: &Path,
-    limit: usize,
-    wanted: impl Fn(&Entry) -> bool,
+    read: impl FnOnce(File) -> io::Result<History>,
 ) -> Result<History, JournalError> {
     let path = directory.join(FILE);
     let read = match File::open(&path) {
-        Ok(file) => newest(file, limit, wanted),
+        Ok(file) => read(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(History::default()),
         Err(error) => Err(error),
     };
@@ -133,10 +180,18 @@ pub(super) fn newest(
     limit: usize,
     wanted: impl Fn(&Entry) -> bool,
 ) -> io::Result<History> {
+    newest_and(file, limit, wanted, |_| {})
+}
+
+/// The same, with all that is about no release given to `others`.
+fn newest_and(
+    file: File,
+    limit: usize,
+    wanted: impl Fn(&Entry) -> bool,
+    mut others: impl FnMut(Record),
+) -> io::Result<History> {
     let mut history = History::default();
-    let mut newest: VecDeque<Entry> = VecDeque::new();
-    // How many entries were dropped at the front, and where each id's is, counted with them.
-    let (mut dropped, mut places) = (0, HashMap::new());
+    let mut releases = Newest::new(limit);
     scan(file, |line| match line {
         Ok(Record {
             id,
@@ -154,35 +209,96 @@ pub(super) fn newest(
                 put_back: None,
                 taken: None,
             };
-            if !wanted(&entry) {
-                return;
-            }
-            if newest.len() == limit {
-                if let Some(oldest) = newest.pop_front() {
-                    places.remove(&oldest.id);
-                    dropped += 1;
-                } else {
-                    return;
-                }
-            }
-            places.insert(entry.id.clone(), dropped + newest.len());
-            newest.push_back(entry);
-        }
-        Ok(Record {
-            id, when, phase, ..
-        }) => {
-            let place = places.get(&id).map(|place| place - dropped);
-            if let Some(entry) = place.and_then(|place| newest.get_mut(place)) {
-                entry.note(when, phase);
+            if wanted(&entry) {
+                releases.push(entry);
             }
         }
+        Ok(record) => match releases.get(&record.id) {
+            Some(entry) => entry.note(record.when, record.phase),
+            None => others(record),
+        },
         Err(number) => {
             history.damaged += 1;
             history.first_damaged.get_or_insert(number);
         }
     })?;
-    history.entries = newest.into_iter().rev().collect();
+    history.entries = releases.newest_first();
     Ok(history)
+}
+
+fn step<I, E>(id: String, when: When, boot_id: String, intent: I) -> Step<I, E> {
+    Step {
+        id,
+        when,
+        boot_id,
+        intent,
+        effect: None,
+    }
+}
+
+fn note<I, E>(steps: &mut Newest<Step<I, E>>, id: &str, when: When, effect: E) {
+    if let Some(step) = steps.get(id) {
+        step.effect = Some((when, effect));
+    }
+}
+
+/// What has an id in the journal.
+trait Identified {
+    fn id(&self) -> &str;
+}
+
+impl Identified for Entry {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl<I, E> Identified for Step<I, E> {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// The newest so many of one kind, found by their ids.
+struct Newest<T> {
+    limit: usize,
+    kept: VecDeque<T>,
+    /// How many were dropped at the front, and where each id's is, counted with them.
+    dropped: usize,
+    places: HashMap<String, usize>,
+}
+
+impl<T: Identified> Newest<T> {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            kept: VecDeque::new(),
+            dropped: 0,
+            places: HashMap::new(),
+        }
+    }
+
+    fn push(&mut self, new: T) {
+        if self.kept.len() == self.limit {
+            let Some(oldest) = self.kept.pop_front() else {
+                return;
+            };
+            self.places.remove(oldest.id());
+            self.dropped += 1;
+        }
+        let place = self.dropped + self.kept.len();
+        self.places.insert(new.id().to_owned(), place);
+        self.kept.push_back(new);
+    }
+
+    fn get(&mut self, id: &str) -> Option<&mut T> {
+        let place = self.places.get(id)? - self.dropped;
+        self.kept.get_mut(place)
+    }
+
+    fn newest_first(self) -> Vec<T> {
+        self.kept.into_iter().rev().collect()
+    }
 }
 
 /// Gives each line's record or, for one that can't be read, its number.

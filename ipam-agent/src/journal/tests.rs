@@ -206,6 +206,45 @@ fn history_is_newest_first_and_no_longer_than_asked() {
 }
 
 #[test]
+fn fences_are_told_apart_from_releases_and_as_many_as_asked() {
+    let (base, mut journal) = journal();
+    let fence = |last: u8| FenceIntent {
+        raise: true,
+        store: "host-local:net".to_owned(),
+        address: [10, 0, 0, last].into(),
+        squatter: Some("02:00:00:00:00:07".to_owned()),
+        reason: "somebody uses it".to_owned(),
+    };
+    let ids = journal.append_fences(when(), (1..=3).map(fence));
+    let ids = ids.expect("written");
+    let released_id = intend(&mut journal, &release(4, b"d"));
+    for id in &ids[..2] {
+        let done = FenceEffect {
+            result: FenceResult::Done,
+            detail: None,
+        };
+        journal
+            .append_fence_effect(when(), id, done)
+            .expect("written");
+    }
+    // Of the first two the older is not asked for any more, and neither is its end.
+    let told = history(base.path(), 2).expect("read");
+    let fences: Vec<_> = { told.fences.iter() }
+        .map(|step| (&step.id, step.intent.address, step.effect.is_some()))
+        .collect();
+    assert_eq!(
+        fences,
+        [
+            (&ids[2], [10, 0, 0, 3].into(), false),
+            (&ids[1], [10, 0, 0, 2].into(), true)
+        ]
+    );
+    assert_eq!(told.entries.len(), 1);
+    assert_eq!(told.entries[0].id, released_id);
+    assert_eq!((told.caches.len(), told.damaged), (0, 0));
+}
+
+#[test]
 fn on_a_full_disk_nothing_is_half_said() {
     full_disk::with_small_disk(256 << 10, |disk| {
         let directory = disk.join("state");

@@ -8,6 +8,7 @@
 mod check;
 mod doctor;
 mod hardware;
+mod history;
 mod leases;
 mod overview;
 mod pools;
@@ -24,8 +25,8 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{plan::Reason, segment};
 
 pub use self::{
-    check::*, doctor::*, hardware::*, leases::*, overview::*, pools::*, reclaim::*, report::*,
-    watch::*,
+    check::*, doctor::*, hardware::*, history::*, leases::*, overview::*, pools::*, reclaim::*,
+    report::*, watch::*,
 };
 
 /// An enum whose variants have one name each: in JSON, in tables and as a flag's value.

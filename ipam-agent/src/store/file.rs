@@ -150,7 +150,7 @@ impl LeaseStore for LeaseFile {
         Ok(())
     }
 
-    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+    fn put_back(&self, former: &Former) -> Result<Option<Generation>, ReleaseError> {
         Err(only_read(&former.store))
     }
 

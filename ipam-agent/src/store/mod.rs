@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{
-    lease::{Lease, StoreName, StoreView},
+    lease::{Generation, Lease, StoreName, StoreView},
     owner::Owners,
     plan::{Blocker, Release},
 };
@@ -50,8 +50,10 @@ pub trait LeaseStore: Send + Sync {
     fn flush(&self, store: &StoreName) -> Result<(), ReleaseError>;
 
     /// Puts a released lease back, byte by byte and all at once, if its address has no lease
-    /// there; on disk when it returns. Blocks as [`LeaseStore::release`] does.
-    fn put_back(&self, former: &Former) -> Result<(), ReleaseError>;
+    /// there; on disk when it returns. Gives the new record, where that can be told. Blocks as
+    /// [`LeaseStore::release`] does.
+    fn put_back(&self, former: &Former) -> Result<Option<Generation>, ReleaseError>;
+
     /// Reserves this address, so that the store gives it to nobody. Blocks as
     /// [`Self::release`] does.
     fn raise_fence(&self, store: &StoreName, address: Address) -> Result<(), ReleaseError>;

@@ -32,16 +32,37 @@ struct Entry {
     boot: u32,
     damage: Option<Damage>,
     id: String,
-    /// It was put back.
-    restored: bool,
+    /// It was put back, in this boot.
+    restored: Option<u32>,
 }
 
 /// A lease that the agent released.
 struct Gone {
     entry: Entry,
     at: u64,
+    /// When it had been heard last; at the latest when the host was booted.
+    quiet_since: u64,
+    /// When it was first heard again.
+    heard: Option<u64>,
     /// The address has had another lease since.
     taken: bool,
+}
+
+/// That a record was put back.
+#[derive(Clone, Debug)]
+struct Doubt {
+    key: Key,
+    content: Box<[u8]>,
+    boot: u32,
+    at: u64,
+    /// How long a silence was broken, at least and at most.
+    least: u64,
+    most: u64,
+}
+
+/// Four times as long as it was silent before it was heard, or a day.
+fn enough(silence: u64) -> u64 {
+    (4 * silence).min(24 * 3600 * SECOND)
 }
 
 /// Every lease of every store.
@@ -49,8 +70,10 @@ pub struct Leases {
     entries: BTreeMap<Key, Entry>,
     /// What the agent released last of each address.
     gone: BTreeMap<Key, Gone>,
-    /// Each record that the agent put back, and in which boot.
-    restored: BTreeSet<(Key, Box<[u8]>, u32)>,
+    /// Each record that the agent put back.
+    doubts: Vec<Doubt>,
+    /// What this run of the agent put back: the record before, and now.
+    pub came_back: BTreeMap<Key, (Generation, Generation)>,
     last: [usize; NETS],
     modes: [Mode; NETS],
     unreadable_until: [u64; NETS],
@@ -73,7 +96,8 @@ impl Leases {
         Ok(Self {
             entries: BTreeMap::new(),
             gone: BTreeMap::new(),
-            restored: BTreeSet::new(),
+            doubts: Vec::new(),
+            came_back: BTreeMap::new(),
             last: [0; NETS],
             modes: plan.modes,
             unreadable_until: [0; NETS],
@@ -150,7 +174,7 @@ impl Leases {
             boot,
             damage: None,
             id: id.to_owned(),
-            restored: false,
+            restored: None,
         };
         self.entries.insert(key, entry);
     }
@@ -190,18 +214,29 @@ impl Leases {
     }
 
     /// The agent released it, and it is gone from the disk.
-    pub fn released(&mut self, key: Key, now: u64) {
+    pub fn released(&mut self, key: Key, quiet_since: u64, now: u64) {
         if let Some(entry) = self.entries.remove(&key) {
-            let taken = false;
-            self.gone.insert(
-                key,
-                Gone {
-                    entry,
-                    at: now,
-                    taken,
-                },
-            );
+            let gone = Gone {
+                entry,
+                at: now,
+                quiet_since,
+                heard: None,
+                taken: false,
+            };
+            self.gone.insert(key, gone);
         }
+    }
+
+    /// Its address was heard.
+    pub fn heard(&mut self, key: Key, now: u64) {
+        if let Some(gone) = self.gone.get_mut(&key) {
+            gone.heard.get_or_insert(now);
+        }
+    }
+
+    /// When its address was first heard since it was released.
+    pub fn heard_again(&self, key: Key) -> Option<u64> {
+        self.gone.get(&key)?.heard
     }
 
     /// When the agent released it last.
@@ -216,50 +251,70 @@ impl Leases {
             .map(|(&key, _)| key)
     }
 
-    /// The agent put it back: whether this is what was released. In a world of files, it is
-    /// there already.
-    pub fn put_back(&mut self, key: Key, content: &[u8], now: u64, boot: u32) -> bool {
-        let Some(Gone { entry, .. }) = self.gone.remove(&key) else {
-            return false;
-        };
+    /// The agent put it back: the record, if this is what was released. In a world of files, it
+    /// is there already.
+    pub fn put_back(
+        &mut self,
+        key: Key,
+        content: &[u8],
+        now: u64,
+        boot: u32,
+    ) -> Option<Generation> {
+        let gone = self.gone.remove(&key)?;
+        let entry = gone.entry;
         if self.entries.contains_key(&key) || *entry.generation.content != *content {
-            return false;
+            return None;
         }
         let generation = match self.path(key) {
             Some(path) => stand(&path).filter(|there| *there.content == *content),
             None => Some(self.write(key, content, now)),
         };
-        let Some(generation) = generation else {
-            return false;
-        };
-        self.restored.insert((key, content.into(), boot));
+        let generation = generation?;
+        self.doubts.push(Doubt {
+            key,
+            content: content.into(),
+            boot,
+            at: now,
+            least: gone.heard.map_or(0, |heard| heard - gone.at),
+            most: now - gone.quiet_since,
+        });
+        let both = (entry.generation.clone(), generation.clone());
+        self.came_back.insert(key, both);
         // It is on disk, however soon the power is cut.
         let entry = Entry {
-            generation,
+            generation: generation.clone(),
             granted: 0,
-            boot,
-            restored: true,
+            restored: Some(boot),
             ..entry
         };
         self.entries.insert(key, entry);
-        true
+        Some(generation)
     }
 
-    /// Whether this very lease was put back in this boot.
-    pub fn is_restored(&self, key: Key, boot: u32) -> bool {
+    /// If this very lease was put back in this boot: when, and for how long it must be silent
+    /// until it goes again, at least.
+    pub fn restored(&self, key: Key, boot: u32) -> Option<(u64, u64)> {
+        let entry = self.entries.get(&key)?;
+        entry.restored.filter(|restored| *restored == boot)?;
+        let at = self.doubts_of(key, boot).map(|doubt| doubt.at).max()?;
+        let least = self.doubts_of(key, boot).map(|doubt| doubt.least).max()?;
+        Some((at, enough(least)))
+    }
+
+    /// If it looks as if it had been put back or, damaged now, may have been: when, and for how
+    /// long it must be silent at most.
+    pub fn enough(&self, key: Key, boot: u32) -> Option<(u64, u64)> {
+        let at = self.doubts_of(key, boot).map(|doubt| doubt.at).max()?;
+        let most = self.doubts_of(key, boot).map(|doubt| doubt.most).max()?;
+        Some((at, enough(most)))
+    }
+
+    fn doubts_of(&self, key: Key, boot: u32) -> impl Iterator<Item = &Doubt> {
         let entry = self.entries.get(&key);
-        entry.is_some_and(|entry| entry.restored && entry.boot == boot)
-    }
-
-    /// Whether one that looks the same was, or, damaged now, may have.
-    pub fn is_like_restored(&self, key: Key, boot: u32) -> bool {
-        let Some(entry) = self.entries.get(&key) else {
-            return false;
-        };
-        let mut restored = self.restored.iter();
-        restored.any(|(of, content, when)| {
-            let same = entry.damage.is_some() || *content == entry.generation.content;
-            (*of, *when) == (key, boot) && same
+        self.doubts.iter().filter(move |doubt| {
+            let same =
+                |entry: &Entry| entry.damage.is_some() || doubt.content == entry.generation.content;
+            (doubt.key, doubt.boot) == (key, boot) && entry.is_some_and(same)
         })
     }
 

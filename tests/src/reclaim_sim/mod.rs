@@ -97,8 +97,13 @@ pub fn play(plan: &Plan) -> Result<Tally, String> {
     };
     let calm = world.expect_all();
     world.until(calm)?;
-    let end = world.calm();
-    world.until(end)?;
+    let mut end = world.calm();
+    let calm = lock(&world.host).now;
+    // What was put back meanwhile takes its own time.
+    while end > lock(&world.host).now {
+        world.until(end)?;
+        end = world.all_enough(calm);
+    }
     world.ended()?;
     Ok(world.tally)
 }
@@ -131,11 +136,29 @@ impl World {
     fn calm(&mut self) -> u64 {
         let mut host = lock(&self.host);
         (host.contended, host.late, host.lawless, host.doomed) = (0, 0, false, None);
+        host.now + self.longest(&host)
+    }
+
+    /// When all that was put back, and isn't used, has gone again; it has been calm since
+    /// then.
+    fn all_enough(&self, calm: u64) -> u64 {
+        let host = lock(&self.host);
+        let unused = host.leases.keys().filter(|key| host.alive(*key).is_none());
+        let ends = unused.filter_map(|key| {
+            let (at, enough) = host.leases.enough(key, host.boots)?;
+            let heard = host.heard.get(&key.1).copied().unwrap_or(0);
+            Some(heard.max(at).max(calm) + enough)
+        });
+        ends.max().map_or(0, |end| end + self.longest(&host))
+    }
+
+    /// How long it takes until the last lease is gone.
+    fn longest(&self, host: &Host) -> u64 {
         // With their probes, three passes or four a lease where the budget is one.
         let settings = self.plan.settings();
         let leases = host.leases.keys().count() as u32;
         let longest = settings.damaged_gate + settings.pass_interval * (4 * leases + 12);
-        host.now + longest.as_nanos() as u64 + u64::from(leases + 20) * 4 * SECOND
+        longest.as_nanos() as u64 + u64::from(leases + 20) * 4 * SECOND
     }
 
     fn until(&mut self, end: u64) -> Result<(), String> {

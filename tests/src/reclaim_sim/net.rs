@@ -97,6 +97,11 @@ pub fn of_address(address: Address) -> Option<usize> {
 }
 
 impl Net {
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// Its store's name.
     pub fn store(&self) -> StoreName {
         StoreName(format!("host-local:{}", self.name).into())

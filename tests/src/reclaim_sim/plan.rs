@@ -59,6 +59,9 @@ pub enum Habit {
     Known,
     /// All of it.
     Ordinary,
+    /// A word now and then: from time to time it is silent for longer than the shortest gate,
+    /// but not for four times as long. It answers nobody.
+    Whispers,
 }
 
 /// Something that happens. Numbers of leases, machines and ports are taken modulo how many
@@ -91,6 +94,12 @@ pub enum What {
         lease: u8,
         /// How it lives.
         habit: Habit,
+    },
+    /// A pod is granted an address, one that was released if there is, announces it, and can't
+    /// be set up: its link goes and its lease is given back at once.
+    Attempt {
+        /// Which address.
+        lease: u8,
     },
     /// The store frees a lease whose holder is gone, and grants the address to a new pod.
     Regrant {
@@ -268,6 +277,7 @@ fn habit() -> impl Strategy<Value = Habit> {
         Habit::Configured,
         Habit::Known,
         Habit::Ordinary,
+        Habit::Whispers,
     ])
 }
 
@@ -287,6 +297,7 @@ fn what() -> impl Strategy<Value = What> {
         16 => grant.prop_map(|(net, habit, setup, same_id)| What::Start { net, habit, setup, same_id }),
         12 => die.prop_map(|(machine, freed_after)| What::Die { machine, freed_after }),
         8 => (n(), habit()).prop_map(|(lease, habit)| What::Return { lease, habit }),
+        4 => n().prop_map(|lease| What::Attempt { lease }),
         3 => (n(), habit(), any::<bool>())
             .prop_map(|(lease, habit, same_id)| What::Regrant { lease, habit, same_id }),
         2 => (n(), damage).prop_map(|(lease, damage)| What::Spoil { lease, damage }),

@@ -2,6 +2,7 @@
 //! moment when it is gone.
 
 use std::{
+    collections::BTreeMap,
     io,
     panic::resume_unwind,
     path::PathBuf,
@@ -11,7 +12,7 @@ use std::{
 use ipam_agent::{
     cni,
     engine::{
-        lease::{Lease, Mode, StoreName},
+        lease::{Generation, Lease, Mode, StoreName},
         plan::{Asker, Blocker, Release},
     },
     journal,
@@ -81,7 +82,11 @@ impl Shop {
         let lease = release.lease();
         let number = net::of_store(&lease.store).ok_or("of no store")?;
         let key = (number, lease.address);
-        if let Some(since) = host.alive(key) {
+        let restored = host.leases.restored(key, host.boots);
+        // Who whispers can be taken for gone: once.
+        if let Some(since) = host.alive(key)
+            && (restored.is_some() || !host.is_whispered(key))
+        {
             return Err(format!(
                 "its holder has been alive for {} s",
                 (host.now - since) / SECOND
@@ -98,13 +103,27 @@ impl Shop {
         }
         let asker = *self.asker.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = host.leases.boot(key) != Some(host.boots);
+        if release.proof().earlier_boot().is_some() && !earlier {
+            return Err("as of an earlier boot, and it is of this one".into());
+        }
         let allowed = match self.plan.modes[number] {
             Mode::Continuous => true,
             Mode::AfterReboot => earlier && release.proof().earlier_boot().is_some(),
             Mode::Observe => false,
         };
-        if asker == Asker::Daemon && host.leases.is_restored(key, host.boots) {
-            return Err("unasked, though it was put back in this boot".into());
+        if let Some((at, enough)) = restored {
+            let heard = host.heard.get(&lease.address).copied().unwrap_or(0);
+            let least = match asker {
+                Asker::Daemon => self.plan.settings().gate,
+                Asker::Person => self.plan.settings().asked_gate,
+            };
+            let (quiet, least) = (host.now - heard.max(at), least.as_nanos() as u64);
+            if quiet < enough.max(least) {
+                return Err(format!(
+                    "it was put back in this boot, and silent for {} s only",
+                    quiet / SECOND
+                ));
+            }
         }
         if asker == Asker::Daemon && !allowed {
             return Err(format!(
@@ -123,6 +142,28 @@ impl Shop {
         intended
             .then_some(())
             .ok_or_else(|| "without a word in the journal".into())
+    }
+
+    /// However close passes follow each other, no more goes in any interval.
+    fn within_budget(&self, host: &Host) -> Result<(), String> {
+        let settings = self.plan.settings();
+        let interval = settings.pass_interval.as_nanos() as u64;
+        let since = host.now.saturating_sub(interval).max(host.booted);
+        let mut spent: BTreeMap<&StoreName, usize> = BTreeMap::new();
+        let lately = host.budgeted.iter().filter(|(at, _)| *at > since);
+        for (_, store) in lately {
+            *spent.entry(store).or_default() += 1;
+        }
+        // Of a pool of 16.
+        let share = (16 * usize::from(settings.max_percent))
+            .div_ceil(100)
+            .max(1);
+        let over = spent.values().sum::<usize>() > settings.max_per_pass
+            || spent.values().any(|&spent| spent > share);
+        match over {
+            true => Err(format!("over the budget of an interval: {spent:?}")),
+            false => Ok(()),
+        }
     }
 
     /// Who writes without the lock comes between.
@@ -249,7 +290,18 @@ impl LeaseStore for Shop {
         }
         if let Some(number) = net::of_store(&lease.store) {
             let now = host.now;
-            host.leases.released((number, lease.address), now);
+            let heard = host.heard.get(&lease.address).copied().unwrap_or(0);
+            let quiet_since = heard.max(host.booted);
+            host.leases
+                .released((number, lease.address), quiet_since, now);
+        }
+        let asker = *self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        if asker == Asker::Daemon && release.proof().earlier_boot().is_none() {
+            let budgeted = (host.now, lease.store.clone());
+            host.budgeted.push(budgeted);
+            if let Err(why) = self.within_budget(&host) {
+                host.wrong.get_or_insert(why);
+            }
         }
         host.released += 1;
         host.news.push(super::host::News::Store);
@@ -268,13 +320,13 @@ impl LeaseStore for Shop {
         self.real.as_ref().map_or(Ok(()), |real| real.flush(store))
     }
 
-    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+    fn put_back(&self, former: &Former) -> Result<Option<Generation>, ReleaseError> {
         let number = net::of_store(&former.store)
             .ok_or_else(|| ReleaseError::Unknown(former.store.clone()))?;
         let key = (number, former.address);
         let mut host = lock(&self.host);
         match &self.real {
-            Some(real) => real.put_back(former)?,
+            Some(real) => drop(real.put_back(former)?),
             None if host.leases.generation(key).is_some() => {
                 return Err(ReleaseError::Taken {
                     store: former.store.clone(),
@@ -286,9 +338,11 @@ impl LeaseStore for Shop {
         }
         let since = host.leases.released_at(key).unwrap_or(host.now);
         let (now, boot) = (host.now, host.boots);
-        let why = if !host.was_alive(key, since) {
+        let was_alive = host.was_alive(key, since);
+        let record = host.leases.put_back(key, &former.content, now, boot);
+        let why = if !was_alive {
             Some("nobody has used it since it was released")
-        } else if !host.leases.put_back(key, &former.content, now, boot) {
+        } else if record.is_none() {
             Some("it isn't what was released")
         } else {
             None
@@ -299,7 +353,7 @@ impl LeaseStore for Shop {
         }
         host.restored += 1;
         host.news.push(super::host::News::Store);
-        Ok(())
+        Ok(record)
     }
 
     fn raise_fence(&self, store: &StoreName, _: Address) -> Result<(), ReleaseError> {

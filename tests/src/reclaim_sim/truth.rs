@@ -145,6 +145,12 @@ impl Truth {
             }
         }
         self.seen.retain(|key, _| there.contains(key));
+        // What was put back is of the boot that it was of before.
+        for (key, (before, now)) in &host.leases.came_back {
+            if self.earlier.get(key) == Some(before) {
+                self.earlier.insert(*key, now.clone());
+            }
+        }
     }
 
     /// A release was not done: two passes have to agree again.
@@ -166,7 +172,6 @@ impl Truth {
         let plan = agent.engine.plan(Asker::Daemon, host.clock());
         whole(agent, &plan)?;
         whole(agent, &agent.engine.plan(Asker::Person, host.clock()))?;
-        self.within_budget(&plan)?;
         let keys: Vec<Key> = host.leases.keys().collect();
         self.clear.retain(|key, _| keys.contains(key));
         for key in keys {
@@ -189,7 +194,10 @@ impl Truth {
         for release in &plan.releases {
             let lease = release.lease();
             let number = net::of_store(&lease.store).ok_or("of no store")?;
-            let alive = host.alive((number, lease.address));
+            let key = (number, lease.address);
+            let alive = host.alive(key).filter(|_| {
+                host.leases.restored(key, host.boots).is_some() || !host.is_whispered(key)
+            });
             if let Some(since) = alive.filter(|&since| since < began) {
                 return Err(format!(
                     "{} of {} is to be released though its holder has been alive for {} s, and \
@@ -211,7 +219,9 @@ impl Truth {
     /// After a long calm nothing is left that leaked, and who came back has a lease again.
     pub fn ended(&self, host: &Host, agent: &Agent) -> Result<(), String> {
         let mut homeless = host.leases.vacated(host.booted);
-        if let Some(key) = homeless.find(|&key| host.alive(key).is_some()) {
+        // Who whispers may not have been heard yet.
+        let was_heard = |key| !host.is_whispered(key) || host.leases.heard_again(key).is_some();
+        if let Some(key) = homeless.find(|&key| host.alive(key).is_some() && was_heard(key)) {
             return Err(format!("{} is used and was not put back", key.1));
         }
         let mut leaked = host.leases.keys().filter(|&key| {
@@ -223,27 +233,6 @@ impl Truth {
         let plan = agent.engine.plan(Asker::Daemon, host.clock());
         let why = why_kept(&plan, key);
         Err(format!("{} is still leased at the end: {why}", key.1))
-    }
-
-    fn within_budget(&self, plan: &ReclaimPlan) -> Result<(), String> {
-        let mut spent: BTreeMap<usize, usize> = BTreeMap::new();
-        for release in &plan.releases {
-            let number = net::of_store(&release.lease().store).ok_or("of no store")?;
-            let key = (number, release.lease().address);
-            if !self.earlier.contains_key(&key) {
-                *spent.entry(number).or_default() += 1;
-            }
-        }
-        // Of a pool of 16.
-        let share = (16 * usize::from(self.settings.max_percent))
-            .div_ceil(100)
-            .max(1);
-        if spent.values().sum::<usize>() > self.settings.max_per_pass
-            || spent.values().any(|&spent| spent > share)
-        {
-            return Err(format!("over the budget: {spent:?}"));
-        }
-        Ok(())
     }
 
     fn is_earlier(&self, host: &Host, key: Key) -> bool {
@@ -258,9 +247,6 @@ impl Truth {
             .iter()
             .any(|kept| kept.contains(&key.1.ip()))
         {
-            return false;
-        }
-        if host.leases.is_like_restored(key, host.boots) {
             return false;
         }
         match self.modes[key.0] {
@@ -297,13 +283,16 @@ impl Truth {
             return false;
         };
         let earlier = self.is_earlier(host, key);
+        let enough = host.leases.enough(key, host.boots);
         let window = if host.leases.damage(key).is_some() {
             self.settings.damaged_gate
-        } else if earlier {
+        } else if earlier && enough.is_none() {
             self.settings.reboot_gate
         } else {
             self.settings.gate
         };
+        let enough = enough.map_or(0, |(_, enough)| enough);
+        let window = window.max(Duration::from_nanos(enough));
         // A record that a power cut damaged is of the earlier boot, too.
         let answered = match self.earlier.get(&key) {
             Some(_) => self.answered_since.unwrap_or(host.now),

@@ -114,6 +114,24 @@ fn a_dead_entry_is_removed_once_nobody_has_its_container() {
         ensure!(told.len() == 4, "{told:?}");
         let done = |(_, result): &(_, Option<String>)| result.as_deref() == Some("removed");
         ensure!(told.iter().all(done), "{told:?}");
+        // The newest first, with all that was in them.
+        let state = lab.disk().join("state").display().to_string();
+        let history = daemon.query("reclaim history", &["--state-dir", &state])?;
+        let told: Vec<&Value> = history["caches"].as_array().into_iter().flatten().collect();
+        ensure!(
+            told.len() == 4 && told[0]["path"] == *another.display().to_string(),
+            "{history:#}"
+        );
+        let mut of = told
+            .iter()
+            .filter(|entry| entry["path"] == *cut.display().to_string());
+        let entry = of.next().context("its entry")?;
+        let content = "{\"kind\":\"cniCacheV1\",\"contai";
+        ensure!(entry["record"]["content"] == *content, "{entry:#}");
+        ensure!(
+            entry["result"] == "removed" && entry["damage"] == "truncated",
+            "{entry:#}"
+        );
         ensure!(daemon.stop()?.success());
         Ok(())
     });

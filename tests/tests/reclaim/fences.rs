@@ -135,6 +135,38 @@ fn what_is_squatted_is_handed_to_nobody_until_the_squatter_is_gone() {
             (of("raise"), of("lower"), of("done")) == (2, 2, 4),
             "{told:?}"
         );
+        // And so does what a person reads afterwards, the newest first.
+        let state = state(lab).display().to_string();
+        let history = ["reclaim", "history", "--state-dir", &state];
+        let json = tests::daemon::agent(&[&history[..], &["-o", "json"]].concat())?.json()?;
+        let told: Vec<&Value> = list(&json, "fences").collect();
+        let of = |change: &str, squatted: bool| {
+            let mut of = told.iter().filter(|fence| fence["change"] == *change);
+            let whole = of.all(|fence| {
+                fence["squatter"].is_string() == squatted
+                    && fence["result"] == "done"
+                    && fence["finished_at"].is_string()
+                    && fence["reason"].as_str().is_some_and(|why| !why.is_empty())
+            });
+            let of = told.iter().filter(|fence| fence["change"] == *change);
+            let of: BTreeSet<IpAddr> = of.filter_map(|fence| address(fence)).collect();
+            (whole, of)
+        };
+        let both: BTreeSet<IpAddr> = squatted
+            .iter()
+            .map(|a| a.parse())
+            .collect::<Result<_, _>>()?;
+        ensure!(of("raised", true) == (true, both.clone()), "{json:#}");
+        ensure!(of("lowered", false) == (true, both), "{json:#}");
+        ensure!(
+            told.len() == 4 && told[0]["change"] == "lowered",
+            "{json:#}"
+        );
+        let text = tests::daemon::agent(&history)?.out;
+        ensure!(
+            text.contains("Fences:") && text.contains("without a lease"),
+            "{text}"
+        );
         Ok(())
     });
 }

@@ -12,16 +12,13 @@ use crate::{
     config::{Config, Overrides},
     driver::{clock, host_name},
     journal,
-    report::{
-        compose::history_entry,
-        document::{History, HistorySchema},
-    },
+    report::compose,
 };
 
-/// How many releases are shown; the journal has all.
+/// How many of each are shown; the journal has all.
 const SHOWN: usize = 10_000;
 
-/// What was released, the newest first: read from the journal, with or without a daemon.
+/// What was released, fenced and removed from CNI's caches, the newest first: read from the journal, with or without a daemon.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -44,13 +41,7 @@ impl HistoryArgs {
             ..self.daemon.overrides()
         })?;
         let journal = journal::history(&config.state_dir, SHOWN)?;
-        let history = History {
-            schema: HistorySchema::V1,
-            generated_at: clock::wall_time(),
-            host: host_name(),
-            damaged_lines: journal.damaged,
-            entries: journal.entries.into_iter().map(history_entry).collect(),
-        };
+        let history = compose::history(journal, clock::wall_time(), host_name());
         io.show(&history, self.output.output)?;
         Ok(Status::Nothing)
     }

@@ -12,8 +12,8 @@ use crate::{
 
 /// Put a released lease back, byte by byte, if nobody has a new lease of its address.
 ///
-/// The ids are those of `reclaim history`. What was put back in this boot is not released
-/// again unasked.
+/// The ids are those of `reclaim history`. What you put back is not released again unasked in
+/// this boot.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

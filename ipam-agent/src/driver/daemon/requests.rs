@@ -153,8 +153,8 @@ impl Daemon {
         let by = waiting.as_ref().and_then(|waiting| waiting.by.clone());
         self.executing = Some(waiting);
         self.metering.begin(stage::EXECUTE);
-        let leases = plan.releases.iter().map(|release| release.lease().clone());
-        self.observer.tell(Input::Releasing(leases.collect()));
+        let releases = plan.releases.clone();
+        self.observer.tell(Input::Releasing(releases));
         let ports = Releaser::ports(&self.observer.engine, &plan, clock::now());
         let sandboxes = self.observer.engine.last_pass().sandboxes.clone();
         let releaser = self.releaser.clone();

@@ -6,7 +6,7 @@ use crate::{
     driver::clock,
     journal,
     report::{
-        compose::{Survey, history_entry},
+        compose::{self, Survey},
         document::History,
     },
     serve::query::{Overviewed, Reply},
@@ -52,13 +52,7 @@ impl Daemon {
         let (state_dir, host) = (self.state_dir.clone(), self.observer.host.clone());
         tokio::task::spawn_blocking(move || {
             let history = journal::history(&state_dir, RELEASES);
-            let history = history.map(|journal| History {
-                schema: Default::default(),
-                generated_at: clock::wall_time(),
-                host,
-                damaged_lines: journal.damaged,
-                entries: journal.entries.into_iter().map(history_entry).collect(),
-            });
+            let history = history.map(|told| compose::history(told, clock::wall_time(), host));
             drop(reply.send(history.map_err(|error| crate::error::in_full(&error))));
         });
     }

@@ -13,8 +13,8 @@ use crate::{
         quarantine::PutBack,
     },
     error::in_full,
-    executor::UndoError,
-    journal::{Entry, Undo},
+    executor::{Back, UndoError},
+    journal::Undo,
     report::{
         compose::holder_of,
         document::{UndoOutcome, UndoRequest, Undone},
@@ -25,7 +25,7 @@ use crate::{
 /// What came of putting a lease back, and the person who waits to hear it.
 pub(super) struct PuttingBack {
     id: String,
-    result: Result<Entry, PutBackError>,
+    result: Result<Back, PutBackError>,
     reply: Option<Reply<Undone>>,
 }
 
@@ -75,12 +75,15 @@ impl Daemon {
     pub(super) fn was_put_back(&mut self, done: PuttingBack) {
         let PuttingBack { id, result, reply } = done;
         let known = match &result {
-            Ok(_) => PutBack::Done,
+            Ok(back) => PutBack::Done {
+                lease: back.lease.clone(),
+                record: back.record.clone(),
+            },
             Err(PutBackError::Undo(UndoError::Taken(_))) => PutBack::Taken,
             Err(error) => PutBack::Failed(in_full(error)),
         };
         match &result {
-            Ok(entry) => {
+            Ok(Back { entry, .. }) => {
                 let name = StoreName(entry.intent.store.as_str().into());
                 let meters = &mut self.metering.meters;
                 meters.reclaimed(&name, result::PUT_BACK);
@@ -96,13 +99,13 @@ impl Daemon {
         self.read_stores();
     }
 
-    fn undone(&self, id: String, result: &Result<Entry, PutBackError>) -> Undone {
+    fn undone(&self, id: String, result: &Result<Back, PutBackError>) -> Undone {
         let outcome = match result {
             Ok(_) => UndoOutcome::PutBack,
             Err(PutBackError::Undo(error)) if error.is_refusal() => UndoOutcome::Refused,
             Err(_) => UndoOutcome::Failed,
         };
-        let lease = result.as_ref().ok().map(|entry| &entry.intent);
+        let lease = result.as_ref().ok().map(|back| &back.entry.intent);
         Undone {
             schema: Default::default(),
             generated_at: clock::wall_time(),

@@ -1,5 +1,7 @@
 //! A released address: quiet, in use, leased anew, put back.
 
+mod restored;
+
 use std::collections::BTreeSet;
 
 use ipam_common::{Evidence, Sighting, sighting::Tags};
@@ -13,7 +15,7 @@ use crate::{
         input::{Input, Seen},
         lease::{Generation, Holder, Mode, Place as Wire, StoreView},
         owner::Owners,
-        plan::{Asker, Outcome, OutcomeResult, Reason},
+        plan::{Asker, Outcome, OutcomeResult, Reason, StaleProof},
         segment::{Bridge, Port, PortKind, Topology, Wiring},
     },
 };
@@ -30,14 +32,24 @@ fn store() -> StoreName {
 }
 
 fn lease(last: u8, grant: i64) -> Lease {
-    let holder = Holder {
-        container_id: Some(format!("pod{grant}").into()),
-        ..Holder::default()
-    };
+    written(last, grant, grant)
+}
+
+/// The first lease, written anew.
+fn back(times: i64) -> Lease {
+    written(5, 1, 100 + times)
+}
+
+fn written(last: u8, grant: i64, modified: i64) -> Lease {
+    let id = format!("pod{grant}");
     let generation = Generation {
         inode: 7,
-        modified: grant,
-        content: Box::from(*b"pod\r\neth0"),
+        modified,
+        content: format!("{id}\r\neth0").into_bytes().into(),
+    };
+    let holder = Holder {
+        container_id: Some(id.into()),
+        ..Holder::default()
     };
     Lease::new(store(), address(last), &holder, &generation, None)
 }
@@ -52,6 +64,26 @@ struct World {
     taken: Vec<String>,
     alarms: Vec<String>,
     held_behind: Option<u32>,
+    /// At the next release.
+    quiet_for: Duration,
+}
+
+/// A release of what was silent for so long.
+fn proven(lease: &Lease, quiet_for: Duration, earlier_boot: Option<&str>) -> Release {
+    let proof = StaleProof {
+        quiet_for,
+        earlier_boot: earlier_boot.map(str::to_owned),
+        ..Release::for_test(lease.clone()).proof().clone()
+    };
+    Release::new(lease.clone(), proof)
+}
+
+/// It was put back, as this record.
+fn done(record: Option<Generation>) -> PutBack {
+    PutBack::Done {
+        lease: lease(5, 1),
+        record,
+    }
 }
 
 impl World {
@@ -67,6 +99,7 @@ impl World {
             taken: Vec::new(),
             alarms: Vec::new(),
             held_behind: None,
+            quiet_for: SECOND,
         };
         let mut topology = Topology::default();
         for (ifindex, name) in [(1, "br1"), (2, "br2")] {
@@ -154,7 +187,8 @@ impl World {
     /// The lease is released, and the store read.
     fn release(&mut self) {
         let leases = std::mem::take(&mut self.leases);
-        self.tell(Input::Releasing(leases.clone()));
+        let proven = |lease: &Lease| proven(lease, self.quiet_for, None);
+        self.tell(Input::Releasing(leases.iter().map(proven).collect()));
         self.later(1);
         // The store's watch is faster than the executor's answer.
         self.read();
@@ -236,7 +270,7 @@ fn what_was_released_is_watched_for_a_day_and_no_longer() {
 #[test]
 fn a_release_that_did_not_happen_leaves_nothing_behind() {
     let mut world = World::new();
-    world.tell(Input::Releasing(world.leases.clone()));
+    world.tell(Input::Releasing(vec![proven(&lease(5, 1), SECOND, None)]));
     assert_eq!(world.quarantined(), [], "not released yet");
     let outcome = Outcome {
         id: Some("00000001".to_owned()),
@@ -255,7 +289,7 @@ fn a_release_that_did_not_happen_leaves_nothing_behind() {
 #[test]
 fn a_second_plan_with_the_same_lease_ends_no_quarantine() {
     let mut world = World::new();
-    let planned = world.leases.clone();
+    let planned = vec![proven(&lease(5, 1), SECOND, None)];
     world.release();
     world.tell(Input::Releasing(planned));
     assert_eq!(world.quarantined(), [(address(5), "00000001")]);
@@ -291,7 +325,7 @@ fn an_assertion_after_the_release_has_the_lease_put_back_and_tells() {
         "10.0.0.5 was asserted by 02:00:00:00:00:09 after the release"
     );
     assert!(world.alarms.is_empty(), "it may have a lease by now");
-    world.is_put_back(PutBack::Done);
+    world.is_put_back(done(None));
     assert_eq!(
         world.alarms,
         [
@@ -303,25 +337,9 @@ fn an_assertion_after_the_release_has_the_lease_put_back_and_tells() {
     assert_eq!(events, [EventKind::ReleasedButAlive]);
     assert_eq!(world.quarantined(), []);
     assert!(world.watched.contains(&address(5)));
-    // It is read, and judged anew; unasked it doesn't go again.
-    world.leases = vec![lease(5, 2)];
+    world.leases = vec![back(1)];
     world.read();
     assert!(world.taken.is_empty(), "it is its own lease");
-    let reasons = |world: &World, asker| {
-        let plan = world.engine.plan(asker, world.now);
-        let blockers = plan.kept.into_iter().flat_map(|kept| kept.blockers);
-        blockers
-            .map(|blocker| blocker.reason)
-            .collect::<BTreeSet<_>>()
-    };
-    assert!(reasons(&world, Asker::Daemon).contains(&Reason::Kept));
-    assert!(!reasons(&world, Asker::Person).contains(&Reason::Kept));
-    // Given back by its holder it is forgotten.
-    world.leases.clear();
-    world.read();
-    world.leases = vec![lease(5, 3)];
-    world.read();
-    assert!(!reasons(&world, Asker::Daemon).contains(&Reason::Kept));
 }
 
 #[test]
@@ -407,7 +425,7 @@ fn what_cannot_be_put_back_is_told_once_and_tried_again() {
     );
     // Silent since, and still without a lease.
     world.pass(Stamps::default(), false);
-    world.is_put_back(PutBack::Done);
+    world.is_put_back(done(None));
     assert_eq!(world.quarantined(), []);
     assert_eq!(world.alarms.len(), 1);
 }
@@ -419,7 +437,7 @@ fn a_person_who_puts_it_back_is_no_alarm() {
     let id = "00000001".to_owned();
     world.tell(Input::PutBack {
         id,
-        result: PutBack::Done,
+        result: done(None),
     });
     assert_eq!(world.quarantined(), []);
     assert!(world.alarms.is_empty());
@@ -432,11 +450,14 @@ fn what_an_earlier_run_released_is_watched_on() {
         id: "00000007".into(),
         lease: lease(5, 1),
         at,
+        quiet_since: at - SECOND,
+        earlier_boot: None,
     };
     let tell = |world: &mut World, at| {
         world.tell(Input::Released {
             quarantined: vec![released(at)],
-            restored: Vec::new(),
+            returned: Vec::new(),
+            budgeted: Vec::new(),
         });
     };
     let mut world = World::new();
@@ -495,6 +516,8 @@ fn no_more_are_watched_than_there_is_room_for() {
                 None,
             ),
             at: START + SECOND * number,
+            quiet_since: START,
+            earlier_boot: None,
             stamps: Stamps::default(),
             alive: None,
             asked: false,

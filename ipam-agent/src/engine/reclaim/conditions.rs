@@ -41,10 +41,13 @@ impl Planner<'_> {
             block(Reason::StateNotPersistent, why.clone());
         }
         if asker == Asker::Daemon
-            && let Some(id) = self.quarantine.restored(&record.lease)
+            && let Some(restored) = self.quarantine.restored(&record.lease)
+            && restored.wanted
         {
             let why = format!(
-                "it was released as {id} and put back: unasked it is not released again in this boot"
+                "it was released as {} and a person had it put back: unasked it is not released \
+                 again in this boot",
+                restored.id
             );
             block(Reason::Kept, why);
         }
@@ -175,11 +178,26 @@ impl Planner<'_> {
         if unchanged < window {
             blockers.push(Blocker {
                 reason: Reason::Age,
-                detail: format!("seen unchanged for {}", of(unchanged, window)),
+                detail: format!(
+                    "seen unchanged for {}{}",
+                    of(unchanged, window),
+                    self.broke_its_silence(record).unwrap_or_default()
+                ),
                 until: Some(since + window),
             });
         }
         unchanged
+    }
+
+    /// Why it takes longer than for others.
+    fn broke_its_silence(&self, record: &Record) -> Option<String> {
+        let restored = self.quarantine.restored(&record.lease)?;
+        restored.enough()?;
+        Some(format!(
+            ", since it was released as {}, after which its address broke a silence of {}",
+            restored.id,
+            words(restored.silence)
+        ))
     }
 }
 

@@ -6,6 +6,8 @@ mod budget;
 mod conditions;
 mod probes;
 
+pub use budget::Spent;
+
 use std::time::Duration;
 
 use ipam_common::Address;
@@ -20,7 +22,7 @@ use super::{
     leasebook::{LeaseBook, Origin, Record},
     plan::{Asker, Blocker, Kept, Reason, ReclaimPlan, Release, StaleProof},
     probing::Probing,
-    quarantine::Quarantine,
+    quarantine::{Quarantine, Restored},
     scope::{Scope, Scopes},
     segment::{Segment, Topology},
     table::Table,
@@ -40,9 +42,10 @@ pub struct ReclaimSettings {
     pub asked_damaged_gate: Duration,
     /// Of a lease that the agent recorded in an earlier boot.
     pub reboot_gate: Duration,
-    /// How often leases are judged.
+    /// How often leases are judged, if nothing is due sooner.
     pub pass_interval: Duration,
-    /// How many releases a pass may do unasked of leases not known to be of an earlier boot.
+    /// How many releases may be done unasked in such an interval, of leases not known to be of
+    /// an earlier boot.
     pub max_per_pass: usize,
     /// How much of a pool they may be, in percent.
     pub max_percent: u8,
@@ -50,6 +53,13 @@ pub struct ReclaimSettings {
     pub keep: Vec<IpNet>,
     /// Whether IP packets stamp LEASED: without, a pod that talks but never asks is silent.
     pub data_plane: bool,
+}
+
+impl ReclaimSettings {
+    /// From one unasked pass to the next, at the least.
+    pub fn between_passes(&self) -> Duration {
+        self.pass_interval / 6
+    }
 }
 
 /// A lease's state, from what stands against its release.
@@ -86,6 +96,8 @@ pub struct PassFacts {
     pub state: Option<String>,
     /// That a person paused unattended releases, in words.
     pub paused: Option<String>,
+    /// What the daemon has released of its budget.
+    pub spent: Spent,
 }
 
 impl PassFacts {
@@ -302,7 +314,7 @@ impl Planner<'_> {
                 until: self
                     .pass
                     .at
-                    .map(|at| at + self.settings.pass_interval)
+                    .map(|at| at + self.settings.between_passes())
                     .filter(|_| proof.passes == 1),
             });
         }
@@ -356,13 +368,16 @@ impl Planner<'_> {
             Asker::Daemon => (settings.gate, settings.damaged_gate),
             Asker::Person => (settings.asked_gate, settings.asked_damaged_gate),
         };
-        if record.lease.damage.is_some() {
+        let restored = self.quarantine.restored(&record.lease);
+        let enough = restored.and_then(Restored::enough);
+        let window = if record.lease.damage.is_some() {
             damaged
-        } else if matches!(record.origin, Origin::EarlierBoot(_)) {
+        } else if matches!(record.origin, Origin::EarlierBoot(_)) && enough.is_none() {
             settings.reboot_gate.min(gate)
         } else {
             gate
-        }
+        };
+        window.max(enough.unwrap_or_default())
     }
 }
 

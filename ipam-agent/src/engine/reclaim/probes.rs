@@ -83,12 +83,13 @@ impl Planner<'_> {
     }
 
     /// The leases about which the wire is asked after this pass, and where, those first that
-    /// would go first.
+    /// would go first; `next` is the next pass, which alone can go by what is answered.
     pub fn to_ask(
         &self,
         clear: &Clear,
         person: bool,
         going: &BTreeSet<(StoreName, Address)>,
+        next: Timestamp,
     ) -> Vec<(Lease, Segment)> {
         let mut asked = BTreeSet::new();
         let mut questions = Vec::new();
@@ -110,7 +111,7 @@ impl Planner<'_> {
         unasked
             .retain(|record| !going.contains(&(record.lease.store.clone(), record.lease.address)));
         unasked.sort_by_key(|record| (!is_of_earlier_boot(record), record.lease.damage.is_some()));
-        let mut budget = Budget::new(self);
+        let mut budget = Budget::new(self, next);
         for record in unasked {
             if is_of_earlier_boot(record) || budget.allows(&record.lease).is_ok() {
                 ask(record);
@@ -123,6 +124,17 @@ impl Planner<'_> {
             }
         }
         questions
+    }
+
+    /// Whether there are leases that a pass at `next` could release unasked, by what the wire
+    /// said since the last one.
+    pub fn any_to_go(&self, next: Timestamp) -> bool {
+        let mut budget = Budget::new(self, next);
+        self.leases.iter().any(|record| {
+            record.passes[slot(Asker::Daemon)] > 0
+                && self.probing.is_fresh(&record.lease, self.pass)
+                && (is_of_earlier_boot(record) || budget.allows(&record.lease).is_ok())
+        })
     }
 
     fn records<'a>(&'a self, keys: &'a [(StoreName, Address)]) -> impl Iterator<Item = &'a Record> {

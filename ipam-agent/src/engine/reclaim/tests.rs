@@ -1,5 +1,7 @@
 //! In which order leases go.
 
+mod cadence;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use ipam_common::{Address, sighting::Stamps};

@@ -1,7 +1,12 @@
 //! Putting back what was released, with the journal beside.
 
+use std::time::Duration;
+
 use super::*;
-use crate::journal::Undo;
+use crate::{
+    engine::{input::Input, lease::Generation, time::Timestamp},
+    journal::Undo,
+};
 
 fn undo(asker: Asker) -> Undo {
     Undo {
@@ -12,7 +17,12 @@ fn undo(asker: Asker) -> Undo {
 }
 
 fn put_back(host: &Host, journal: &mut Journal, id: &str) -> Result<Entry, UndoError> {
-    super::super::put_back(id, undo(Asker::Person), &host.stores, journal, &clock)
+    let undo = undo(Asker::Person);
+    let back = super::super::put_back(id, undo, &host.stores, journal, &clock)?;
+    let leases = host.leases().into_iter();
+    let mut records = leases.map(|lease| Some(lease.generation()));
+    assert!(records.any(|there| there == back.record), "{back:?}");
+    Ok(back.entry)
 }
 
 /// A host whose first lease was released.
@@ -134,6 +144,63 @@ fn an_undo_that_a_crash_cut_off_is_settled_by_looking() {
 }
 
 #[test]
+fn what_was_put_back_is_known_with_the_silence_that_was_broken() {
+    let at = |seconds: u64| {
+        move || When {
+            uptime: seconds * 1_000_000_000,
+            ..clock()
+        }
+    };
+    for (asker, silence) in [
+        // Silent for 960 s when it was released, and for a minute afterwards.
+        (Asker::Daemon, Some(Duration::from_secs(960 + 60))),
+        (Asker::Person, None),
+    ] {
+        let host = Host::new();
+        let mut journal = open(&host.state());
+        let lease = host.leases().remove(0);
+        let plan = ReclaimPlan {
+            asker: Asker::Daemon,
+            at: Timestamp(0),
+            releases: vec![Release::for_test(lease.clone())],
+            kept: Vec::new(),
+        };
+        let stores = &host.stores;
+        execute(
+            &plan,
+            None,
+            stores,
+            &mut journal,
+            &at(2000),
+            &mut |_| Ok(()),
+        );
+        let entries = |journal: &Journal| {
+            let entries = journal.of_this_boot(10, |_| true).expect("read");
+            let Input::Released {
+                quarantined,
+                returned,
+                ..
+            } = quarantined(entries)
+            else {
+                panic!("something else");
+            };
+            (quarantined, returned)
+        };
+        let (quarantined, returned) = entries(&journal);
+        assert_eq!(returned, []);
+        assert_eq!(
+            quarantined[0].quiet_since,
+            Timestamp((2000 - 960) * 1_000_000_000)
+        );
+        super::super::put_back("00000001", undo(asker), stores, &mut journal, &at(2060))
+            .expect("put back");
+        let (quarantined, returned) = entries(&journal);
+        assert_eq!(quarantined, []);
+        assert_eq!((&returned[0].lease, returned[0].silence), (&lease, silence));
+    }
+}
+
+#[test]
 fn without_a_journal_nothing_is_put_back() {
     let host = Host::new();
     full_disk::with_small_disk(64 << 10, |disk| {
@@ -182,8 +249,8 @@ impl LeaseStore for Held {
         Ok(())
     }
 
-    fn put_back(&self, _: &crate::store::Former) -> Result<(), ReleaseError> {
-        Ok(())
+    fn put_back(&self, _: &crate::store::Former) -> Result<Option<Generation>, ReleaseError> {
+        Ok(None)
     }
 
     fn raise_fence(&self, _: &StoreName, _: ipam_common::Address) -> Result<(), ReleaseError> {

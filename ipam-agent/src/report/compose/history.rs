@@ -3,12 +3,81 @@
 use jiff::{SignedDuration, Timestamp as WallTime};
 
 use crate::{
-    journal::{EffectResult, Entry, HolderRecord, PutBack, When},
+    journal::{
+        self, CacheEffect, CacheIntent, CacheResult, EffectResult, Entry, FenceEffect, FenceIntent,
+        FenceResult, HolderRecord, PutBack, Step, When,
+    },
     report::document::{
-        HardwareAddress, HistoryEntry, HolderName, ProofRecord, ReleaseResult, TakenRecord,
+        CacheEntry, CacheOutcome, FenceChange, FenceEntry, FenceOutcome, HardwareAddress, History,
+        HistoryEntry, HistorySchema, HolderName, ProofRecord, ReleaseResult, TakenRecord,
         UndoRecord,
     },
 };
+
+/// What the journal tells, in full.
+pub fn history(journal: journal::History, generated_at: WallTime, host: String) -> History {
+    History {
+        schema: HistorySchema::V1,
+        generated_at,
+        host,
+        damaged_lines: journal.damaged,
+        entries: journal.entries.into_iter().map(history_entry).collect(),
+        fences: journal.fences.into_iter().map(fence).collect(),
+        caches: journal.caches.into_iter().map(cache).collect(),
+    }
+}
+
+fn fence(step: Step<FenceIntent, FenceEffect>) -> FenceEntry {
+    let (finished, effect) = step.effect.unzip();
+    let squatter = step.intent.squatter.as_ref();
+    FenceEntry {
+        id: step.id,
+        at: step.when.at,
+        boot_id: step.boot_id,
+        change: match step.intent.raise {
+            true => FenceChange::Raised,
+            false => FenceChange::Lowered,
+        },
+        store: step.intent.store,
+        address: step.intent.address,
+        squatter: squatter
+            .and_then(|mac| mac.parse().ok())
+            .map(HardwareAddress),
+        reason: step.intent.reason,
+        result: match effect.as_ref().map(|effect| effect.result) {
+            Some(FenceResult::Done) => FenceOutcome::Done,
+            Some(FenceResult::Failed) => FenceOutcome::Failed,
+            None => FenceOutcome::Unknown,
+        },
+        finished_at: finished.map(|when| when.at),
+        detail: effect.and_then(|effect| effect.detail),
+    }
+}
+
+fn cache(step: Step<CacheIntent, CacheEffect>) -> CacheEntry {
+    let (finished, effect) = step.effect.unzip();
+    let intent = step.intent;
+    CacheEntry {
+        id: step.id,
+        at: step.when.at,
+        boot_id: step.boot_id,
+        path: intent.path,
+        container_id: intent.container_id,
+        damage: intent.damage,
+        record: intent.generation,
+        unchanged_seconds: intent.unchanged_for,
+        sources: intent.sources,
+        reason: intent.reason,
+        result: match effect.as_ref().map(|effect| effect.result) {
+            Some(CacheResult::Removed) => CacheOutcome::Removed,
+            Some(CacheResult::Kept) => CacheOutcome::Kept,
+            Some(CacheResult::Failed) => CacheOutcome::Failed,
+            None => CacheOutcome::Unknown,
+        },
+        finished_at: finished.map(|when| when.at),
+        detail: effect.and_then(|effect| effect.detail),
+    }
+}
 
 /// One release.
 pub fn history_entry(entry: Entry) -> HistoryEntry {

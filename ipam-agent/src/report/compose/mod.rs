@@ -21,7 +21,7 @@ use crate::engine::{Engine, lease::Holder, segment::Segment, time::Timestamp};
 
 pub use self::{
     conflicts::sort_conflicts,
-    history::{history_entry, holder_of},
+    history::{history, history_entry, holder_of},
     pools::{Charts, Overview, Survey, ip, number},
 };
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BlockerRecord, HolderName, named, schema};
+use super::{BlockerRecord, CacheEntry, FenceEntry, HolderName, named, schema};
 use crate::{
     engine::{lease::Damage, plan::Asker},
     journal::{Grant, UndoResult},
@@ -272,6 +272,12 @@ pub struct History {
     pub damaged_lines: u64,
     /// The releases.
     pub entries: Vec<HistoryEntry>,
+    /// The fences that were raised and lowered.
+    #[serde(default)]
+    pub fences: Vec<FenceEntry>,
+    /// The dead entries of CNI's caches that were removed.
+    #[serde(default)]
+    pub caches: Vec<CacheEntry>,
 }
 
 /// One release, as the journal has it: all that a person needs to see why.

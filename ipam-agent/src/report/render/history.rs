@@ -1,5 +1,7 @@
 //! What was released, why, and what became of it.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 
 use super::{Csv, Document, Maybe, joined, leases::was, reclaim::result_style};
@@ -7,7 +9,10 @@ use crate::{
     engine::{lease::Damage, plan::Asker},
     journal::UndoResult,
     report::{
-        document::{History, HistoryEntry, ReleaseResult, UndoRecord},
+        document::{
+            CacheEntry, CacheOutcome, FenceChange, FenceEntry, FenceOutcome, HardwareAddress,
+            History, HistoryEntry, ReleaseResult, UndoRecord,
+        },
         page::{Align::Left, Cell, Page, Style, Table, count},
     },
 };
@@ -19,11 +24,11 @@ impl Document for History {
 
     fn table(&self, page: &mut Page) {
         if self.entries.is_empty() {
-            page.text(
-                0,
-                Style::Plain,
-                "The journal is empty: nothing was ever released.",
-            );
+            let text = match self.fences.is_empty() && self.caches.is_empty() {
+                true => "The journal is empty: nothing was ever released.",
+                false => "Nothing was ever released.",
+            };
+            page.text(0, Style::Plain, text);
         } else {
             let mut table = Table::new([
                 ("WHEN", Left),
@@ -50,6 +55,16 @@ impl Document for History {
                 ]);
             }
             page.table(0, table);
+        }
+        if !self.fences.is_empty() {
+            page.blank();
+            page.text(0, Style::Bold, "Fences:");
+            page.table(0, fences(page, &self.fences));
+        }
+        if !self.caches.is_empty() {
+            page.blank();
+            page.text(0, Style::Bold, "Dead entries of CNI's caches:");
+            page.table(0, caches(page, &self.caches));
         }
         if self.damaged_lines > 0 {
             page.blank();
@@ -90,6 +105,9 @@ impl Document for History {
             &"taken_at",
             &"taken_by",
             &"reason",
+            &"kind",
+            &"squatter",
+            &"path",
         ]);
         for entry in &self.entries {
             let (proof, undo, taken) = (&entry.evidence, entry.undo.as_ref(), entry.taken.as_ref());
@@ -123,9 +141,165 @@ impl Document for History {
                 &Maybe(taken.map(|taken| taken.at)),
                 &Maybe(taken.map(|taken| &taken.holder)),
                 &entry.reason,
+                &"release",
+                &"",
+                &"",
             ]);
         }
+        for fence in &self.fences {
+            let kind = match fence.change {
+                FenceChange::Raised => "fence-raised",
+                FenceChange::Lowered => "fence-lowered",
+            };
+            let told = Told {
+                id: &fence.id,
+                at: fence.at,
+                boot_id: &fence.boot_id,
+                store: &fence.store,
+                address: Some(fence.address),
+                result: fence.result.name(),
+                finished_at: fence.finished_at,
+                detail: fence.detail.as_deref(),
+                reason: &fence.reason,
+                kind,
+                squatter: fence.squatter.as_ref(),
+                ..Told::default()
+            };
+            told.row(csv);
+        }
+        for cache in &self.caches {
+            let told = Told {
+                id: &cache.id,
+                at: cache.at,
+                boot_id: &cache.boot_id,
+                holder: &cache.container_id,
+                damage: cache.damage.name(),
+                result: cache.result.name(),
+                finished_at: cache.finished_at,
+                detail: cache.detail.as_deref(),
+                unchanged_seconds: Some(cache.unchanged_seconds),
+                sources: &cache.sources,
+                reason: &cache.reason,
+                kind: "cache-removal",
+                path: &cache.path,
+                ..Told::default()
+            };
+            told.row(csv);
+        }
     }
+}
+
+/// What is told of something that is no release, in the columns of releases.
+#[derive(Default)]
+struct Told<'a> {
+    id: &'a str,
+    at: Timestamp,
+    boot_id: &'a str,
+    store: &'a str,
+    address: Option<IpAddr>,
+    holder: &'a str,
+    damage: &'a str,
+    result: &'a str,
+    finished_at: Option<Timestamp>,
+    detail: Option<&'a str>,
+    unchanged_seconds: Option<u64>,
+    sources: &'a [String],
+    reason: &'a str,
+    kind: &'a str,
+    squatter: Option<&'a HardwareAddress>,
+    path: &'a str,
+}
+
+impl Told<'_> {
+    fn row(&self, csv: &mut Csv) {
+        csv.row([
+            &self.id,
+            &self.at,
+            &self.boot_id,
+            &"daemon",
+            &"",
+            &self.store,
+            &Maybe(self.address),
+            &self.holder,
+            &self.damage,
+            &self.result,
+            &Maybe(self.finished_at),
+            &Maybe(self.detail),
+            &"",
+            &"",
+            &"",
+            &Maybe(self.unchanged_seconds),
+            &"",
+            &joined(self.sources, " "),
+            &"",
+            &"",
+            &"",
+            &"",
+            &"",
+            &"",
+            &"",
+            &"",
+            &"",
+            &"",
+            &self.reason,
+            &self.kind,
+            &Maybe(self.squatter),
+            &self.path,
+        ]);
+    }
+}
+
+fn fences(page: &Page, fences: &[FenceEntry]) -> Table {
+    let mut table = Table::new([
+        ("WHEN", Left),
+        ("ADDRESS", Left),
+        ("RESULT", Left),
+        ("STORE", Left),
+        ("ID", Left),
+        ("WHY", Left),
+    ]);
+    for fence in fences {
+        let result = match (fence.result, fence.change) {
+            (FenceOutcome::Done, change) => Cell::new(Style::Plain, change.name()),
+            (FenceOutcome::Failed, change) => {
+                Cell::new(Style::Warning, format!("not {}", change.name()))
+            }
+            (FenceOutcome::Unknown, _) => Cell::new(Style::Warning, fence.result.name()),
+        };
+        table.row([
+            page.ago(fence.at).into(),
+            fence.address.to_string().into(),
+            result,
+            fence.store.as_str().into(),
+            fence.id.as_str().into(),
+            joined(fence.detail.iter().chain([&fence.reason]), "; ").into(),
+        ]);
+    }
+    table
+}
+
+fn caches(page: &Page, caches: &[CacheEntry]) -> Table {
+    let mut table = Table::new([
+        ("WHEN", Left),
+        ("FILE", Left),
+        ("RESULT", Left),
+        ("ID", Left),
+        ("WHY", Left),
+    ]);
+    for cache in caches {
+        let style = match cache.result {
+            CacheOutcome::Removed => Style::Plain,
+            _ => Style::Warning,
+        };
+        table.row([
+            page.ago(cache.at).into(),
+            cache.path.as_str().into(),
+            Cell::new(style, cache.result.name()),
+            cache.id.as_str().into(),
+            joined(cache.detail.iter().chain([&cache.reason]), "; ").into(),
+        ]);
+    }
+    table
 }
 
 /// Why it went or stayed, and what happened since.

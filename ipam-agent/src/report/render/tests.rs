@@ -115,6 +115,9 @@ fn applied() {
 #[test]
 fn history() {
     assert_snapshot!(all(&samples::history()));
+    let mut history = samples::history();
+    history.entries.truncate(1);
+    assert_snapshot!(show(&history, Format::Json, NARROW));
 }
 
 #[test]

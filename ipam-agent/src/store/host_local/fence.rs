@@ -25,7 +25,7 @@ pub fn raise(path: &Path, store: &StoreName, address: Address) -> Result<(), Rel
         content: CONTENT.into(),
         file: None,
     };
-    put_back(path, &fence)
+    put_back(path, &fence).map(drop)
 }
 
 /// Gives the address back, if the fence is still exactly what was read.

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     cni::{self, Cni},
     engine::{
-        lease::{Fencing, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
+        lease::{Fencing, Generation, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
         plan::Release,
     },
 };
@@ -227,7 +227,7 @@ impl LeaseStore for HostLocal {
         lock::flush(self.path(store)?)
     }
 
-    fn put_back(&self, former: &Former) -> Result<(), ReleaseError> {
+    fn put_back(&self, former: &Former) -> Result<Option<Generation>, ReleaseError> {
         put_back::put_back(&self.path(&former.store)?, former)
     }
 

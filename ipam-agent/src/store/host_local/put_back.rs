@@ -12,6 +12,7 @@ use super::{
     record::{LIMIT, Record},
 };
 use crate::{
+    engine::lease::Generation,
     fault,
     store::{FileOwner, Former, ReleaseError},
 };
@@ -23,8 +24,9 @@ const HOST_LOCALS: FileOwner = FileOwner {
     gid: 0,
 };
 
-/// Puts the lease back into the network whose directory is `path`.
-pub fn put_back(path: &Path, former: &Former) -> Result<(), ReleaseError> {
+/// Puts the lease back into the network whose directory is `path`; the file's generation, if it
+/// can be read.
+pub fn put_back(path: &Path, former: &Former) -> Result<Option<Generation>, ReleaseError> {
     let locked = Locked::new(path, &former.store)?;
     let directory = &locked.directory;
     let names = directory.names().map_err(failed("list", path))?;
@@ -55,8 +57,13 @@ pub fn put_back(path: &Path, former: &Former) -> Result<(), ReleaseError> {
         Err(source) => return Err(failed("put back", &file)(source)),
     }
     fault::reach("lease-linked");
+    let there = match directory.entry(&name, LIMIT) {
+        Ok(Some(Entry::File(there))) => Some(there),
+        _ => None,
+    };
     drop(locked);
-    flush(path.to_owned())
+    flush(path.to_owned())?;
+    Ok(there)
 }
 
 /// Who has the lease of this name, in words.

@@ -9,6 +9,7 @@
 //! machine is killed, and `after-the-cut`, on the same disk.
 
 mod bond;
+mod clock;
 mod harvester;
 mod host;
 mod leftovers;
@@ -61,7 +62,7 @@ fn main() -> Result<()> {
             }
         }
         Some("after-the-cut") => {
-            let name = "what leaked in the power cut is given back, and nothing else";
+            let name = "what leaked in the power cut is given back, and nothing else, by any clock";
             let passed = tried(name, power_cut::after);
             tell(u32::from(passed.is_some()), 1)
         }

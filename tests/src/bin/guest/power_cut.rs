@@ -23,7 +23,10 @@ use tests::{
     runtime::{Network, Pod},
 };
 
-use crate::host::{eventually, ip_line};
+use crate::{
+    clock,
+    host::{eventually, ip_line},
+};
 
 const DISK: &str = "/disk";
 /// 13 addresses for pods.
@@ -49,7 +52,7 @@ pub fn up_to() -> Result<(Lab, Daemon)> {
     let (lab, net) = boot()?;
     // The installation is long past.
     nix::unistd::sync();
-    let daemon = start(&lab, "continuous")?;
+    let daemon = start(&lab, "continuous", QUICK)?;
     let mut leaking = Vec::new();
     for (name, expected) in EARLY.into_iter().chain(LATE).zip(LEAKED) {
         let pod = net.start(&lab, name)?;
@@ -88,7 +91,7 @@ pub fn up_to() -> Result<(Lab, Daemon)> {
 }
 
 /// A pod goes and nobody tells the plugins.
-fn end(pod: &Pod) -> Result<()> {
+pub fn end(pod: &Pod) -> Result<()> {
     ip_line(&format!("netns del {}", pod.netns.name()))
 }
 
@@ -108,6 +111,9 @@ pub fn after() -> Result<()> {
         "the cut left too little: {left:?}"
     );
 
+    // Its clock had no battery: all that is written down is of a year to come.
+    clock::shift(-1)?;
+
     // Two of them live on, without asking a plugin: as what restores itself does.
     let alive = BTreeSet::from([damaged[0], intact[intact.len() - 1]]);
     boot_script(&net, alive.len())?;
@@ -120,19 +126,21 @@ pub fn after() -> Result<()> {
     given_back(&lab, &net, &left, &alive)?;
 
     // The pool is usable again to its end, and nobody had to help.
+    let mut new = Vec::new();
     for n in 0..ROOM - alive.len() {
         let pod = net.start(&lab, &format!("new{n}"))?;
         let address = pod.address(false)?;
         ensure!(!alive.contains(&address), "{address} was granted twice");
+        new.push(pod);
     }
-    Ok(())
+    clock::jumps(&lab, &net, &new[0])
 }
 
 /// Runs the agent until all but these are given back: unasked what it knows from before the
 /// cut, the rest when a person asks.
 fn given_back(lab: &Lab, net: &Network, left: &Left, alive: &BTreeSet<IpAddr>) -> Result<()> {
     let started = uptime()?;
-    let daemon = start(lab, "after-reboot")?;
+    let daemon = start(lab, "after-reboot", QUICK)?;
     eventually("the first free address", || {
         Ok((look(net)?.len() < left.len()).then_some(()))
     })
@@ -228,10 +236,10 @@ fn boot_script(net: &Network, alive: usize) -> Result<()> {
 }
 
 /// What is wrong with the leases on the disk.
-type Left = BTreeMap<IpAddr, Option<Damage>>;
+pub type Left = BTreeMap<IpAddr, Option<Damage>>;
 
 /// Looks at the disk without the agent.
-fn look(net: &Network) -> Result<Left> {
+pub fn look(net: &Network) -> Result<Left> {
     let mut left = Left::new();
     for entry in fs::read_dir(net.leases())? {
         let entry = entry?;
@@ -267,18 +275,21 @@ fn boot() -> Result<(Lab, Network)> {
     Ok((lab, net))
 }
 
-fn start(lab: &Lab, mode: &str) -> Result<Daemon> {
+/// Gates of seconds.
+pub const QUICK: &str = "gate: 2s, damaged_gate: 3s, asked_gate: 2s, asked_damaged_gate: 3s, \
+                         reboot_gate: 2s";
+
+pub fn start(lab: &Lab, mode: &str, gates: &str) -> Result<Daemon> {
     let config = format!(
         "state_dir: {}\nholders: {{ cri: off }}\n\
          stores: [{{ kind: host-local, dir: /var/lib/cni/networks, reclaim: {mode} }}]\n\
-         reclaim: {{ lab: true, gate: 2s, damaged_gate: 3s, asked_gate: 2s, \
-         asked_damaged_gate: 3s, reboot_gate: 2s, pass_interval: 1s }}\n",
+         reclaim: {{ lab: true, {gates}, pass_interval: 1s }}\n",
         lab.disk().join("state").display()
     );
     Daemon::start(&lab.disk().join("agent"), &config)
 }
 
-fn history(daemon: &Daemon, lab: &Lab) -> Result<History> {
+pub fn history(daemon: &Daemon, lab: &Lab) -> Result<History> {
     let state = lab.disk().join("state").display().to_string();
     let history = daemon.query("reclaim history", &["--state-dir", &state])?;
     Ok(serde_json::from_value(history)?)

@@ -19,6 +19,7 @@ use ipam_agent::{
         owner::Owners,
         plan::{Asker, Outcome, ReclaimPlan},
         probing::{Found, Inquiry},
+        quarantine::PutBack,
         time::Timestamp,
     },
     error::in_full,
@@ -55,6 +56,8 @@ pub enum Job {
     Sweep,
     /// The plan under way goes on.
     Release,
+    /// A lease was to be put back.
+    PutBack(String, PutBack),
     /// The wire was asked, since then, by this pass.
     Surveyed(Inquiry, u64, u64),
 }
@@ -313,6 +316,7 @@ impl Agent {
                 self.after(pause, Job::Sweep);
             }
             Job::Release => self.release(step),
+            Job::PutBack(id, result) => self.was_put_back(id, result),
             Job::Surveyed(inquiry, since, pass) => self.surveyed(inquiry, since, pass, step),
         }
     }

@@ -16,7 +16,7 @@ use ipam_agent::{
         time::Timestamp,
     },
     error::in_full,
-    executor::{self, UndoError},
+    executor::{self, Back, UndoError},
     journal::{HolderRecord, Taken, Undo, When},
 };
 
@@ -41,8 +41,7 @@ impl Agent {
             self.plans.push_back(plan);
             return;
         }
-        let leases = plan.releases.iter().map(|release| release.lease().clone());
-        self.tell(Input::Releasing(leases.collect()));
+        self.tell(Input::Releasing(plan.releases.clone()));
         self.execution = Some(Execution {
             plan,
             next: 0,
@@ -160,11 +159,15 @@ impl Agent {
         let clocks = clocks(&self.host);
         let done = executor::put_back(id, undo, &self.stores, &mut self.journal, &clocks);
         let result = match done {
-            Ok(_) => PutBack::Done,
+            Ok(Back { lease, record, .. }) => PutBack::Done { lease, record },
             Err(UndoError::Taken(_)) => PutBack::Taken,
             Err(error) => PutBack::Failed(in_full(&error)),
         };
-        let id = id.to_owned();
+        // The store's watch may be faster.
+        self.soon(1000, Job::PutBack(id.to_owned(), result));
+    }
+
+    pub(super) fn was_put_back(&mut self, id: String, result: PutBack) {
         self.tell(Input::PutBack { id, result });
         self.read_stores();
     }

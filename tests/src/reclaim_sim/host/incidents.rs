@@ -5,6 +5,7 @@ use ipam_common::Evidence;
 use super::{
     super::{
         leases::Key,
+        net,
         plan::{NETS, What},
     },
     Host, Machine, News, PLUGGED_BEFORE, SECOND, Task,
@@ -17,7 +18,11 @@ impl Host {
         let time = |beats: u16| u64::from(beats) * beat;
         match what {
             // What the host has is all gone; what it would do comes to nothing.
-            What::Start { .. } | What::Regrant { .. } | What::Return { .. } if !self.up => {}
+            What::Start { .. }
+            | What::Regrant { .. }
+            | What::Return { .. }
+            | What::Attempt { .. }
+                if !self.up => {}
             What::Start {
                 net,
                 habit,
@@ -49,6 +54,18 @@ impl Host {
                     let shown = self.now + PLUGGED_BEFORE;
                     let id = self.id(false);
                     self.begin(net, address, habit, id, 0, shown);
+                }
+            }
+            What::Attempt { lease } => {
+                // Only pods of this host are set up.
+                let keys = self.leases.vacated(self.booted).filter(|(net, address)| {
+                    let net = net::net(*net);
+                    net.local && net.watchable && !self.is_taken((net.number(), *address))
+                });
+                let keys: Vec<Key> = keys.collect();
+                let key = keys.get(usize::from(lease) % keys.len().max(1)).copied();
+                if let Some((net, address)) = key {
+                    self.attempt(net, address);
                 }
             }
             What::Regrant {

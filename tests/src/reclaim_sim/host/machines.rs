@@ -8,7 +8,7 @@ use ipam_common::{
 
 use super::{
     super::{leases::Key, net, plan::Habit},
-    Host, Machine, News, PLUGGED_BEFORE, Task,
+    Host, Machine, News, PLUGGED_BEFORE, SECOND, Task,
 };
 
 impl Host {
@@ -27,6 +27,14 @@ impl Host {
         here.map(|machine| machine.born)
             .min()
             .filter(|born| *born <= self.now)
+    }
+
+    /// Whether whoever is alive with this address whispers.
+    pub fn is_whispered(&self, (net, address): Key) -> bool {
+        let machines = self.machines.iter();
+        let mut here = machines
+            .filter(|machine| !machine.dead && machine.net == net && machine.address == address);
+        here.all(|machine| machine.habit == Habit::Whispers)
     }
 
     /// Whether somebody has been alive with this address since then.
@@ -56,9 +64,13 @@ impl Host {
             // Of another host's machine nothing shows but what it says.
             Habit::Configured | Habit::Known | Habit::Ordinary if remote => Habit::Talks,
             Habit::Known if !self.cri => Habit::Configured,
+            Habit::Whispers if !net::net(net).watchable => Habit::Configured,
             habit => habit,
         };
-        let shortest = self.longest_pause / 3;
+        let pauses = match habit {
+            Habit::Whispers => self.longest_pause..=self.longest_whisper,
+            _ => self.longest_pause / 3..=self.longest_pause,
+        };
         self.machines.push(Machine {
             net,
             address,
@@ -71,11 +83,51 @@ impl Host {
             remote,
             shown: false,
             mac: mac(number),
-            pause: self.random.u64(shortest..=self.longest_pause),
+            pause: self.random.u64(pauses),
         });
         let shown = self.now + PLUGGED_BEFORE + setup;
         self.later(shown - PLUGGED_BEFORE, Task::Plug(number));
         self.later(shown, Task::Show(number));
+    }
+
+    /// A pod that can't be set up.
+    pub(super) fn attempt(&mut self, net: usize, address: Address) {
+        let (number, id) = (self.machines.len(), self.id(false));
+        let shown = self.now + PLUGGED_BEFORE;
+        self.begin(net, address, Habit::Talks, id, 0, shown);
+        self.machines[number].remote = false;
+        let granted = shown - self.random.u64(0..PLUGGED_BEFORE);
+        self.later(granted, Task::Grant(number));
+        let failed = shown + self.random.u64(SECOND / 20..SECOND);
+        self.later(failed, Task::Fail(number));
+    }
+
+    /// It is granted its address, if nobody has it.
+    pub(super) fn grant(&mut self, number: usize) {
+        let Machine {
+            net,
+            address,
+            dead,
+            id,
+            ..
+        } = self.machines[number].clone();
+        if dead || !self.up {
+            return;
+        }
+        if self.leases.generation((net, address)).is_some() {
+            return self.die(number);
+        }
+        self.leases
+            .regrant((net, address), &id, self.now, self.boots);
+        self.news.push(News::Store);
+    }
+
+    /// Its link goes, and its lease.
+    pub(super) fn fail(&mut self, number: usize) {
+        if !self.machines[number].dead {
+            self.die(number);
+        }
+        self.perform(Task::Free(number));
     }
 
     /// A pod's link comes; a macvlan's is nowhere to be seen.
@@ -160,6 +212,7 @@ impl Host {
             return;
         }
         self.heard.insert(address, self.now);
+        self.leases.heard((net, address), self.now);
         if let Some(stamps) = self.leased.get_mut(&address) {
             match said {
                 None => stamps.packet = at,

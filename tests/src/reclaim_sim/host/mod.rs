@@ -8,7 +8,11 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipam_agent::engine::{evidence::Source, lease::Damage, time::Timestamp};
+use ipam_agent::engine::{
+    evidence::Source,
+    lease::{Damage, StoreName},
+    time::Timestamp,
+};
 use ipam_common::{
     Address, Mac, Sighting,
     sighting::{SightingKey, Stamps, Tally},
@@ -82,6 +86,8 @@ enum Task {
     Show(usize),
     Speak(usize),
     Free(usize),
+    Grant(usize),
+    Fail(usize),
     Light(u32),
     Withdraw(u32),
 }
@@ -116,6 +122,8 @@ pub struct Host {
     pub wrong: Option<String>,
     /// How many leases were released.
     pub released: usize,
+    /// When, and of which store, each was released that the budget counts.
+    pub budgeted: Vec<(u64, StoreName)>,
     /// How many were put back.
     pub restored: usize,
     /// The next releases wait so long for the lock.
@@ -141,6 +149,7 @@ pub struct Host {
     beat: u64,
     longest_setup: u64,
     longest_pause: u64,
+    longest_whisper: u64,
     /// What is drawn.
     pub random: fastrand::Rng,
 }
@@ -164,6 +173,7 @@ impl Host {
             trouble: [0; NETS],
             wrong: None,
             released: 0,
+            budgeted: Vec::new(),
             restored: 0,
             contended: 0,
             lawless: false,
@@ -184,6 +194,7 @@ impl Host {
             longest_setup: nanoseconds(plan.longest_setup()),
             // So that whoever lives is heard within the shortest of all gates.
             longest_pause: nanoseconds(plan.settings().reboot_gate) * 9 / 10,
+            longest_whisper: nanoseconds(plan.settings().reboot_gate) * 7 / 2,
             random: fastrand::Rng::with_seed(plan.seed),
         };
         host.plug_uplinks();
@@ -245,6 +256,8 @@ impl Host {
                     self.news.push(News::Store);
                 }
             }
+            Task::Grant(machine) => self.grant(machine),
+            Task::Fail(machine) => self.fail(machine),
             Task::Light(ifindex) => {
                 if let Some(port) = self.ports.get_mut(&ifindex) {
                     port.carrier = true;
@@ -265,6 +278,7 @@ impl Host {
     /// The agent is gone; without pins its program and maps are too.
     pub fn abandon(&mut self, pinned: bool) {
         self.news.clear();
+        self.leases.came_back.clear();
         if !pinned {
             self.watched_since = None;
             self.leased.clear();

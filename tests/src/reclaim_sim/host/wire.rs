@@ -101,7 +101,7 @@ impl Host {
                 && machine.shown
                 && machine.net == number
                 && machine.address == address
-                && machine.habit != Habit::Packets
+                && !matches!(machine.habit, Habit::Packets | Habit::Whispers)
         });
         living.find_map(|machine| {
             let port = machine.port.or_else(|| {

@@ -559,6 +559,61 @@ pub fn history() -> History {
                 Some("read-only file system"),
             ),
         ],
+        fences: vec![
+            FenceEntry {
+                id: "00000033".to_owned(),
+                at: ago(30),
+                change: FenceChange::Lowered,
+                squatter: None,
+                reason: "nobody was heard with 10.52.0.77 for a gate, and nobody answered for it"
+                    .to_owned(),
+                result: FenceOutcome::Failed,
+                finished_at: Some(ago(29)),
+                detail: Some("read-only file system".to_owned()),
+                ..raised_fence()
+            },
+            raised_fence(),
+        ],
+        caches: vec![CacheEntry {
+            id: "00000027".to_owned(),
+            at: ago(4000),
+            boot_id: raised_fence().boot_id,
+            path: format!("/var/lib/cni/results/cbr0-{}-eth0", "4bd7".repeat(16)),
+            container_id: "4bd7".repeat(16),
+            damage: Damage::Empty,
+            record: Grant {
+                inode: 9,
+                modified: 1_700_000_000_000_000_000,
+                content: Content::Text(String::new()),
+                file: None,
+            },
+            unchanged_seconds: 1900,
+            sources: vec!["cri".to_owned()],
+            reason: "it can't be read (empty), was not written to for 31 min, no container of its \
+                     id is known to cri, and two passes agree"
+                .to_owned(),
+            result: CacheOutcome::Removed,
+            finished_at: Some(ago(3999)),
+            detail: None,
+        }],
+    }
+}
+
+fn raised_fence() -> FenceEntry {
+    FenceEntry {
+        id: "00000032".to_owned(),
+        at: ago(1000),
+        boot_id: "5f0c6d8e-1b7a-4c1e-9a57-0d3c2b1a9f8e".to_owned(),
+        change: FenceChange::Raised,
+        store: "host-local:k8s-pod-network".to_owned(),
+        address: address(77),
+        squatter: Some(mac(7)),
+        reason: "02:00:00:00:00:07 behind mgmt-bo uses 10.52.0.77 without a lease, and answered \
+                 for it"
+            .to_owned(),
+        result: FenceOutcome::Done,
+        finished_at: Some(ago(1000)),
+        detail: None,
     }
 }
 
