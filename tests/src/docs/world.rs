@@ -18,6 +18,7 @@ use nix::{
 };
 
 use crate::{
+    containerd::wait_for,
     daemon::binary,
     lab::{self, Lab},
     runtime::{Network, Pod},
@@ -139,8 +140,12 @@ impl<'a> World<'a> {
             ["no-pod-starts"] => match self.network.start(self.lab, "job-0") {
                 Ok(_) => bail!("a pod starts"),
                 Err(error) => {
-                    // kubelet removes what it could not set up.
+                    // kubelet removes what it could not set up; the kernel takes its time.
                     lab::ip(&["netns", "del", "job-0"])?;
+                    wait_for("its veth to go", || {
+                        let veths = lab::run("ip", &["-o", "link", "show", "type", "veth"])?;
+                        Ok(veths.is_empty().then_some(()))
+                    })?;
                     let why = format!("{error:#}");
                     ensure!(
                         why.contains("no IP addresses available in range set"),
