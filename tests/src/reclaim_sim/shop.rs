@@ -249,12 +249,13 @@ impl LeaseStore for Shop {
     fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError> {
         let doomed = {
             let mut host = lock(&self.host);
-            let until = host.now + host.contended;
+            let (since, until) = (host.now, host.now + host.contended);
             while host.now < until {
                 let now = host.now;
                 host.advance(now + SECOND);
                 host.welcome();
             }
+            host.was_deaf(since);
             if host.contended >= PATIENCE {
                 return Err(ReleaseError::Locked {
                     path: "lock".into(),

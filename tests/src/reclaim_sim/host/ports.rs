@@ -9,7 +9,7 @@ use super::{
         net::{self, nets},
         plan::NETS,
     },
-    Host,
+    Host, SECOND,
 };
 
 /// A port as the kernel has it.
@@ -92,6 +92,16 @@ impl Host {
             if self.ports_of(net).any(|port| port == ifindex) {
                 self.trouble[net] = self.now;
             }
+        }
+    }
+
+    /// While it waited for a lock since `since`, this world's agent heard of no link: what was
+    /// then, or a moment before, it hears of only now.
+    pub fn was_deaf(&mut self, since: u64) {
+        let now = self.now;
+        let unheard = |trouble: &&mut u64| since < now && **trouble + SECOND >= since;
+        for trouble in self.trouble.iter_mut().filter(unheard) {
+            *trouble = now;
         }
     }
 
