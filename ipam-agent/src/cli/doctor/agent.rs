@@ -2,6 +2,8 @@
 
 use std::{fs, io::ErrorKind, os::unix::net::UnixStream, path::Path, sync::Arc};
 
+use nix::sys::statvfs::{Statvfs, statvfs};
+
 use super::{fail, ok, warn};
 use crate::{
     cni,
@@ -161,7 +163,15 @@ fn told(socket: &Path, runtime: &Runtime) -> String {
 pub(super) fn state(config: &Config) -> Check {
     const NAME: &str = "state";
     match state::persistence(&config.state_dir) {
-        Ok(()) => ok(NAME, config.state_dir.display().to_string()),
+        Ok(()) => {
+            let place = config.state_dir.display().to_string();
+            let full = |found: Statvfs| found.blocks_available() == 0;
+            if statvfs(&config.state_dir).is_ok_and(full) {
+                let mend = "make room: nothing is released while the journal can't be written";
+                return warn(NAME, format!("{place}: no space is left on its disk"), mend);
+            }
+            ok(NAME, place)
+        }
         Err(error) => {
             let mend = "give a state_dir that survives: nothing is released until then";
             warn(NAME, in_full(&error), mend)
