@@ -111,7 +111,7 @@ impl Judge<'_> {
         {
             return Judged::default();
         }
-        entry.contest(&|mac| self.owner_of(mac));
+        entry.contest(&|mac| self.owner_of(mac), heard.unwrap_or(now));
         let Entry { claims, contest } = entry;
         let Some(contest) = contest.as_deref_mut() else {
             return Judged::default();
