@@ -18,9 +18,9 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -369,8 +369,23 @@ impl Journal {
             }
             return Err(error);
         }
+        self.in_place()
+            .map_err(|source| self.failed("keep", source))?;
         fault::reach("intent-synced");
         Ok(())
+    }
+
+    /// Whether its path still leads to it: what is written into a file that was removed is
+    /// on no disk once the agent ends.
+    fn in_place(&self) -> io::Result<()> {
+        let opened = self.file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(_) | Err(_) => Err(io::Error::other(
+                "it was removed or replaced while the agent runs: restart the agent",
+            )),
+        }
     }
 
     fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {

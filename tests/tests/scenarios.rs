@@ -6,6 +6,8 @@
 mod confirm;
 #[path = "scenarios/exempt.rs"]
 mod exempt;
+#[path = "scenarios/history.rs"]
+mod history;
 #[path = "scenarios/leases.rs"]
 mod leases;
 #[path = "scenarios/live.rs"]

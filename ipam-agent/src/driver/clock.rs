@@ -12,9 +12,9 @@ pub fn now() -> Timestamp {
 
 /// Where the wall clock is at the beginning of CLOCK_BOOTTIME, by now's reckoning. For
 /// people only.
-pub fn wall() -> WallClock {
+pub fn wall() -> WallClock<'static> {
     let wall = i128::from(nanoseconds(ClockId::CLOCK_REALTIME));
-    WallClock(wall - i128::from(now().0))
+    WallClock::since(wall - i128::from(now().0))
 }
 
 /// The wall time.

@@ -17,7 +17,7 @@ use ipam_common::Address;
 
 use super::{clock, stores::Stores};
 use crate::{
-    config::Holders,
+    config::{Cri, Holders},
     engine::{
         Engine,
         evidence::PortCheck,
@@ -251,24 +251,15 @@ impl LastLook<'_> {
         let now = clock::now();
         self.is_watched(release, now)?;
         self.is_silent(release, now)?;
-        self.has_no_sandbox(release, now)?;
+        self.has_no_sandbox(release)?;
         self.is_not_own(release, now)?;
         self.is_unheld(release, now)
     }
 
-    /// Container runtimes are asked while the store is locked: whoever wants an address of it
-    /// waits, so a runtime that is slow keeps the lease, and isn't asked for the next at once.
-    fn has_no_sandbox(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
-        if is_stale(self.runtimes_asked, now) {
-            let Some(report) = cri::report(&self.releaser.holders.cri, cri::LAST_PATIENCE) else {
-                return Ok(());
-            };
-            let now = clock::now();
-            self.sandboxes.hear(report, now);
-            self.runtimes_asked = Some(now);
-        }
-        if let Some(why) = self.sandboxes.problem() {
-            return Err(Blocker::new(Reason::SourceDown, format!("cri: {why}")));
+    fn has_no_sandbox(&mut self, release: &Release) -> Result<(), Blocker> {
+        let runtimes = &self.releaser.holders.cri;
+        if !ask_again(runtimes, &mut self.sandboxes, &mut self.runtimes_asked)? {
+            return Ok(());
         }
         let window = release.proof().coverage().window();
         let now = clock::now();
@@ -354,6 +345,28 @@ impl LastLook<'_> {
     fn is_not_own(&mut self, release: &Release, now: Timestamp) -> Result<(), Blocker> {
         let own = namespaces::own_addresses;
         is_not_among(&mut self.own, release, now, "on a link", own)
+    }
+}
+
+/// Asks the container runtimes, unless they were asked just now; whether there is any to ask.
+/// What waits for them may be a locked store, and with it whoever wants an address of it: a
+/// runtime that is slow keeps the lease, and isn't asked for the next at once.
+fn ask_again(
+    runtimes: &Cri,
+    sandboxes: &mut SandboxBook,
+    asked: &mut Option<Timestamp>,
+) -> Result<bool, Blocker> {
+    if is_stale(*asked, clock::now()) {
+        let Some(report) = cri::report(runtimes, cri::LAST_PATIENCE) else {
+            return Ok(false);
+        };
+        let now = clock::now();
+        sandboxes.hear(report, now);
+        *asked = Some(now);
+    }
+    match sandboxes.problem() {
+        Some(why) => Err(Blocker::new(Reason::SourceDown, format!("cri: {why}"))),
+        None => Ok(true),
     }
 }
 

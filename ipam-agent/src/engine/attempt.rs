@@ -152,6 +152,22 @@ impl Attempts {
         (collision, kinds)
     }
 
+    /// Whose probe it answers, if it goes to all of whom one just probed: an advertisement has
+    /// no other way (RFC 4861 §7.2.4), ARP for link-local addresses takes it (RFC 3927 §2.5).
+    pub fn asker(&self, place: &Place, seen: &Seen, owner: OwnerKey) -> Option<[u8; 6]> {
+        let reply = matches!(
+            seen.sighting.evidence,
+            Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement
+        );
+        let attempts = self.places.get(place).filter(|_| reply)?;
+        let asked = attempts.iter().find(|attempt| {
+            attempt.owner != owner
+                && seen.at >= attempt.last
+                && seen.at.since(attempt.last) <= ANSWER_WINDOW
+        });
+        asked.map(|attempt| attempt.mac.bytes())
+    }
+
     /// Whether somebody was heard probing for the address of late.
     pub fn goes_on(&self, place: &Place, now: Timestamp) -> bool {
         let attempts = self.places.get(place).into_iter().flatten();

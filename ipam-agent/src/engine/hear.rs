@@ -60,6 +60,9 @@ impl Engine {
         }
         let (collision, kinds) = self.attempts.assertion(place, seen, owner);
         heard.kinds |= kinds;
+        if asker.is_none() {
+            heard.answers = self.attempts.asker(&place, seen, owner);
+        }
         self.collided(place, seen.at, collision, now);
         self.station(place, &heard, seen, now);
         self.sender(place, seen, now);

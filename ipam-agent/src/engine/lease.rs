@@ -188,6 +188,9 @@ pub enum Damage {
     /// The id without the interface: what host-local before 0.8 wrote, or a record cut off
     /// at the line's end.
     IdOnly,
+    /// More than the store ever writes, and not read to its end. Such a record is never
+    /// released: what it says is not known, nor could it be put back.
+    Oversized,
 }
 
 impl Damage {
@@ -198,6 +201,7 @@ impl Damage {
             Self::Nul => "nul",
             Self::Truncated => "truncated",
             Self::IdOnly => "id-only",
+            Self::Oversized => "oversized",
         }
     }
 }

@@ -111,9 +111,11 @@ impl Runs {
         self.changes
     }
 
-    /// When the second owner first spoke: the beginning of whatever this is.
-    pub fn second_since(&self) -> Option<Timestamp> {
-        self.runs.get(1).map(|run| run.first)
+    /// When a second owner first spoke after `since`: the beginning of whatever this is.
+    pub fn second_since(&self, since: Timestamp) -> Option<Timestamp> {
+        let mut later = self.runs.iter().skip(1).map(|run| run.first);
+        let last = later.clone().next_back();
+        later.find(|&first| first > since).or(last)
     }
 
     /// The last turn.
@@ -122,19 +124,43 @@ impl Runs {
     }
 
     /// Whether somebody, after `since`, asserted again within [`RETURN_WINDOW`] after
-    /// another's assertion that itself followed one of his; and who they are.
-    pub fn returned(&self, since: Timestamp) -> Option<(Mac, Mac)> {
-        (2..self.runs.len()).rev().find_map(|i| {
+    /// another's assertion that itself followed one of his; and who they are. `spoke`: whether
+    /// an owner did before then, which is asked of turns that are too old to be kept.
+    pub fn returned(
+        &self,
+        since: Timestamp,
+        spoke: &dyn Fn(OwnerKey, Timestamp) -> bool,
+    ) -> Option<(Mac, Mac)> {
+        (1..self.runs.len()).rev().find_map(|i| {
             let (back, other) = (self.runs[i], self.runs[i - 1]);
-            let was_before = (0..i - 1).any(|j| self.runs[j].owner == back.owner);
+            let was_before = (0..i - 1).any(|j| self.runs[j].owner == back.owner)
+                || (self.runs.len() == MAX_RUNS && spoke(back.owner, other.first));
             (back.first > since && was_before && back.first.since(other.last) <= RETURN_WINDOW)
                 .then_some((other.mac, back.mac))
         })
     }
 
-    /// Whether two owners took four turns, the last of them after `since`, within `window`
-    /// from the last assertion of the first turn to the first one of the last.
-    pub fn alternated(&self, since: Timestamp, window: Duration) -> Option<(Mac, Mac)> {
+    /// Whether two owners took four turns, the last of them after `since`, within
+    /// [`ALTERNATION_WINDOW`] from the last assertion of the first turn to the first one of the
+    /// last.
+    pub fn alternated(&self, since: Timestamp) -> Option<(Mac, Mac)> {
+        let near = |turns: [Run; 3]| turns[2].first.since(turns[0].last) <= ALTERNATION_WINDOW;
+        self.four_turns(since, &near)
+    }
+
+    /// Whether two owners took four turns, the last of them after `since`, and the second no
+    /// earlier than `begun`, when what goes on did.
+    pub fn came_again(&self, since: Timestamp, begun: Timestamp) -> bool {
+        let recent = |turns: [Run; 3]| turns[1].first >= begun;
+        self.four_turns(since, &recent).is_some()
+    }
+
+    /// The owners of four turns of which `wanted` takes the first, the second and the last.
+    fn four_turns(
+        &self,
+        since: Timestamp,
+        wanted: &dyn Fn([Run; 3]) -> bool,
+    ) -> Option<(Mac, Mac)> {
         (3..self.runs.len()).rev().find_map(|i| {
             let last = self.runs[i];
             if last.first <= since {
@@ -144,19 +170,11 @@ impl Runs {
                 if other == last.owner {
                     return None;
                 }
-                let mut turns = [other, last.owner, other].into_iter();
-                let mut wanted = turns.next();
-                for run in self.runs.iter().take(i).rev() {
-                    if Some(run.owner) == wanted {
-                        wanted = turns.next();
-                        if wanted.is_none() {
-                            let mac = run.mac;
-                            return (last.first.since(run.last) <= window)
-                                .then_some((mac, last.mac));
-                        }
-                    }
-                }
-                None
+                let mut before = self.runs.iter().take(i).rev();
+                let mut turn = |owner| before.find(|run| run.owner == owner).copied();
+                let _third = turn(other)?;
+                let (second, first) = (turn(last.owner)?, turn(other)?);
+                wanted([first, second, last]).then_some((first.mac, last.mac))
             })
         })
     }
@@ -193,7 +211,7 @@ mod tests {
     #[test]
     fn a_failover_and_a_late_failback_are_no_return() {
         assert_eq!(
-            runs(&[(1, 0), (2, 60), (1, 180)]).returned(Timestamp(0)),
+            runs(&[(1, 0), (2, 60), (1, 180)]).returned(Timestamp(0), &|_, _| false),
             None
         );
     }
@@ -201,25 +219,25 @@ mod tests {
     #[test]
     fn a_return_counts_from_the_others_last_word() {
         let late = runs(&[(1, 0), (2, 60), (2, 75), (1, 84)]);
-        assert_eq!(late.returned(Timestamp(0)), Some((mac(2), mac(1))));
+        assert_eq!(
+            late.returned(Timestamp(0), &|_, _| false),
+            Some((mac(2), mac(1)))
+        );
     }
 
     #[test]
     fn four_turns_inside_the_window_alternate() {
         let turns = [(1, 0), (2, 50), (1, 110), (2, 170)];
-        let found = runs(&turns).alternated(Timestamp(0), ALTERNATION_WINDOW);
+        let found = runs(&turns).alternated(Timestamp(0));
         assert_eq!(found, Some((mac(1), mac(2))));
         let slow = [(1, 0), (2, 70), (1, 130), (2, 200)];
-        assert_eq!(
-            runs(&slow).alternated(Timestamp(0), ALTERNATION_WINDOW),
-            None
-        );
+        assert_eq!(runs(&slow).alternated(Timestamp(0)), None);
     }
 
     #[test]
     fn a_third_party_hides_no_alternation() {
         let turns = [(1, 0), (2, 20), (3, 40), (1, 60), (2, 80)];
-        let found = runs(&turns).alternated(Timestamp(0), ALTERNATION_WINDOW);
+        let found = runs(&turns).alternated(Timestamp(0));
         assert_eq!(found, Some((mac(1), mac(2))));
     }
 

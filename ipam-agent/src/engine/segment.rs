@@ -69,6 +69,9 @@ pub struct Topology {
     /// Every address that is configured on this host, on whatever link and in whatever state,
     /// with the link's name.
     pub local: BTreeMap<Address, Arc<str>>,
+    /// Of a captured port, by ifindex, the interface that it was on its host; `None` where the
+    /// capture doesn't say. A port of this host is the interface of its name.
+    pub captured: BTreeMap<u32, Option<Arc<str>>>,
 }
 
 /// A bridge of this host.

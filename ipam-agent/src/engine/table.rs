@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::{
     conflict::{Alive, Conflict},
     owner::OwnerKey,
-    runs::Runs,
+    runs::{ALTERNATION_WINDOW, Runs},
     segment::Segment,
     shelf::{Keyed, Shelves},
     time::{Moment, Timestamp},
@@ -23,8 +23,9 @@ pub const MAX_ENTRIES: usize = 1 << 20;
 /// How many segments are told apart: whoever is on a bridge that filters no VLANs can make
 /// up as many as there are pairs of tags.
 const MAX_SEGMENTS: usize = 65_536;
-/// How many claims one address has; beyond it, the longest unheard go.
-const MAX_CLAIMS: usize = 16;
+/// How many claims one address has; beyond it, the longest unheard go, but for the first
+/// half: who makes up a MAC for each frame doesn't hide who was there before.
+pub const MAX_CLAIMS: usize = 16;
 /// For how long a claim is remembered that nobody repeats.
 pub const CLAIM_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
@@ -201,7 +202,7 @@ impl Entry {
         let contested =
             heard.strong && self.strong().any(|(claim, _)| owner_of(claim.mac) != owner);
         if contested {
-            self.contest(owner_of);
+            self.contest(owner_of, heard.at);
         }
         self.note(heard);
         let contest = self.contest.as_mut().filter(|_| heard.strong)?;
@@ -218,10 +219,14 @@ impl Entry {
         self.claims[place].hear(heard);
     }
 
-    /// The contest, begun with what the claims tell if there was none.
-    pub fn contest(&mut self, owner_of: &dyn Fn(Mac) -> OwnerKey) -> &mut Contest {
+    /// The contest, begun with what the claims tell if there was none. What they told longer
+    /// ago than turns count is settled: there was one then, or nothing came of it.
+    pub fn contest(&mut self, owner_of: &dyn Fn(Mac) -> OwnerKey, at: Timestamp) -> &mut Contest {
         if self.contest.is_none() {
-            let mut contest = Contest::default();
+            let mut contest = Contest {
+                settled: at - ALTERNATION_WINDOW,
+                ..Contest::default()
+            };
             for (claim, last) in self.strong() {
                 let owner = owner_of(claim.mac);
                 contest.runs.add(owner, claim.mac, claim.first_seen);
@@ -246,7 +251,8 @@ impl Entry {
 
     fn make_room(&mut self) {
         if self.claims.len() >= MAX_CLAIMS
-            && let Some(oldest) = (0..self.claims.len()).min_by_key(|&i| self.claims[i].last_seen)
+            && let Some(oldest) =
+                (MAX_CLAIMS / 2..self.claims.len()).min_by_key(|&i| self.claims[i].last_seen)
         {
             self.claims.remove(oldest);
         }

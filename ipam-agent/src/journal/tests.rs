@@ -302,3 +302,25 @@ proptest! {
         prop_assert_eq!(&history(base.path(), 1).expect("read").entries[0].id, &id);
     }
 }
+
+#[test]
+fn a_journal_that_was_taken_away_takes_no_intent() {
+    let state = TempDir::new().expect("a directory");
+    let mut journal = Journal::open(state.path(), "boot").expect("opened");
+    let release = release(7, b"id\r\neth0");
+    let mut intent = |journal: &mut Journal| {
+        journal.append_intents(when(), Asker::Daemon, None, owned([&release]))
+    };
+    intent(&mut journal).expect("written");
+    let file = state.path().join(FILE);
+    fs::rename(&file, state.path().join("journal.1")).expect("rotated");
+    let gone = intent(&mut journal).expect_err("it is gone");
+    assert!(crate::error::in_full(&gone).contains("restart the agent"));
+    fs::write(&file, "").expect("another");
+    intent(&mut journal).expect_err("it is another");
+    fs::remove_dir_all(state.path()).expect("removed");
+    intent(&mut journal).expect_err("all is gone");
+
+    let mut journal = Journal::open(state.path(), "boot").expect("made again");
+    intent(&mut journal).expect("written");
+}

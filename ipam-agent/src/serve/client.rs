@@ -210,7 +210,7 @@ impl Client {
             .body(body)
             .map_err(|error| self.protocol(error))?;
         let response = sender.send_request(request).await;
-        response.map_err(|error| self.protocol(error))
+        response.map_err(|error| self.broken(error))
     }
 
     async fn whole(
@@ -219,7 +219,11 @@ impl Client {
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let (head, body) = response.into_parts();
         let answer = Limited::new(body, ANSWER_LIMIT).collect().await;
-        let answer = answer.map_err(|error| self.protocol(error))?.to_bytes();
+        let answer = answer.map_err(|error| match error.downcast::<hyper::Error>() {
+            Ok(error) => self.broken(*error),
+            Err(error) => self.protocol(error),
+        });
+        let answer = answer?.to_bytes();
         Ok((head.status, answer))
     }
 
@@ -241,6 +245,14 @@ impl Client {
                 socket,
                 source: error,
             },
+        }
+    }
+
+    fn broken(&self, error: hyper::Error) -> ClientError {
+        if error.is_parse() {
+            self.protocol(error)
+        } else {
+            ClientError::Gone(self.socket.clone())
         }
     }
 

@@ -290,3 +290,26 @@ async fn a_dead_daemons_socket_is_replaced_and_nothing_else_is() {
     assert!(matches!(socket, Err(BindError::NotASocket(_))));
     assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
 }
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_in_the_middle_is_no_other_version() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("agent.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+    let killed = tokio::spawn(async move {
+        for answer in [&b""[..], b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"] {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).await.expect("its request");
+            assert!(read > 0);
+            stream.write_all(answer).await.expect("answered");
+        }
+    });
+    for cut in ["before its answer", "in its answer"] {
+        let client = Client::new(&socket);
+        let answer = client.get::<serde_json::Value>("/api/v1/report").await;
+        let error = answer.expect_err(cut);
+        assert!(matches!(error, ClientError::Gone(_)), "{cut}: {error}");
+    }
+    killed.await.expect("answered both");
+}

@@ -42,6 +42,11 @@ pub enum Note {
 }
 
 impl Note {
+    /// Whether it stands where a lease would, so that its address is handed to nobody.
+    pub const fn keeps_its_address(self) -> bool {
+        matches!(self, Self::SymbolicLink | Self::NotAFile | Self::Oversized)
+    }
+
     const fn words(self) -> &'static str {
         match self {
             Self::NoDirectoryYet => "no such directory yet",
@@ -104,19 +109,26 @@ impl Notes {
 
     /// One line a place and kind.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        let entries = self
-            .entries
-            .iter()
-            .map(|((place, note), (count, example))| {
-                let words = note.words();
-                match (count, example.is_empty()) {
-                    (_, true) => format!("{place}: {words}"),
-                    (1, false) => format!("{place}: {words}: {example}"),
-                    (_, false) => format!("{place}: {words}: {count}, the first: {example}"),
-                }
-            });
+        let entries = self.lines_of(|_| true);
         let dropped = (self.dropped > 0).then(|| format!("and {} more", self.dropped));
         entries.chain(dropped)
+    }
+
+    /// The same of some kinds.
+    pub fn lines_of<'a>(
+        &'a self,
+        kinds: impl Fn(Note) -> bool + 'a,
+    ) -> impl Iterator<Item = String> + 'a {
+        let entries = self.entries.iter();
+        let entries = entries.filter(move |((_, note), _)| kinds(*note));
+        entries.map(|((place, note), (count, example))| {
+            let words = note.words();
+            match (count, example.is_empty()) {
+                (_, true) => format!("{place}: {words}"),
+                (1, false) => format!("{place}: {words}: {example}"),
+                (_, false) => format!("{place}: {words}: {count}, the first: {example}"),
+            }
+        })
     }
 }
 

@@ -198,6 +198,7 @@ impl Leases {
             Damage::Nul => vec![0; 17],
             Damage::Truncated => entry.id.as_bytes()[..20].to_vec(),
             Damage::IdOnly => entry.id.clone().into_bytes(),
+            Damage::Oversized => vec![b'a'; 5000],
         };
         entry.damage = Some(damage);
         entry.generation.content = content.clone().into();

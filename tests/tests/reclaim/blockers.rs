@@ -54,6 +54,9 @@ fn what_is_about_the_lease_itself() {
         let conf = json!({ "cniVersion": "1.0.0", "name": "fast", "plugins": [
             { "type": "macvlan", "master": "eth0", "ipam": { "type": "host-local", "subnet": "10.77.0.0/24" } } ] });
         fs::write("/etc/cni/net.d/20-fast.conflist", conf.to_string())?;
+        // What no plugin wrote, and nobody could put back.
+        let oversized: IpAddr = "10.9.0.99".parse()?;
+        fs::write(net.leases().join(oversized.to_string()), [b'x'; 64 << 10])?;
         let file = lab.disk().join("leases.yaml");
         fs::write(
             &file,
@@ -85,6 +88,7 @@ fn what_is_about_the_lease_itself() {
                 ),
                 (unwatchable, "segment-unwatched", "macvlan"),
                 ("10.9.0.200".parse()?, "mode", ""),
+                (oversized, "kept", "larger than its store ever writes"),
             ];
             for (lease, reason, words) in expected {
                 let said = detail(&plan, lease, reason);
@@ -100,7 +104,15 @@ fn what_is_about_the_lease_itself() {
                 addresses(&applied, "outcomes") == BTreeSet::from([address(stale)?]),
                 "{applied:#}"
             );
-            ensure!(on_disk(&net)? == all(&pods[1..]), "{:?}", on_disk(&net)?);
+            let mut left = all(&pods[1..]);
+            left.insert(oversized);
+            ensure!(on_disk(&net)? == left, "{:?}", on_disk(&net)?);
+            let doctor = daemon.query("doctor", &[])?;
+            let mut stores = list(&doctor, "checks").filter(|check| check["name"] == "stores");
+            let stores = stores.next().context("the stores")?;
+            ensure!(stores["status"] == "warn", "{stores:#}");
+            let detail = stores["detail"].as_str().unwrap_or_default();
+            ensure!(detail.contains(&oversized.to_string()), "{stores:#}");
             Ok(())
         })
     });

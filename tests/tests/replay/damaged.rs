@@ -261,3 +261,56 @@ fn a_clock_that_leaps_is_followed() -> Result<()> {
     ensure!(capture(&report)["late"] == 1, "{report:#}");
     Ok(())
 }
+
+/// A contest after the clock was set back is told with the capture's own times; what was before
+/// that moment proves nothing together with what comes after it, be it a clock or a second
+/// capture appended to the first.
+#[test]
+fn a_clock_that_is_set_back_is_followed() -> Result<()> {
+    let desk = Desk::new()?;
+    let judged = |frames: &[(u16, u64)]| -> Result<serde_json::Value> {
+        let mut classic = Classic::new(Endian::Little, true, ETHERNET);
+        for &(station, at) in frames {
+            let (at, frame) = announcement(station, at * SECOND);
+            classic.add(at, &frame);
+        }
+        Ok(replay(&[&desk.write("back.pcap", &classic.bytes)?])?.0)
+    };
+    let contest = judged(&[(1, 4000), (1, 400), (2, 402), (1, 404)])?;
+    ensure!(conflicts(&contest).len() == 1, "{contest:#}");
+    let conflict = &contest["conflicts"][0];
+    ensure!(conflict["state"] == "active", "{contest:#}");
+    ensure!(
+        conflict["first_seen"] == "1970-01-01T00:06:42Z",
+        "{contest:#}"
+    );
+    ensure!(
+        conflict["last_seen"] == "1970-01-01T00:06:44Z",
+        "{contest:#}"
+    );
+    let across = judged(&[
+        (1, 4000),
+        (2, 4001),
+        (1, 4002),
+        (1, 400),
+        (2, 402),
+        (1, 404),
+    ])?;
+    ensure!(conflicts(&across).len() == 1, "{across:#}");
+    let conflict = &across["conflicts"][0];
+    ensure!(
+        conflict["first_seen"] == "1970-01-01T01:06:41Z",
+        "{across:#}"
+    );
+    ensure!(conflict["state"] == "active", "{across:#}");
+    let twice = judged(&[
+        (1, 1000),
+        (2, 1100),
+        (2, 1130),
+        (1, 1000),
+        (2, 1100),
+        (2, 1130),
+    ])?;
+    ensure!(conflicts(&twice).is_empty(), "{twice:#}");
+    Ok(())
+}

@@ -141,3 +141,38 @@ fn a_segment_of_nothing_is_told_of() -> Result<()> {
     );
     Ok(())
 }
+
+/// A lease that names no MAC, but an interface: of a capture that doesn't say by which one its
+/// frames came nobody can tell; of several the file is no part of the interface's name.
+#[test]
+fn a_lease_of_an_interface() -> Result<()> {
+    let desk = Desk::new()?;
+    let leases = "leases: [{ address: 10.0.0.5, interface: vA, holder: vm/db-0 }]";
+    let leases = format!("file:{}", desk.write("leases.yaml", leases.as_bytes())?);
+    let (at, frame) = announcement(1, SECOND);
+    let mut classic = Classic::new(Endian::Little, true, ETHERNET);
+    classic.add(at, &frame);
+    let classic = desk.write("any.pcap", &classic.bytes)?;
+    let of = |name| {
+        let ng = Ng::new(Endian::Little).interface(ETHERNET, Some(name));
+        ng.frame(0, at / 1000, &frame).bytes
+    };
+    let (own, other) = (
+        desk.write("own.pcapng", &of("vA"))?,
+        desk.write("other.pcapng", &of("vB"))?,
+    );
+    for (captures, expected) in [
+        (vec![classic.as_str()], 0),
+        (vec![own.as_str()], 0),
+        (vec![own.as_str(), classic.as_str()], 0),
+        (vec![other.as_str()], 1),
+    ] {
+        let with = [captures.as_slice(), &["--leases", &leases]].concat();
+        let (report, _) = replay(&with)?;
+        ensure!(
+            conflicts(&report).len() == expected,
+            "{captures:?}: {report:#}"
+        );
+    }
+    Ok(())
+}

@@ -110,3 +110,23 @@ fn an_attempt_becomes_part_of_the_conflict() {
         "6 #1 lease-mismatch X Warning B since 6",
     );
 }
+
+#[test]
+fn two_owners_who_answer_one_probe() {
+    let told = "0.001 #1 duplicate-address X Critical A B since 0.001";
+    tells_in(
+        Family::V4,
+        "0 vC PROBE C X
+         0.0004 vA REP A X C -
+         0.001 vB REP B X C -",
+        told,
+    );
+    // To all, as there is no other way.
+    tells_in(
+        Family::V6,
+        "0 vC PROBE C X
+         0.0004 vA ANN A X
+         0.001 vB ANN B X",
+        told,
+    );
+}

@@ -1,11 +1,14 @@
 //! What the agent was told, and whether it can work with it.
 
-use std::{fs, io::ErrorKind, os::unix::net::UnixStream, path::Path};
+use std::{fs, io::ErrorKind, os::unix::net::UnixStream, path::Path, sync::Arc};
+
+use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::{fail, ok, warn};
 use crate::{
+    cni,
     config::{Config, Cri},
-    engine::holders::Own,
+    engine::{holders::Own, lease::Mode},
     error::in_full,
     holder::cri::{self, Runtime},
     regular,
@@ -15,7 +18,7 @@ use crate::{
     },
     source::live::pins_place,
     state,
-    store::source::Source,
+    store::{LeaseStore, host_local::HostLocal, notes::Note, source::Source},
 };
 
 pub(super) fn configuration(config: &Config) -> Check {
@@ -54,10 +57,8 @@ fn networks(directory: &Path) -> Check {
         Ok(entries) => {
             let networks = entries.filter_map(|entry| entry.ok());
             let networks = networks.filter(|entry| entry.path().is_dir()).count();
-            ok(
-                "",
-                format!("host-local in {place}: {}", count(networks, "network")),
-            )
+            let found = format!("host-local in {place}: {}", count(networks, "network"));
+            readable(directory, found)
         }
         Err(error) => {
             let detail = match error.kind() {
@@ -70,6 +71,23 @@ fn networks(directory: &Path) -> Check {
             warn("", detail, mend)
         }
     }
+}
+
+/// Whether every network can be read, and is what host-local makes.
+fn readable(directory: &Path, found: String) -> Check {
+    let cni = Arc::new(cni::Reader::new(cni::Paths::default()));
+    let reading = HostLocal::new(directory.to_owned(), Mode::Observe, Vec::new(), cni).read();
+    if let Some(error) = reading.views.iter().find_map(|view| view.as_ref().err()) {
+        let mend = "make it readable: nothing of it is released meanwhile";
+        return fail("", format!("{found}; {}", in_full(error)), mend);
+    }
+    let odd: Vec<String> = reading.notes.lines_of(Note::keeps_its_address).collect();
+    if odd.is_empty() {
+        return ok("", found);
+    }
+    let mend = "the plugin hands out no address whose name is taken, and the agent touches nothing \
+                that the plugin did not make: look at it, and remove it by hand";
+    warn("", format!("{found}; {}", odd.join("; ")), mend)
 }
 
 fn lease_file(file: &Path) -> Check {
@@ -145,7 +163,15 @@ fn told(socket: &Path, runtime: &Runtime) -> String {
 pub(super) fn state(config: &Config) -> Check {
     const NAME: &str = "state";
     match state::persistence(&config.state_dir) {
-        Ok(()) => ok(NAME, config.state_dir.display().to_string()),
+        Ok(()) => {
+            let place = config.state_dir.display().to_string();
+            let full = |found: Statvfs| found.blocks_available() == 0;
+            if statvfs(&config.state_dir).is_ok_and(full) {
+                let mend = "make room: nothing is released while the journal can't be written";
+                return warn(NAME, format!("{place}: no space is left on its disk"), mend);
+            }
+            ok(NAME, place)
+        }
         Err(error) => {
             let mend = "give a state_dir that survives: nothing is released until then";
             warn(NAME, in_full(&error), mend)

@@ -1,6 +1,6 @@
 //! Removing dead entries of CNI's caches, with the container runtimes asked again.
 
-use super::{Releaser, is_stale, lock};
+use super::{Releaser, ask_again, lock};
 use crate::{
     driver::clock,
     engine::{
@@ -11,7 +11,6 @@ use crate::{
     },
     error::in_full,
     executor,
-    holder::cri,
 };
 
 impl Releaser {
@@ -35,33 +34,17 @@ impl Releaser {
             }
         };
         let mut asked = None;
+        let runtimes = &self.holders.cri;
         executor::clean(removals, journal, &clock::when, &mut |removal| {
             self.is_of_this_configuration(decided)?;
             self.may_release_unasked()?;
-            self.ask_again(&mut sandboxes, &mut asked)?;
+            if !ask_again(runtimes, &mut sandboxes, &mut asked)? {
+                return Err(Blocker::new(Reason::SourceDown, NOBODY_KNOWS_IDS));
+            }
             let (now, container) = (clock::now(), &removal.subject().container);
             let holder = sandboxes.holder_of(container, now);
             let doubt = || sandboxes.doubt(removal.gate(), now);
             holder.or_else(doubt).map_or(Ok(()), Err)
         })
-    }
-
-    fn ask_again(
-        &self,
-        sandboxes: &mut SandboxBook,
-        asked: &mut Option<Timestamp>,
-    ) -> Result<(), Blocker> {
-        if is_stale(*asked, clock::now()) {
-            let report = cri::report(&self.holders.cri, cri::LAST_PATIENCE);
-            let report =
-                report.ok_or_else(|| Blocker::new(Reason::SourceDown, NOBODY_KNOWS_IDS))?;
-            let now = clock::now();
-            sandboxes.hear(report, now);
-            *asked = Some(now);
-        }
-        match sandboxes.problem() {
-            Some(why) => Err(Blocker::new(Reason::SourceDown, format!("cri: {why}"))),
-            None => Ok(()),
-        }
     }
 }

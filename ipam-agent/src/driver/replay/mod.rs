@@ -34,6 +34,13 @@ const AFTER: Duration = Duration::from_secs(5);
 /// When nothing is left that a timer could decide: conflicts are forgotten an hour after
 /// their end, claims after a day.
 const SETTLED: Duration = Duration::from_secs(2 * 86_400);
+/// After a capture's clock was set back, judgement goes on as after a pause of so long: nothing
+/// is proved by what was before and after it, and a conflict that goes on keeps its id.
+const PAUSE: Duration = Duration::from_secs(181);
+/// So often a clock is set back, and so far in all (146 years); beyond it, the capture is
+/// merely out of order.
+const MAX_SET_BACK: usize = 64;
+const FARTHEST: u64 = 1 << 62;
 /// A bridge passes a frame on within this time: on another port of the segment it is the
 /// same frame, and not the same station there.
 const PASSED_ON: Duration = Duration::from_millis(10);
@@ -113,6 +120,10 @@ pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Replayed, Repl
 struct Judge {
     engine: Engine,
     now: Timestamp,
+    /// Frames that come later than this are not told late: the clock was set back.
+    late: Duration,
+    /// From when on the engine's clock is ahead of the captures', and by how much.
+    set_back: Vec<(Timestamp, u64)>,
     host: String,
     /// Conflicts that ended, as they were then.
     past: BTreeMap<String, ConflictRecord>,
@@ -123,7 +134,10 @@ struct Judge {
 
 impl Judge {
     fn new(config: &Config) -> Result<Self, ReplayError> {
-        let mut engine = Engine::new(settings(config, ""));
+        let settings = settings(config, "");
+        // A contest of which half was told late is still judged.
+        let late = settings.windows.quiet / 2;
+        let mut engine = Engine::new(settings);
         for input in Stores::new(&config.stores).read().inputs {
             match &input {
                 Input::SourceFailed { why, .. } => return Err(ReplayError::Leases(why.clone())),
@@ -137,6 +151,8 @@ impl Judge {
         Ok(Self {
             engine,
             now: Timestamp(0),
+            late,
+            set_back: Vec::new(),
             host: super::host_name(),
             past: BTreeMap::new(),
             left_out: 0,
@@ -145,7 +161,7 @@ impl Judge {
     }
 
     fn see(&mut self, track: &Track, frame: MergedFrame, ports: &mut Ports) {
-        let at = Timestamp(frame.at);
+        let at = self.time(frame.at);
         // Time goes on first, and never back.
         self.advance(self.now.max(at));
         let Some((port, sighting)) = frame.heard else {
@@ -174,6 +190,22 @@ impl Judge {
         }
         self.engine.handle(Input::Seen(seen), self.now);
         self.listen();
+    }
+
+    /// A capture's time as the engine's, whose clock is never set back.
+    fn time(&mut self, at: u64) -> Timestamp {
+        let ahead = self.set_back.last().map_or(0, |&(_, ahead)| ahead);
+        let time = Timestamp(at.saturating_add(ahead));
+        if self.now.since(time) <= self.late {
+            return time;
+        }
+        let after = self.now + PAUSE;
+        let ahead = after.0.saturating_sub(at);
+        if self.set_back.len() >= MAX_SET_BACK || ahead > FARTHEST {
+            return time;
+        }
+        self.set_back.push((after, ahead));
+        after
     }
 
     /// Whether another port of the segment has just heard this very frame. A capture has what
@@ -234,7 +266,10 @@ impl Judge {
     fn composer<'a>(&'a self, blind: &'a [String]) -> Composer<'a> {
         Composer {
             engine: &self.engine,
-            clock: WallClock(0),
+            clock: WallClock {
+                began: 0,
+                set_back: &self.set_back,
+            },
             now: self.now,
             host: &self.host,
             boot: None,
@@ -284,7 +319,7 @@ fn blind(track: &Track) -> Option<String> {
 }
 
 fn record(track: &Track) -> CaptureRecord {
-    let wall = |at| WallClock(0).at(Timestamp(at));
+    let wall = |at| WallClock::since(0).at(Timestamp(at));
     let counts = &track.counts;
     CaptureRecord {
         file: track.place.to_string(),

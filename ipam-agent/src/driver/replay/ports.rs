@@ -54,6 +54,11 @@ impl Ports {
 
     fn add(&mut self, track: usize, place: usize, name: &PortName) -> u32 {
         let index = u32::try_from(self.topology.ports.len() + 1).unwrap_or(u32::MAX);
+        let interface = match name {
+            PortName::Named(name) => Some(name.as_str().into()),
+            PortName::Whole | PortName::Numbered(_) | PortName::Index(_) => None,
+        };
+        self.topology.captured.insert(index, interface);
         let (name, short) = self.names(track, name);
         let segment = self.segments.get(&name).or(self.segments.get(&short));
         let wiring = match segment {

@@ -44,7 +44,7 @@ pub(super) fn update(
     let first_seen = match verdict.kind() {
         Kind::DuplicateAddress => contest
             .runs
-            .second_since()
+            .second_since(contest.settled)
             .or_else(|| involved().map(|claim| claim.first_seen).min()),
         Kind::LeaseMismatch => contest.stranger_since,
         Kind::ReservedAddress => contest.reserved_since,

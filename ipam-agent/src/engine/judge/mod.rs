@@ -111,7 +111,7 @@ impl Judge<'_> {
         {
             return Judged::default();
         }
-        entry.contest(&|mac| self.owner_of(mac));
+        entry.contest(&|mac| self.owner_of(mac), heard.unwrap_or(now));
         let Entry { claims, contest } = entry;
         let Some(contest) = contest.as_deref_mut() else {
             return Judged::default();
@@ -196,7 +196,11 @@ impl Judge<'_> {
         }
         let interface = record.lease.host_interface()?;
         let port = self.topology.ports.get(&claim.ifindex)?;
-        Some(*interface == *port.name)
+        let name = match self.topology.captured.get(&claim.ifindex) {
+            Some(captured) => captured.as_ref()?,
+            None => &port.name,
+        };
+        Some(*interface == **name)
     }
 
     /// Whether the claim, made since the leases are known, is none of their holders'.

@@ -2,16 +2,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ipam_common::Mac;
+use ipam_common::{Evidence, Mac};
 
 use super::{BEHIND_GRACE, Judge, Judged, OURS_GRACE};
 use crate::engine::{
     conflict::Alive,
     leasebook::Record,
     owner::OwnerKey,
-    runs::ALTERNATION_WINDOW,
     segment::PortKind,
-    table::{Claim, Contest, Entry},
+    table::{Claim, Contest, Entry, MAX_CLAIMS},
     time::Timestamp,
 };
 
@@ -29,10 +28,19 @@ impl Judge<'_> {
     ) {
         let mut found: Vec<(Alive, (Mac, Mac))> = Vec::new();
         let runs = &contest.runs;
-        if let Some(pair) = runs.returned(contest.settled) {
+        // What has been weak may not have been an assertion then.
+        let weak = Evidence::WeakAdvertisement.bit();
+        let spoke = |owner, at| {
+            claims.iter().any(|claim| {
+                claim.kinds & weak == 0
+                    && claim.first_seen < at
+                    && self.owner_of(claim.mac) == owner
+            })
+        };
+        if let Some(pair) = runs.returned(contest.settled, &spoke) {
             found.push((Alive::Return, pair));
         }
-        if let Some(pair) = runs.alternated(contest.settled, ALTERNATION_WINDOW) {
+        if let Some(pair) = runs.alternated(contest.settled) {
             found.push((Alive::Alternation, pair));
         }
         for (i, claim) in claims.iter().enumerate() {
@@ -60,11 +68,17 @@ impl Judge<'_> {
             contest.proofs.insert(proof);
             contest.rivals.extend([one, other]);
         }
+        // Of those who come and go only who is still known is named.
+        if contest.rivals.len() > MAX_CLAIMS {
+            let known = |mac: &Mac| claims.iter().any(|claim| claim.mac == *mac);
+            contest.rivals.retain(known);
+        }
+        let begun = match &contest.conflict {
+            Some(conflict) => Some(conflict.first_seen),
+            None => contest.runs.second_since(contest.settled),
+        };
         if !contest.proofs.is_empty()
-            && contest
-                .runs
-                .alternated(contest.settled, Duration::MAX)
-                .is_some()
+            && begun.is_some_and(|begun| contest.runs.came_again(contest.settled, begun))
         {
             contest.proofs.insert(Alive::SecondReturn);
         }
@@ -172,7 +186,7 @@ impl Judge<'_> {
         if owners.len() < 2 {
             return;
         }
-        let contest = entry.contest(&owner_of);
+        let contest = entry.contest(&owner_of, now);
         contest.proofs.insert(alive);
         contest.rivals.extend(rivals);
         contest.found_at = Some(now);

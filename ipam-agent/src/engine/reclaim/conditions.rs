@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Planner, of, words};
 use crate::engine::{
     coverage::{Gap, Watched},
-    lease::Mode,
+    lease::{Damage, Mode},
     leasebook::{Origin, Record, Store},
     plan::{Asker, Blocker, Coverage, Reason},
 };
@@ -23,6 +23,11 @@ impl Planner<'_> {
         let address = record.lease.address.ip();
         if let Some(net) = self.settings.keep.iter().find(|net| net.contains(&address)) {
             block(Reason::Kept, format!("`keep` names {net}"));
+        }
+        if record.lease.damage == Some(Damage::Oversized) {
+            let why = "its record is larger than its store ever writes one: look at it, and \
+                       remove it by hand if it is nobody's";
+            block(Reason::Kept, why.into());
         }
         let Some(store) = store else {
             return block(Reason::SourceDown, String::from("its store is gone"));

@@ -25,14 +25,31 @@ pub use self::{
     pools::{Charts, Overview, Survey, ip, number},
 };
 
-/// When the engine's clock began, in wall time, nanoseconds since 1970.
+/// When the engine's clock began, in wall time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WallClock(pub i128);
+pub struct WallClock<'a> {
+    /// Nanoseconds since 1970.
+    pub began: i128,
+    /// Where the wall clock was set back: from when on the engine's is ahead of it by so many
+    /// nanoseconds, in the order of time.
+    pub set_back: &'a [(Timestamp, u64)],
+}
 
-impl WallClock {
+impl WallClock<'_> {
+    /// One that nobody set.
+    pub const fn since(began: i128) -> Self {
+        Self {
+            began,
+            set_back: &[],
+        }
+    }
+
     /// The wall time of an engine's time.
     pub fn at(self, at: Timestamp) -> WallTime {
-        WallTime::from_nanosecond(self.0 + i128::from(at.0)).unwrap_or(WallTime::MAX)
+        let before = self.set_back.iter().rev().find(|(since, _)| *since <= at);
+        let ahead = before.map_or(0, |&(_, ahead)| i128::from(ahead));
+        let wall = self.began + i128::from(at.0) - ahead;
+        WallTime::from_nanosecond(wall).unwrap_or(WallTime::MAX)
     }
 }
 
@@ -41,7 +58,7 @@ pub struct Composer<'a> {
     /// The engine.
     pub engine: &'a Engine,
     /// Its clock.
-    pub clock: WallClock,
+    pub clock: WallClock<'a>,
     /// Now, on its clock.
     pub now: Timestamp,
     /// The host's name.

@@ -172,7 +172,7 @@ impl World {
         let ten: WallTime = "2026-11-23T10:00:00Z".parse().expect("a time");
         Composer {
             engine: &self.engine,
-            clock: WallClock(ten.as_nanosecond() - i128::from(START.0)),
+            clock: WallClock::since(ten.as_nanosecond() - i128::from(START.0)),
             now: self.now,
             host: "node1",
             boot: None,

@@ -24,9 +24,12 @@ impl Document for History {
 
     fn table(&self, page: &mut Page) {
         if self.entries.is_empty() {
-            let text = match self.fences.is_empty() && self.caches.is_empty() {
-                true => "The journal is empty: nothing was ever released.",
-                false => "Nothing was ever released.",
+            let text = if self.damaged_lines > 0 {
+                "No release can be read."
+            } else if self.fences.is_empty() && self.caches.is_empty() {
+                "The journal is empty: nothing was ever released."
+            } else {
+                "Nothing was ever released."
             };
             page.text(0, Style::Plain, text);
         } else {

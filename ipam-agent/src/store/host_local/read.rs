@@ -24,7 +24,7 @@ pub fn leases(
 ) -> io::Result<Vec<Lease>> {
     let mut leases = Vec::new();
     for (name, kind) in directory.names()? {
-        let Some(address) = address(&name, kind, directory.path(), notes) else {
+        let Some(address) = address(&name, directory.path(), notes) else {
             continue;
         };
         // Opening a device may do something already.
@@ -71,18 +71,13 @@ pub fn parse_name(name: &CStr) -> Option<IpAddr> {
     name.to_str().ok()?.parse().ok()
 }
 
-fn address(name: &CStr, kind: Option<Type>, place: &Path, notes: &mut Notes) -> Option<Address> {
+fn address(name: &CStr, place: &Path, notes: &mut Notes) -> Option<Address> {
     let others = [LOCK, c".", c".."].contains(&name);
     if others || name.to_bytes().starts_with(b"last_reserved_ip.") {
         return None;
     }
     let Some(ip) = parse_name(name) else {
-        let note = if kind == Some(Type::Directory) {
-            Note::NotAFile
-        } else {
-            Note::NotAnAddress
-        };
-        notes.add(place, note, shown(name));
+        notes.add(place, Note::NotAnAddress, shown(name));
         return None;
     };
     let address = Address::from_ip(ip);

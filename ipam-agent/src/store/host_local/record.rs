@@ -29,13 +29,13 @@ impl Record {
         if content.is_empty() {
             return damaged(Damage::Empty);
         }
+        if content.len() > LIMIT {
+            return damaged(Damage::Oversized);
+        }
         if content.contains(&0) {
             return damaged(Damage::Nul);
         }
-        let Some(text) = str::from_utf8(content)
-            .ok()
-            .filter(|text| text.len() <= LIMIT)
-        else {
+        let Ok(text) = str::from_utf8(content) else {
             return damaged(Damage::Truncated);
         };
         let mut lines = text.trim().lines();
@@ -115,7 +115,11 @@ mod tests {
             Some(Damage::Truncated)
         );
         assert_eq!(of("\r\neth0").damage, Some(Damage::Truncated));
-        assert_eq!(of(&"a".repeat(LIMIT + 1)).damage, Some(Damage::Truncated));
+        for filler in ["a", "\0"] {
+            let most = filler.repeat(LIMIT);
+            assert_ne!(of(&most).damage, Some(Damage::Oversized));
+            assert_eq!(of(&(most + filler)).damage, Some(Damage::Oversized));
+        }
     }
 
     proptest! {
