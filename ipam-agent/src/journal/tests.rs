@@ -308,7 +308,7 @@ fn a_journal_that_was_taken_away_takes_no_intent() {
     let state = TempDir::new().expect("a directory");
     let mut journal = Journal::open(state.path(), "boot").expect("opened");
     let release = release(7, b"id\r\neth0");
-    let mut intent = |journal: &mut Journal| {
+    let intent = |journal: &mut Journal| {
         journal.append_intents(when(), Asker::Daemon, None, owned([&release]))
     };
     intent(&mut journal).expect("written");
