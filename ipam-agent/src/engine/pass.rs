@@ -28,6 +28,7 @@ impl Engine {
         let mut held: BTreeMap<Address, Option<u32>> = BTreeMap::new();
         self.pass.at = Some(now);
         self.pass.number += 1;
+        self.probing.begin_pass();
         self.pass.sources.clear();
         self.pass.down.clear();
         if let Some(report) = evidence.runtimes {

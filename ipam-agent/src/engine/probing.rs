@@ -16,7 +16,7 @@ use super::{
     Engine,
     input::Command,
     lease::{Generation, Lease, StoreName},
-    reclaim::{Clear, PassFacts},
+    reclaim::Clear,
     segment::{PortKind, Segment, Topology},
     time::Timestamp,
 };
@@ -100,8 +100,10 @@ pub(super) struct Known {
     pub waiting: bool,
     /// The pass that asked.
     pub asked: u64,
-    /// Nobody answered, since the lease is clear of everything else.
+    /// Nobody answered, since the lease is clear of everything else, as this pass judges.
     pub silent: Option<Silent>,
+    /// The same for the next pass. Until then this pass goes by what it had.
+    fresh: Option<Silent>,
     /// What was found instead.
     pub against: Option<Against>,
 }
@@ -141,6 +143,13 @@ pub struct Probing {
     known: BTreeMap<Key, Known>,
 }
 
+impl Known {
+    /// That nobody answered, whichever pass is to judge by it.
+    pub fn last_silent(&self) -> Option<&Silent> {
+        self.fresh.as_ref().or(self.silent.as_ref())
+    }
+}
+
 impl Probing {
     /// What is known of this very grant.
     pub(super) fn of(&self, lease: &Lease) -> Option<&Known> {
@@ -149,9 +158,15 @@ impl Probing {
     }
 
     /// Whether the wire's silence about this very grant is for the next pass to judge by.
-    pub(super) fn is_fresh(&self, lease: &Lease, pass: &PassFacts) -> bool {
-        let silent = self.of(lease).and_then(|known| known.silent.as_ref());
-        silent.is_some_and(|silent| silent.judged > pass.number)
+    pub(super) fn is_fresh(&self, lease: &Lease) -> bool {
+        self.of(lease).is_some_and(|known| known.fresh.is_some())
+    }
+
+    /// A pass begins: it judges by what was found since the last.
+    pub(super) fn begin_pass(&mut self) {
+        for known in self.known.values_mut() {
+            known.silent = known.fresh.take().or(known.silent.take());
+        }
     }
 
     /// A pass was made: silence counts only as long as nothing else stands against the lease.
@@ -160,7 +175,8 @@ impl Probing {
             if clear.contains(key) {
                 return true;
             }
-            (known.waiting, known.silent) = (false, None);
+            known.waiting = false;
+            (known.silent, known.fresh) = (None, None);
             matches!(known.against, Some(Against::Answered { .. }))
         });
     }
@@ -174,11 +190,12 @@ impl Probing {
             waiting: false,
             asked: 0,
             silent: None,
+            fresh: None,
             against: None,
         });
         if known.generation != lease.generation() {
             known.generation = lease.generation();
-            (known.silent, known.against) = (None, None);
+            (known.silent, known.fresh, known.against) = (None, None, None);
         }
         known.segment = segment.clone();
         known.ports = Arc::clone(ports);
@@ -198,10 +215,12 @@ impl Probing {
             let Some(finding) = found.get(&(known.segment.clone(), *address)) else {
                 continue;
             };
-            known.silent = None;
+            if !matches!(finding, Finding::Silent(_)) {
+                (known.silent, known.fresh) = (None, None);
+            }
             known.against = match finding {
                 Finding::Silent(sent) => {
-                    known.silent = Some(Silent {
+                    known.fresh = Some(Silent {
                         unanswered: Unanswered {
                             sent: *sent,
                             ports: known.ports.len(),

@@ -56,7 +56,11 @@ impl Planner<'_> {
                 .wanted(record, &segment)
                 .unwrap_or_else(|| later("the wire was not asked for it yet")));
         };
-        if let Some(silent) = &known.silent {
+        let silent = match silence {
+            Silence::OfAny => known.last_silent(),
+            Silence::OfThisPass => known.silent.as_ref(),
+        };
+        if let Some(silent) = silent {
             let number = self.pass.number;
             // The pass that asked is among those that agree.
             let agreed = u64::from(record.passes[slot(asker)]);
@@ -119,7 +123,7 @@ impl Planner<'_> {
         }
         for record in self.records(&clear.person) {
             let known = self.probing.of(&record.lease);
-            if person || known.is_none_or(|known| known.silent.is_none()) {
+            if person || known.is_none_or(|known| known.last_silent().is_none()) {
                 ask(record);
             }
         }
@@ -132,7 +136,7 @@ impl Planner<'_> {
         let mut budget = Budget::new(self, next);
         self.leases.iter().any(|record| {
             record.passes[slot(Asker::Daemon)] > 0
-                && self.probing.is_fresh(&record.lease, self.pass)
+                && self.probing.is_fresh(&record.lease)
                 && (is_of_earlier_boot(record) || budget.allows(&record.lease).is_ok())
         })
     }
