@@ -306,7 +306,10 @@ impl Leases {
     /// long it must be silent at most.
     pub fn enough(&self, key: Key, boot: u32) -> Option<(u64, u64)> {
         let at = self.doubts_of(key, boot).map(|doubt| doubt.at).max()?;
-        let most = self.doubts_of(key, boot).map(|doubt| doubt.most).max()?;
+        // It is the address that broke the silence, whoever had it.
+        let of_address = |doubt: &&Doubt| (doubt.key, doubt.boot) == (key, boot);
+        let doubts = self.doubts.iter().filter(of_address);
+        let most = doubts.map(|doubt| doubt.most).max()?;
         Some((at, enough(most)))
     }
 

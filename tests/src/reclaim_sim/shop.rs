@@ -292,7 +292,9 @@ impl LeaseStore for Shop {
         if let Some(number) = net::of_store(&lease.store) {
             let now = host.now;
             let heard = host.heard.get(&lease.address).copied().unwrap_or(0);
-            let quiet_since = heard.max(host.booted);
+            // What was said while the address was not watched for is silence to the agent.
+            let said = release.proof().quiet_for().as_nanos() as u64;
+            let quiet_since = heard.max(host.booted).min(now.saturating_sub(said));
             host.leases
                 .released((number, lease.address), quiet_since, now);
         }
