@@ -225,6 +225,14 @@ impl SandboxBook {
             .max_by_key(|blocker| (blocker.until.is_none(), blocker.until))
     }
 
+    /// Whether a READY sandbox has this address on a network of its own, where the lists are
+    /// believed. An id says nothing here: a new pod may have it, and another address.
+    pub fn is_ready(&self, address: Address) -> bool {
+        let mut ids = self.by_address.get(&address).into_iter().flatten();
+        let is_ready = |known: &Known| known.sandbox.ready && known.sandbox.own_network;
+        self.problems.is_empty() && ids.any(|id| self.known.get(id).is_some_and(is_ready))
+    }
+
     /// What it means for the container with this id that its sandbox is listed, if it is.
     pub fn holder_of(&self, id: &str, now: Timestamp) -> Option<Blocker> {
         let known = self.known.get(id)?;

@@ -112,6 +112,8 @@ enum SignKind {
     Assertion,
     Packet,
     Held,
+    /// A READY sandbox of a container runtime has it.
+    Ready,
 }
 
 impl Quarantined {
@@ -382,6 +384,7 @@ impl Engine {
             SignKind::Assertion => "",
             SignKind::Packet => "IP packets come from it; ",
             SignKind::Held => "it is configured in a network namespace of this host; ",
+            SignKind::Ready => "a container runtime has a READY sandbox with it; ",
         };
         let event = Event {
             kind: EventKind::ReleasedButAlive,
@@ -458,6 +461,8 @@ impl Engine {
                 alive.push((key.clone(), sign(Timestamp(packet), SignKind::Packet)));
             } else if held.get(&key.0).is_some_and(|&port| behind(port)) {
                 alive.push((key.clone(), sign(now, SignKind::Held)));
+            } else if self.pass.sandboxes.is_ready(key.0) && self.leases.of(&key.0).is_empty() {
+                alive.push((key.clone(), sign(now, SignKind::Ready)));
             } else if let Some(known) = entry.alive {
                 // What could not be put back is tried again.
                 alive.push((key.clone(), known));
@@ -499,6 +504,7 @@ impl Engine {
         let reason = match sign.kind {
             SignKind::Assertion => format!("{} was asserted{who} after the release", key.0),
             SignKind::Packet => format!("an IP packet came from {} after the release", key.0),
+            SignKind::Ready => format!("a container runtime has a READY sandbox with {}", key.0),
             SignKind::Held => format!(
                 "{} was found configured in a network namespace of this host after the release",
                 key.0

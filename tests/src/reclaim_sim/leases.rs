@@ -132,6 +132,11 @@ impl Leases {
         self.entries.get(&key).map(|entry| entry.boot)
     }
 
+    /// The container that a lease was granted to, whatever its record says now.
+    pub fn container(&self, key: Key) -> Option<String> {
+        self.entries.get(&key).map(|entry| entry.id.clone())
+    }
+
     /// The id of an undamaged lease's holder.
     pub fn id(&self, key: Key) -> Option<String> {
         let entry = self.entries.get(&key)?;

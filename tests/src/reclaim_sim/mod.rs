@@ -17,6 +17,7 @@ mod leases;
 mod net;
 mod plan;
 mod shop;
+mod sources;
 mod truth;
 
 use std::{
@@ -282,9 +283,9 @@ impl World {
         if read {
             self.truth.read(&host, agent);
         }
-        if let Some(sources) = passed {
+        if let Some(answers) = passed {
             self.tally.passes += 1;
-            self.truth.passed(&host, agent, &sources)?;
+            self.truth.passed(&host, agent, &answers)?;
         }
         for plan in &planned {
             self.truth.planned(&host, plan, agent.began_before())?;

@@ -64,6 +64,19 @@ pub enum Habit {
     Whispers,
 }
 
+/// What a container runtime says that isn't so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Sandboxes that are gone are READY.
+    Ready,
+    /// Sandboxes that are gone are there, and NOTREADY.
+    NotReady,
+    /// Of those who live, who can be seen in other ways, too, are not listed.
+    Forgets,
+    /// Nobody listens at its socket.
+    Gone,
+}
+
 /// Something that happens. Numbers of leases, machines and ports are taken modulo how many
 /// there are.
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +169,13 @@ pub enum What {
     Down {
         /// Which.
         source: Source,
+        /// Beats.
+        beats: u16,
+    },
+    /// The container runtime says what isn't so.
+    Lies {
+        /// How.
+        lie: Lie,
         /// Beats.
         beats: u16,
     },
@@ -291,6 +311,8 @@ fn what() -> impl Strategy<Value = What> {
         Damage::Truncated,
         Damage::IdOnly,
     ]);
+    let lies = vec![Lie::Ready, Lie::NotReady, Lie::Forgets, Lie::Gone];
+    let lie = prop::sample::select(lies);
     let grant = (n(), habit(), 0u8..=100, any::<bool>());
     let die = (n(), prop::option::weighted(0.25, beats()));
     prop_oneof![
@@ -309,6 +331,7 @@ fn what() -> impl Strategy<Value = What> {
         2 => (n(), beats()).prop_map(|(uplink, beats)| What::Dark { uplink, beats }),
         1 => beats().prop_map(|beats| What::Lossy { beats }),
         1 => (source(), beats()).prop_map(|(source, beats)| What::Down { source, beats }),
+        3 => (lie, beats()).prop_map(|(lie, beats)| What::Lies { lie, beats }),
         1 => (0u16..5).prop_map(|beats| What::Late { beats }),
         2 => source().prop_map(|source| What::Glitch { source }),
         2 => beats().prop_map(|beats| What::Garbled { beats }),

@@ -341,7 +341,7 @@ impl LeaseStore for Shop {
         }
         let since = host.leases.released_at(key).unwrap_or(host.now);
         let (now, boot) = (host.now, host.boots);
-        let was_alive = host.was_alive(key, since);
+        let was_alive = host.was_alive(key, since) || host.was_told_ready(key.1, since);
         let record = host.leases.put_back(key, &former.content, now, boot);
         let why = if !was_alive {
             Some("nobody has used it since it was released")

@@ -7,7 +7,6 @@ use std::{
 };
 
 use ipam_agent::engine::{
-    evidence::SourceReport,
     lease::{Generation, Mode},
     plan::{Asker, Kept, Reason, ReclaimPlan},
     probing::{Finding, Found},
@@ -20,6 +19,7 @@ use super::{
     leases::Key,
     net::{self, net},
     plan::Plan,
+    sources::{Answers, Listed},
 };
 
 /// By so much the agent may learn of its links later than they change.
@@ -40,6 +40,9 @@ pub struct Truth {
     found: BTreeMap<Key, Told>,
     /// How many passes this run has judged.
     passes: u64,
+    /// The runtime has listed sandboxes, and since when it lists none any more.
+    filled: bool,
+    empty_since: Option<u64>,
 }
 
 /// What the wire said.
@@ -62,6 +65,8 @@ impl Truth {
             clear: BTreeMap::new(),
             found: BTreeMap::new(),
             passes: 0,
+            filled: false,
+            empty_since: None,
         }
     }
 
@@ -83,6 +88,7 @@ impl Truth {
         self.clear.clear();
         self.found.clear();
         self.passes = 0;
+        (self.filled, self.empty_since) = (false, None);
     }
 
     /// The wire was asked after this pass of the run, and answered.
@@ -159,15 +165,15 @@ impl Truth {
     }
 
     /// A pass was judged.
-    pub fn passed(
-        &mut self,
-        host: &Host,
-        agent: &Agent,
-        sources: &[SourceReport],
-    ) -> Result<(), String> {
-        if sources.iter().all(|report| report.answer.is_ok()) {
+    pub fn passed(&mut self, host: &Host, agent: &Agent, answers: &Answers) -> Result<(), String> {
+        let book = Listed::of(answers);
+        if book.is_some() {
             self.answered_since.get_or_insert(host.now);
         }
+        let sandboxes = answers.sandboxes();
+        self.filled |= sandboxes.is_some_and(|sandboxes| !sandboxes.is_empty());
+        let is_emptied = self.filled && sandboxes.is_some_and(|sandboxes| sandboxes.is_empty());
+        self.empty_since = is_emptied.then(|| self.empty_since.unwrap_or(host.now));
         self.passes += 1;
         let plan = agent.engine.plan(Asker::Daemon, host.clock());
         whole(agent, &plan)?;
@@ -175,7 +181,7 @@ impl Truth {
         let keys: Vec<Key> = host.leases.keys().collect();
         self.clear.retain(|key, _| keys.contains(key));
         for key in keys {
-            let passes = if self.is_clear(host, agent, sources, key) {
+            let passes = if self.is_clear(host, agent, book.as_ref(), key) {
                 self.clear.get(&key).map_or(1, |passes| passes + 1)
             } else {
                 0
@@ -224,8 +230,17 @@ impl Truth {
         if let Some(key) = homeless.find(|&key| host.alive(key).is_some() && was_heard(key)) {
             return Err(format!("{} is used and was not put back", key.1));
         }
+        let answers = Answers {
+            runtime: host.look_at_runtime(),
+            sources: vec![host.look_into_namespaces()],
+        };
+        let listed = Listed::of(&answers).ok_or("the sources can't be believed at the end")?;
         let mut leaked = host.leases.keys().filter(|&key| {
-            host.alive(key).is_none() && net(key.0).watchable && self.is_allowed(host, key)
+            host.alive(key).is_none()
+                && net(key.0).watchable
+                && self.is_allowed(host, key)
+                // Who lives may have the id of one before.
+                && listed.frees(host.leases.container(key).as_deref(), key.1)
         });
         let Some(key) = leaked.next() else {
             return Ok(());
@@ -257,11 +272,12 @@ impl Truth {
     }
 
     /// Whether nothing stands against a release, but for leave and the second pass.
-    fn is_clear(&self, host: &Host, agent: &Agent, sources: &[SourceReport], key: Key) -> bool {
-        let is_free = |report: &SourceReport| {
-            let held = report.answer.as_ref();
-            held.is_ok_and(|held| held.iter().all(|held| held.address != key.1))
-        };
+    fn is_clear(&self, host: &Host, agent: &Agent, listed: Option<&Listed>, key: Key) -> bool {
+        let is_free = |listed: &Listed| listed.frees(host.leases.container(key).as_deref(), key.1);
+        let gate = self.settings.gate.as_nanos() as u64;
+        let is_doubted = self
+            .empty_since
+            .is_some_and(|since| host.now - since < gate);
         let Some((_, seen)) = self
             .seen
             .get(&key)
@@ -275,7 +291,8 @@ impl Truth {
             || host.is_troubled(key.0)
             || host.now < host.broken_until
             || store.is_none_or(|store| store.failed.is_some())
-            || !sources.iter().all(is_free)
+            || is_doubted
+            || !listed.is_some_and(is_free)
         {
             return false;
         }

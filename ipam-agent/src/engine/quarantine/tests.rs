@@ -12,6 +12,7 @@ use crate::{
     driver::settings,
     engine::{
         evidence::{PassEvidence, Source, SourceReport},
+        holders::{Own, RuntimeReport, Sandbox, SocketAnswer},
         input::{Input, Seen},
         lease::{Generation, Holder, Mode, Place as Wire, StoreView},
         owner::Owners,
@@ -534,4 +535,53 @@ fn no_more_are_watched_than_there_is_room_for() {
     }
     assert_eq!(quarantine.bound(), [first]);
     assert_eq!(quarantine.iter().count(), MAX_QUARANTINED);
+}
+
+#[test]
+fn a_ready_sandbox_with_a_released_address_is_life() {
+    let sandbox = Sandbox {
+        id: "a".repeat(64).into(),
+        pod: "default/db-0".into(),
+        ready: true,
+        addresses: vec![address(5)],
+        own_network: true,
+        namespace_gone: false,
+        // Of a virtual machine's nothing is configured in a namespace.
+        guest: true,
+    };
+    let is_put_back = |own: Own, sandbox: Sandbox| {
+        let mut world = World::new();
+        world.release();
+        let stamps = { world.watched.iter() }.map(|address| (*address, Stamps::default()));
+        let evidence = PassEvidence {
+            runtimes: Some(RuntimeReport {
+                own,
+                sockets: vec![("/run/a.sock".into(), SocketAnswer::Sandboxes(vec![sandbox]))],
+            }),
+            person: false,
+            stamps: stamps.collect(),
+            sources: Vec::new(),
+            ports: Vec::new(),
+        };
+        world.tell(Input::Evidence(evidence));
+        !world.put_backs.is_empty()
+    };
+    assert!(is_put_back(Own::Host, sandbox.clone()));
+    let gone = Sandbox {
+        ready: false,
+        ..sandbox.clone()
+    };
+    assert!(!is_put_back(Own::Host, gone));
+    let hosts = Sandbox {
+        own_network: false,
+        ..sandbox.clone()
+    };
+    assert!(!is_put_back(Own::Host, hosts));
+    let unbelieved = Own::Pod(Some("b".repeat(64).into()));
+    assert!(!is_put_back(unbelieved, sandbox.clone()));
+    let elsewhere = Sandbox {
+        addresses: vec![address(6)],
+        ..sandbox
+    };
+    assert!(!is_put_back(Own::Host, elsewhere));
 }

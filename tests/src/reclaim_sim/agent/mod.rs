@@ -13,7 +13,7 @@ use std::{
 use ipam_agent::{
     engine::{
         Engine, Settings, Windows,
-        evidence::{PassEvidence, PortCheck, Source, SourceReport},
+        evidence::{PassEvidence, PortCheck},
         input::{Command, Input, Remembered, Seen},
         lease::{StoreName, StoreView},
         owner::Owners,
@@ -34,6 +34,7 @@ use super::{
     host::{Host, News, SECOND},
     plan::Plan,
     shop::{Killed, Shop, lock},
+    sources::Answers,
 };
 
 /// What comes back to the loop.
@@ -43,9 +44,9 @@ pub enum Job {
     /// The sources are asked.
     AskSources,
     /// They answered.
-    Answered(Vec<SourceReport>),
+    Answered(Answers),
     /// All is there that a pass needs.
-    Pass(Vec<SourceReport>, Vec<(Address, Stamps)>),
+    Pass(Answers, Vec<(Address, Stamps)>),
     /// Something the host tells.
     Told(News),
     /// Attaching is tried again.
@@ -95,7 +96,7 @@ pub type Memory = BTreeMap<(StoreName, Address), Remembered>;
 #[derive(Default)]
 pub struct Step {
     /// A pass was judged.
-    pub passed: Option<Vec<SourceReport>>,
+    pub passed: Option<Answers>,
     /// Releases that were planned, and for whom.
     pub planned: Vec<ReclaimPlan>,
     /// Releases that were not done.
@@ -287,22 +288,22 @@ impl Agent {
                 }
             }
             Job::AskSources => {
-                let late = {
+                let (late, answers) = {
                     let mut host = lock(&self.host);
-                    let cri = self.plan.cri.then_some(Source::Cri);
-                    let sources = cri.into_iter().chain([Source::Namespaces]);
-                    let reports: Vec<_> = sources.map(|source| host.ask(source)).collect();
-                    (std::mem::take(&mut host.late), reports)
+                    let answers = Answers {
+                        runtime: host.ask_runtime(),
+                        sources: vec![host.ask_namespaces()],
+                    };
+                    (std::mem::take(&mut host.late), answers)
                 };
-                let (late, reports) = late;
                 let pause = self.random.u64(0..=SECOND);
-                self.after(late + pause, Job::Answered(reports));
+                self.after(late + pause, Job::Answered(answers));
             }
-            Job::Answered(reports) => {
+            Job::Answered(answers) => {
                 let stamps = lock(&self.host).leased.clone();
-                self.soon(100, Job::Pass(reports, stamps.into_iter().collect()));
+                self.soon(100, Job::Pass(answers, stamps.into_iter().collect()));
             }
-            Job::Pass(sources, stamps) => self.pass(sources, stamps, memory, step),
+            Job::Pass(answers, stamps) => self.pass(answers, stamps, memory, step),
             Job::Retry => {
                 for ifindex in std::mem::take(&mut self.missing) {
                     self.attach(ifindex);
@@ -342,7 +343,7 @@ impl Agent {
 
     fn pass(
         &mut self,
-        sources: Vec<SourceReport>,
+        answers: Answers,
         stamps: Vec<(Address, Stamps)>,
         memory: &mut Memory,
         step: &mut Step,
@@ -359,12 +360,12 @@ impl Agent {
         };
         // While the wire is being asked, what it answers is not among the evidence.
         let counts = u32::from(self.probing.is_none());
-        step.passed = Some(sources.clone());
+        step.passed = Some(answers.clone());
         self.tell(Input::Evidence(PassEvidence {
             ports: ports.clone(),
             stamps,
-            sources,
-            runtimes: None,
+            sources: answers.sources,
+            runtimes: answers.runtime,
             person: self.asked.iter().any(|passes| *passes > counts),
         }));
         for (ifindex, check) in ports {
@@ -473,7 +474,7 @@ impl Agent {
                 }
                 Command::Gather => self.gather(),
                 Command::LookBehindPorts => {
-                    let report = lock(&self.host).look(Source::Namespaces);
+                    let report = lock(&self.host).look_into_namespaces();
                     self.tell(Input::Held(report));
                 }
                 Command::Execute(plan) => {

@@ -8,7 +8,8 @@ use std::{
 
 use ipam_agent::{
     engine::{
-        evidence::{PortCheck, Source},
+        evidence::PortCheck,
+        holders::{Sandbox, SocketAnswer},
         input::Input,
         lease::Holder,
         plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
@@ -200,7 +201,25 @@ fn last_look(
     if stamps.last() > 0 && quiet < release.proof().coverage().window() {
         return Err(Blocker::new(Reason::Seen, "heard"));
     }
-    match host.look(Source::Namespaces).answer {
+    for (_, answer) in host
+        .look_at_runtime()
+        .into_iter()
+        .flat_map(|report| report.sockets)
+    {
+        let SocketAnswer::Sandboxes(sandboxes) = answer else {
+            return Err(Blocker::new(Reason::SourceDown, "cri"));
+        };
+        let id = release.lease().holder().container_id;
+        let holds = |sandbox: &Sandbox| {
+            sandbox.ready
+                && (sandbox.addresses.contains(&address)
+                    || id.as_ref().is_some_and(|id| **id == *sandbox.id))
+        };
+        if sandboxes.iter().any(holds) {
+            return Err(Blocker::new(Reason::Holder, "listed"));
+        }
+    }
+    match host.look_into_namespaces().answer {
         Err(why) => Err(Blocker::new(Reason::SourceDown, why)),
         Ok(held) if held.iter().any(|held| held.address == address) => {
             Err(Blocker::new(Reason::Holder, "configured"))

@@ -158,6 +158,7 @@ impl Host {
             } => {
                 self.down_until.insert(source, self.now + time(for_));
             }
+            What::Lies { lie, beats: for_ } => self.lie = Some((lie, self.now + time(for_))),
             What::Late { beats: for_ } => self.late = time(for_),
             What::Glitch { source } => drop(self.glitch.insert(source)),
             What::Garbled { beats: for_ } => self.garbled_until = self.now + time(for_),

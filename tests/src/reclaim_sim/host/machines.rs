@@ -258,22 +258,36 @@ impl Host {
         });
     }
 
-    /// What a source of holders says to a pass. It leaves out what it should name at most once
-    /// in a row.
-    pub fn ask(&mut self, source: Source) -> SourceReport {
+    /// Whether a source's answer to this pass leaves out what it should name: at most once in
+    /// a row.
+    pub(super) fn glitches(&mut self, source: Source) -> bool {
         let glitch = !self.glitched.remove(&source) && self.glitch.remove(&source);
-        let mut report = self.look(source);
-        if glitch && let Ok(held) = &mut report.answer {
+        if glitch {
             self.glitched.insert(source);
+        }
+        glitch
+    }
+
+    pub(super) fn is_down(&self, source: Source) -> bool {
+        let until = self.down_until.get(&source);
+        until.is_some_and(|until| *until > self.now)
+    }
+
+    /// What the namespaces say to a pass.
+    pub fn ask_namespaces(&mut self) -> SourceReport {
+        let mut report = self.look_into_namespaces();
+        if let Ok(held) = &mut report.answer
+            && self.glitches(Source::Namespaces)
+        {
             held.clear();
         }
         report
     }
 
-    /// What a source of holders knows.
-    pub fn look(&self, source: Source) -> SourceReport {
-        let until = self.down_until.get(&source).copied();
-        if until.is_some_and(|until| until > self.now) {
+    /// What is configured in the namespaces.
+    pub fn look_into_namespaces(&self) -> SourceReport {
+        let source = Source::Namespaces;
+        if self.is_down(source) {
             return SourceReport {
                 source,
                 answer: Err("it does not answer".into()),
@@ -283,17 +297,12 @@ impl Host {
             !machine.dead
                 && machine.shown
                 && !machine.remote
-                && match source {
-                    Source::Cri => matches!(machine.habit, Habit::Known | Habit::Ordinary),
-                    Source::Namespaces => {
-                        matches!(machine.habit, Habit::Configured | Habit::Ordinary)
-                            && machine.port.is_some()
-                    }
-                }
+                && matches!(machine.habit, Habit::Configured | Habit::Ordinary)
+                && machine.port.is_some()
         };
         let held = self.machines.iter().filter(names).map(|machine| Held {
             address: machine.address,
-            ifindex: machine.port.filter(|_| source == Source::Namespaces),
+            ifindex: machine.port,
         });
         SourceReport {
             source,

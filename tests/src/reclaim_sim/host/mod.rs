@@ -4,6 +4,7 @@
 mod incidents;
 mod machines;
 mod ports;
+mod runtime;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,7 @@ use ipam_common::{
 use self::ports::Port;
 use super::{
     leases::Leases,
-    plan::{Habit, NETS, Plan, What},
+    plan::{Habit, Lie, NETS, Plan, What},
 };
 
 /// A second, in nanoseconds.
@@ -146,6 +147,8 @@ pub struct Host {
     lossy_until: u64,
     garbled_until: u64,
     cri: bool,
+    lie: Option<(Lie, u64)>,
+    told_ready: BTreeMap<Address, u64>,
     beat: u64,
     longest_setup: u64,
     longest_pause: u64,
@@ -190,6 +193,8 @@ impl Host {
             lossy_until: 0,
             garbled_until: 0,
             cri: plan.cri,
+            lie: None,
+            told_ready: BTreeMap::new(),
             beat: plan.beat() * SECOND,
             longest_setup: nanoseconds(plan.longest_setup()),
             // So that whoever lives is heard within the shortest of all gates.
