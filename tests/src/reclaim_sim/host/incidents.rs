@@ -75,7 +75,7 @@ impl Host {
             } => {
                 if let Some((net, address)) = self.forsaken(lease) {
                     let id = match self.leases.id((net, address)) {
-                        Some(id) if same_id => id,
+                        Some(id) if same_id && !self.is_living(&id) => id,
                         _ => self.id(false),
                     };
                     self.leases
@@ -208,12 +208,18 @@ impl Host {
         ports.get(usize::from(number) % ports.len().max(1)).copied()
     }
 
+    /// Whether who lives has this id: no two do at once.
+    fn is_living(&self, id: &str) -> bool {
+        let mut machines = self.machines.iter();
+        machines.any(|machine| !machine.dead && machine.id == id)
+    }
+
     /// A new id, or one that was another's before.
     pub(super) fn id(&mut self, used: bool) -> String {
         let gone: Vec<&Machine> = self
             .machines
             .iter()
-            .filter(|machine| machine.dead)
+            .filter(|machine| machine.dead && !self.is_living(&machine.id))
             .collect();
         match self.random.choice(gone) {
             Some(machine) if used => machine.id.clone(),
