@@ -103,12 +103,16 @@ impl Shop {
         }
         let asker = *self.asker.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = host.leases.boot(key) != Some(host.boots);
-        if release.proof().earlier_boot().is_some() && !earlier {
+        // A damaged record is taken for the one that was in the same file, and waits for longer.
+        let is_damaged = host.leases.damage(key).is_some();
+        if release.proof().earlier_boot().is_some() && !earlier && !is_damaged {
             return Err("as of an earlier boot, and it is of this one".into());
         }
         let allowed = match self.plan.modes[number] {
             Mode::Continuous => true,
-            Mode::AfterReboot => earlier && release.proof().earlier_boot().is_some(),
+            Mode::AfterReboot => {
+                (earlier || is_damaged) && release.proof().earlier_boot().is_some()
+            }
             Mode::Observe => false,
         };
         if let Some((at, enough)) = restored {
