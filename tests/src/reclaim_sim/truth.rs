@@ -310,10 +310,13 @@ impl Truth {
         };
         let enough = enough.map_or(0, |(_, enough)| enough);
         let window = window.max(Duration::from_nanos(enough));
-        // A record that a power cut damaged is of the earlier boot, too.
+        // A record that a power cut damaged is of the earlier boot, too, and so is one that an
+        // earlier run released as such and this one put back.
+        let came_back = host.leases.restored(key, host.boots).is_some()
+            && host.leases.boot(key) != Some(host.boots);
         let answered = match self.earlier.get(&key) {
-            Some(_) => self.answered_since.unwrap_or(host.now),
-            None => 0,
+            None if !came_back => 0,
+            _ => self.answered_since.unwrap_or(host.now),
         };
         let heard = host.heard.get(&key.1).copied().unwrap_or(0);
         let since = [
