@@ -19,8 +19,8 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io::{self, Write},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -34,7 +34,7 @@ use crate::{
     store::FileOwner,
 };
 pub use cache::{CACHE_LIMIT, CacheEffect, CacheIntent, CacheResult};
-pub use fence::{FenceEffect, FenceIntent, FenceResult};
+pub use fence::{FenceEffect, FenceIntent, FenceResult, raised};
 pub use read::{Entry, History, PutBack, Step, history, history_of};
 pub use record::{
     Content, Coverage, Effect, EffectResult, Evidence, Grant, HolderRecord, Intent, Phase, Record,
@@ -82,7 +82,7 @@ impl Journal {
             }
         };
         make_directory(directory).map_err(failed("make a directory for"))?;
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
@@ -93,19 +93,14 @@ impl Journal {
             .and_then(|directory| directory.sync_all())
             .map_err(failed("keep"))?;
         let length = file.metadata().map_err(failed("examine"))?.len();
-        let mut last = [b'\n'];
-        if length > 0 {
-            file.seek(SeekFrom::Start(length - 1))
-                .and_then(|_| file.read_exact(&mut last))
-                .map_err(failed("read"))?;
-        }
+        let torn = is_torn(&file, length).map_err(failed("read"))?;
         let mut journal = Self {
             file,
             path: path.clone(),
             boot_id: boot_id.to_owned(),
             next: 1,
             length,
-            torn: last != [b'\n'],
+            torn,
             open_stores: BTreeSet::new(),
         };
         let (mut highest, mut lines) = (0, 0);
@@ -358,6 +353,7 @@ impl Journal {
 
     /// All or nothing, on disk when it returns.
     fn append_durably(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        self.look_at_the_end()?;
         let before = self.length;
         fault::reach("intent-unwritten");
         self.append(records)?;
@@ -388,7 +384,26 @@ impl Journal {
         }
     }
 
+    /// Somebody may have cut it off, or written to it: what comes next must not be joined to
+    /// half a line, nor be taken for what isn't whole.
+    fn look_at_the_end(&mut self) -> Result<(), JournalError> {
+        let failed = |source| self.failed("examine", source);
+        let length = self.file.metadata().map_err(failed)?.len();
+        if length != self.length {
+            let torn = is_torn(&self.file, length).map_err(failed)?;
+            tracing::warn!(
+                "{} is {length} bytes long and was {} when the agent last wrote to it: what \
+                 somebody else cuts off can't be undone, and isn't watched after a restart",
+                self.path.display(),
+                self.length
+            );
+            (self.length, self.torn) = (length, torn);
+        }
+        Ok(())
+    }
+
     fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        self.look_at_the_end()?;
         let mut lines = Vec::new();
         if self.torn {
             lines.push(b'\n');
@@ -419,4 +434,13 @@ impl Journal {
             source,
         }
     }
+}
+
+/// Whether a file of this length ends within a line.
+fn is_torn(file: &File, length: u64) -> io::Result<bool> {
+    let mut last = [b'\n'];
+    if let Some(place) = length.checked_sub(1) {
+        file.read_exact_at(&mut last, place)?;
+    }
+    Ok(last != [b'\n'])
 }

@@ -1,5 +1,5 @@
 //! What the agent remembers of each lease across its own restarts and the host's: when, and
-//! in which boot, it first saw it as it is.
+//! in which boot, it first saw it as it is; and which container runtimes it heard in this boot.
 //!
 //! A database in the state directory (0700), which may be thrown away at any time: what it
 //! no longer holds is merely not known of an earlier boot, so its loss delays releases and
@@ -13,7 +13,7 @@ mod persistence;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -27,6 +27,7 @@ use ipam_common::{
 };
 
 use crate::engine::{
+    holders::HeardSocket,
     lease::{Generation, StoreName},
     time::Timestamp,
 };
@@ -105,6 +106,10 @@ pub struct State {
     loaded: Vec<Remembered>,
     /// What isn't on disk yet, `None` to be forgotten.
     pending: BTreeMap<Key, Option<Remembered>>,
+    /// The same of runtimes, and the boot in which they were heard.
+    pending_heard: Option<(Arc<str>, Vec<HeardSocket>)>,
+    /// The boots of the leases that were on disk when the database was opened.
+    boots: BTreeSet<Arc<str>>,
     problem: Option<PersistError>,
     warnings: Vec<String>,
 }
@@ -112,7 +117,7 @@ pub struct State {
 impl State {
     /// Opens the state in `directory`, which is made if need be. Only another process that
     /// has it is an error; whatever else is wrong is [`State::problem`]'s, tried again at
-    /// each [`State::remember`].
+    /// each [`State::retry`].
     pub fn open(directory: &Path) -> Result<Self, StateError> {
         let mut state = Self {
             directory: directory.to_owned(),
@@ -120,6 +125,8 @@ impl State {
             store: None,
             loaded: Vec::new(),
             pending: BTreeMap::new(),
+            pending_heard: None,
+            boots: BTreeSet::new(),
             problem: None,
             warnings: Vec::new(),
         };
@@ -128,7 +135,7 @@ impl State {
     }
 
     /// What was on disk when the database was opened, once. Nothing more comes unless it could
-    /// be opened only later, by [`State::remember`]; what is older than what was remembered
+    /// be opened only later, by [`State::retry`]; what is older than what was remembered
     /// meanwhile then counts.
     pub fn load(&mut self) -> Vec<Remembered> {
         std::mem::take(&mut self.loaded)
@@ -159,18 +166,42 @@ impl State {
             self.pending
                 .insert((lease.store.clone(), lease.address), Some(lease.clone()));
         }
+        self.retry()
+    }
+
+    /// Remembers what was heard of every container runtime in a boot, as [`State::remember`]
+    /// does; what was heard of them before in the same boot stays true.
+    pub fn remember_heard(
+        &mut self,
+        boot: &str,
+        heard: Vec<HeardSocket>,
+    ) -> Result<(), StateError> {
+        self.pending_heard = Some((boot.into(), heard));
+        self.retry()
+    }
+
+    /// What was heard of container runtimes in this boot; `None`: it can't be read, or an
+    /// agent ran in this boot that wrote down leases and none of it.
+    pub fn heard(&self, boot: &str) -> Option<Vec<HeardSocket>> {
+        let heard = self.store.as_ref()?.runtimes(boot).ok()?;
+        (!heard.is_empty() || !self.boots.contains(boot)).then_some(heard)
+    }
+
+    /// Opens what could not be opened, and writes what could not be written.
+    pub fn retry(&mut self) -> Result<(), StateError> {
         if self.store.is_none() {
             self.reopen()?;
         }
         let Some(store) = &mut self.store else {
             return Ok(());
         };
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.pending_heard.is_none() {
             return Ok(());
         }
-        match store.write(&self.pending) {
+        match store.write(&self.pending, self.pending_heard.as_ref()) {
             Ok(()) => {
                 self.pending.clear();
+                self.pending_heard = None;
                 self.problem = None;
             }
             Err(source) => {
@@ -224,6 +255,7 @@ impl State {
                         self.pending.remove(&key);
                     }
                 }
+                self.boots = loaded.iter().map(|row| Arc::clone(&row.boot_id)).collect();
                 self.store = Some(store);
                 self.loaded = loaded;
                 self.problem = None;

@@ -141,10 +141,10 @@ pub struct Sighting {
     pub tags: Tags,
     /// Ethernet source.
     pub ether_src: [u8; 6],
-    /// Ethernet destination: of an answer, who had asked.
-    pub ether_dst: [u8; 6],
-    /// The Nonce option (RFC 3971 §5.3.2), six bytes as RFC 7527 sends it: an enhanced DAD
-    /// probe that comes back with a nonce just seen is an echo.
+    /// To whom: the Ethernet destination, but of an answer to all the asker that it names.
+    pub to: [u8; 6],
+    /// The Nonce option of a Neighbor Solicitation (RFC 3971 §5.3.2, RFC 7527 §4.1), the first
+    /// six bytes of it: what comes back with a nonce just seen is an echo.
     pub nonce: Option<[u8; 6]>,
 }
 
@@ -182,8 +182,8 @@ pub struct Tally {
     pub frames: u32,
     /// The kinds of evidence among them, as [`Evidence::bit`], and [`Self::FORWARDED`].
     pub kinds: u32,
-    /// Ethernet destination of the last.
-    pub ether_dst: [u8; 6],
+    /// [`Sighting::to`] of the last.
+    pub to: [u8; 6],
     /// How the last was said, as [`Evidence`].
     pub evidence: u8,
     /// 1: all that the last one had to change elsewhere is changed, and nobody spoke for the
@@ -208,7 +208,7 @@ impl Tally {
             last_strong: if sighting.evidence.is_weak() { 0 } else { now },
             frames: 1,
             kinds: Self::kinds_of(sighting),
-            ether_dst: sighting.ether_dst,
+            to: sighting.to,
             evidence: sighting.evidence as u8,
             settled: 0,
         }
@@ -221,18 +221,19 @@ impl Tally {
         self.settled != 0
             && self.last_seen == now
             && self.evidence == sighting.evidence as u8
-            && self.ether_dst == sighting.ether_dst
+            && self.to == sighting.to
             && self.kinds & Self::kinds_of(sighting) == Self::kinds_of(sighting)
     }
 
     /// Whether one frame more is news: of a kind that was not among those before, or a
-    /// probe after [`Self::PROBE_QUIET`].
+    /// probe, after [`Self::PROBE_QUIET`] or with a nonce, by which its echo is known.
     #[inline(always)]
     pub fn is_news(&self, sighting: &Sighting, now: u64) -> bool {
         let kinds = Self::kinds_of(sighting);
         self.kinds & kinds != kinds
             || (sighting.evidence.is_probe()
-                && now.saturating_sub(self.last_seen) >= Self::PROBE_QUIET)
+                && (sighting.nonce.is_some()
+                    || now.saturating_sub(self.last_seen) >= Self::PROBE_QUIET))
     }
 
     /// Count one frame more. Times never go back.
@@ -244,7 +245,7 @@ impl Tally {
         }
         self.frames = self.frames.wrapping_add(1);
         self.kinds |= Self::kinds_of(sighting);
-        self.ether_dst = sighting.ether_dst;
+        self.to = sighting.to;
         self.evidence = sighting.evidence as u8;
         self.settled = 0;
     }
@@ -298,8 +299,8 @@ pub struct Speaker {
     pub vlan: u16,
     /// Who.
     pub mac: [u8; 6],
-    /// Ethernet destination: of an answer, who had asked.
-    pub ether_dst: [u8; 6],
+    /// [`Sighting::to`].
+    pub to: [u8; 6],
     /// How, as [`Evidence`].
     pub evidence: u8,
     /// How many more of its words are told of, because somebody probed for the address: the
@@ -456,8 +457,8 @@ pub struct Event {
     pub mac: [u8; 6],
     /// Ethernet source.
     pub ether_src: [u8; 6],
-    /// Ethernet destination.
-    pub ether_dst: [u8; 6],
+    /// [`Sighting::to`].
+    pub to: [u8; 6],
     /// Nonce option, all zero without one.
     pub nonce: [u8; 6],
     /// How, as [`Evidence`].

@@ -71,6 +71,12 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
         probe: evidence.is_probe() as u8,
         reserved: 0,
     };
+    if sighting.nonce.is_some() && !evidence.is_probe() {
+        // A solicitation with a nonce may be an echo. The agent knows it from the one that it
+        // echoes, so every one is told of, and nothing is kept of what may be nobody's word.
+        let leased = stamp(&key.address, evidence, recently);
+        return tell(&key, sighting, None, leased, clock::now());
+    }
     let tally = SIGHTINGS.get_ptr_mut(&key);
     if let Some(tally) = tally {
         // SAFETY: a map's value outlives the program's run. Frames of one speaker seldom
@@ -118,7 +124,7 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
         tell(&key, sighting, last, leased, now);
     }
     // A probe sent to one station is a keep-alive, which asks nobody for the address.
-    let asks = evidence.is_probe() && sighting.ether_dst[0] & 1 != 0;
+    let asks = evidence.is_probe() && sighting.to[0] & 1 != 0;
     if (asks || changes)
         && let Some(last) = last
     {
@@ -192,7 +198,7 @@ fn again(last: *mut Speaker, key: &SightingKey, sighting: &Sighting, at: u64) ->
         return (false, false);
     }
     last.at = last.at.max(at);
-    last.ether_dst = sighting.ether_dst;
+    last.to = sighting.to;
     last.evidence = sighting.evidence as u8;
     let asked = last.probed != 0;
     if asked {
@@ -232,7 +238,7 @@ fn change(key: &SightingKey, sighting: &Sighting, now: u64) {
         outer_vlan: key.outer_vlan,
         vlan: key.vlan,
         mac: key.mac,
-        ether_dst: sighting.ether_dst,
+        to: sighting.to,
         evidence: sighting.evidence as u8,
         probed: 0,
         reserved: [0; 2],
@@ -246,7 +252,7 @@ const NOBODY: Speaker = Speaker {
     outer_vlan: 0,
     vlan: 0,
     mac: [0; 6],
-    ether_dst: [0; 6],
+    to: [0; 6],
     evidence: 0,
     probed: 0,
     reserved: [0; 2],
@@ -311,7 +317,7 @@ fn tell(
         (&raw mut (*event).vlan).write(key.vlan);
         (&raw mut (*event).mac).write(key.mac);
         (&raw mut (*event).ether_src).write(sighting.ether_src);
-        (&raw mut (*event).ether_dst).write(sighting.ether_dst);
+        (&raw mut (*event).to).write(sighting.to);
         (&raw mut (*event).nonce).write(sighting.nonce.unwrap_or_default());
         (&raw mut (*event).evidence).write(sighting.evidence as u8);
         (&raw mut (*event).reserved).write([0; 7]);

@@ -13,6 +13,7 @@ mod page;
 mod reclaim;
 mod replay;
 mod scrape;
+mod size;
 mod start;
 mod storm;
 mod throughput;
@@ -52,7 +53,7 @@ struct Group {
     measure: fn() -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 14] = [
     Group {
         names: &[
             "ipv4_over_empty_ns",
@@ -109,6 +110,10 @@ const GROUPS: [Group; 13] = [
     Group {
         names: &["replay_frames_per_s", "replay_rss_mib"],
         measure: replay::figures,
+    },
+    Group {
+        names: &["binary_mib", "image_mib"],
+        measure: size::figures,
     },
 ];
 

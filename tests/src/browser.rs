@@ -229,10 +229,7 @@ impl Browser {
     pub fn ensure_quiet(&self, origin: &str) -> Result<()> {
         let mut console = self.call("POST", "se/log", &json!({ "type": "browser" }))?;
         // The browser's own first page is none of ours.
-        let is_own = |entry: &Value| {
-            let message = entry["message"].as_str();
-            message.is_some_and(|message| message.starts_with("chrome://"))
-        };
+        let is_own = |entry: &Value| entry["message"].as_str().is_some_and(is_the_browsers);
         console
             .as_array_mut()
             .context("no console")?
@@ -245,18 +242,24 @@ impl Browser {
             let text = message["message"].as_str().unwrap_or_default();
             let event: Value = serde_json::from_str(text)?;
             let (method, parameters) = (&event["message"]["method"], &event["message"]["params"]);
-            ensure!(
-                *method != "Runtime.exceptionThrown" && *method != "Audits.issueAdded",
-                "{event:#}"
-            );
-            if *method == "Network.requestWillBeSent" {
-                let url = parameters["request"]["url"].as_str().unwrap_or_default();
-                let is_ours = [origin, "data:", "about:", "chrome:"]
-                    .iter()
-                    .any(|ours| url.starts_with(ours));
-                ensure!(is_ours, "the page asks for {url}");
-                asked += 1;
+            let said_by = match method.as_str().unwrap_or_default() {
+                "Network.requestWillBeSent" => &parameters["documentURL"],
+                "Runtime.exceptionThrown" => &parameters["exceptionDetails"]["url"],
+                "Audits.issueAdded" => &Value::Null,
+                _ => continue,
+            };
+            let said_by = said_by.as_str().unwrap_or_default();
+            if is_the_browsers(said_by) {
+                continue;
             }
+            ensure!(*method == "Network.requestWillBeSent", "{event:#}");
+            let url = parameters["request"]["url"].as_str().unwrap_or_default();
+            let mut allowed = [origin, "data:", "about:"].into_iter();
+            ensure!(
+                allowed.any(|allowed| url.starts_with(allowed)),
+                "the page {said_by} asks for {url}"
+            );
+            asked += 1;
         }
         ensure!(asked > 0, "nothing was asked for: the log is off");
         Ok(())
@@ -275,6 +278,11 @@ impl Drop for Browser {
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
+}
+
+/// Whether this is of `chrome://new-tab-page`, with which a window begins, or a frame in it.
+fn is_the_browsers(url: &str) -> bool {
+    url.starts_with("chrome://") || url.starts_with("chrome-untrusted://")
 }
 
 /// One command to the driver, and its answer's value.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// Where a daemon logs to, in its directory.
@@ -98,6 +98,29 @@ fn run(command: &mut Command) -> Result<Answer> {
     })
 }
 
+/// What the agent may do: `linux/capability.h`'s CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON and
+/// CAP_BPF.
+const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
+
+/// Its process, of which this is `/proc/PID/status`, has these privileges and no others.
+pub fn is_confined(status: &str) -> Result<()> {
+    let is = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.map(str::trim).unwrap_or_default()
+    };
+    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        ensure!(
+            u64::from_str_radix(is(set), 16)? == CAPABILITIES,
+            "{status}"
+        );
+    }
+    ensure!(
+        is("NoNewPrivs:") == "1" && is("Seccomp:") == "2",
+        "{status}"
+    );
+    Ok(())
+}
+
 /// The log of a daemon whose directory this is, to append to.
 fn log_in(dir: &Path) -> Result<File> {
     fs::create_dir_all(dir)?;
@@ -117,6 +140,13 @@ impl Daemon {
     pub fn start_dying_at(point: &str, dir: &Path, config: &str) -> Result<Self> {
         let mut program = Command::new(beside("faulty")?);
         program.env("IPAM_AGENT_DIES_AT", point);
+        Self::spawn_program(program, dir, config, log_in(dir)?)?.answering()
+    }
+
+    /// The same, and it panics there.
+    pub fn start_panicking_at(point: &str, dir: &Path, config: &str) -> Result<Self> {
+        let mut program = Command::new(beside("faulty")?);
+        program.env("IPAM_AGENT_PANICS_AT", point);
         Self::spawn_program(program, dir, config, log_in(dir)?)?.answering()
     }
 

@@ -246,7 +246,10 @@ fn plan(mut view: StoreView, leaked: &BTreeSet<&str>) -> ReclaimPlan {
     let mut engine = Engine::new(settings());
     let inputs = [
         Input::WatchedSince(Timestamp(1)),
-        Input::Links(Arc::default()),
+        Input::Links {
+            topology: Arc::default(),
+            since: Timestamp(1),
+        },
         Input::State(Ok(())),
         Input::Stores {
             source: 0,

@@ -123,6 +123,14 @@ impl Lab {
         })
     }
 
+    /// The machine itself, as it is: only for one that is there for nothing else.
+    pub fn this_machine() -> Self {
+        Self {
+            dir: PathBuf::from("/"),
+            boots: 0,
+        }
+    }
+
     /// The host's disk: what survives a power cut.
     pub fn disk(&self) -> &Path {
         &self.dir

@@ -16,10 +16,11 @@
 //!
 //! Frames, of MAC `m` and addresses `s`, `t`: `ANN m s` gratuitous request, `GREP m s`
 //! gratuitous reply, `REQ m s t` request, `REP m s n t` reply to `n`, `PROBE m t` probe,
-//! `UPROBE m t n` probe sent to `n` alone, `FORGED m s n` announcement of `m` in a frame of
-//! `n`; in IPv6 the advertisement or solicitation that
-//! says the same, `NPROBE m t n` a probe with a nonce, `WEAK m s` an advertisement without Override, `FAR m s` one that came
-//! through a router. `tag 100` at the end tags the frame.
+//! `REPALL m s n t` reply to `n` that is broadcast, `UPROBE m t n` probe sent to `n` alone,
+//! `FORGED m s n` announcement and `FPROBE m t n` probe of `m` in a frame of `n`; in IPv6 the
+//! advertisement or solicitation that says the same, `NPROBE m t n` a probe and `NREQ m s t n` a
+//! request with a nonce, `WEAK m s` an advertisement and `WREP m s n t` a reply without
+//! Override, `FAR m s` one that came through a router. `tag 100` at the end tags the frame.
 //!
 //! Names: ports `vA` to `vF` (a guest's veth each) and `up` (a bond); MACs and addresses
 //! are one letter, or a letter and a digit; the MAC of a letter and a prime is that of a
@@ -187,8 +188,15 @@ impl World {
 
     /// Lets the clock go on, timer by timer.
     pub fn advance(&mut self, to: Timestamp) {
+        self.advance_until(to);
+        self.engine.handle_timeout(self.now);
+        self.listen();
+    }
+
+    /// The same, but for what is due at that very moment: first is heard what is said then.
+    fn advance_until(&mut self, to: Timestamp) {
         while let Some(at) = self.engine.poll_timeout()
-            && at <= to
+            && at < to
         {
             self.now = self.now.max(at);
             self.engine.handle_timeout(self.now);
@@ -288,7 +296,7 @@ impl World {
             [port, ref what @ ..] => {
                 let frame = frame_of(self.family, what)?;
                 if told.telling == Telling::Events {
-                    self.advance(at);
+                    self.advance_until(at);
                     self.hear(port, &frame)?;
                 } else if let Some(seen) = self.seen(port, &frame, at)? {
                     told.heard.push(seen);
@@ -348,7 +356,10 @@ impl World {
     }
 
     fn tell_links(&mut self) {
-        self.tell(Input::Links(Arc::new(self.topology.clone())));
+        self.tell(Input::Links {
+            topology: Arc::new(self.topology.clone()),
+            since: self.now,
+        });
     }
 
     fn tell_leases(&mut self) {

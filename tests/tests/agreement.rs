@@ -125,9 +125,13 @@ fn expected(parsed: Parsed, at: u64) -> Told {
             };
             told.counters.insert(counter as u32, 1);
             told.counters.insert(Counter::EventsSent as u32, 1);
-            told.sightings
-                .push((key(&sighting), Tally::kinds_of(&sighting)));
-            if !evidence.is_probe() && !evidence.is_weak() {
+            // What may be an echo is told of and nothing more.
+            let kept = evidence.is_probe() || sighting.nonce.is_none();
+            if kept {
+                told.sightings
+                    .push((key(&sighting), Tally::kinds_of(&sighting)));
+            }
+            if kept && !evidence.is_probe() && !evidence.is_weak() {
                 let address = sighting.address.mapped();
                 told.speakers
                     .push((address, sighting.mac.bytes(), evidence as u8));
@@ -160,7 +164,7 @@ fn event(sighting: &Sighting, at: u64) -> Event {
         vlan: sighting.tags.vlan,
         mac: sighting.mac.bytes(),
         ether_src: sighting.ether_src,
-        ether_dst: sighting.ether_dst,
+        to: sighting.to,
         nonce: sighting.nonce.unwrap_or_default(),
         evidence: sighting.evidence as u8,
         ..Event::default()

@@ -9,7 +9,9 @@ use std::{
     io::Write as _,
     net::IpAddr,
     path::Path,
-    time::Duration,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -175,6 +177,44 @@ fn a_wrong_configuration_is_named_with_its_line() {
             answer.status == Some(2) && answer.err.contains("/no/such/file"),
             "{answer:?}"
         );
+        Ok(())
+    });
+}
+
+/// The file was broken since: the daemon goes on, and so do those who ask it.
+#[test]
+fn a_broken_file_that_nobody_named_keeps_nobody_from_the_daemon() {
+    in_lab(|lab| {
+        let place = "/etc/ipam-agent";
+        fs::create_dir_all(place)?;
+        mount::<str, str, str, str>(Some("none"), place, Some("tmpfs"), MsFlags::empty(), None)?;
+        let file = format!("{place}/config.yaml");
+        fs::write(&file, config(lab))?;
+        let mut daemon = Command::new(tests::daemon::binary()?)
+            .arg("run")
+            .stderr(Stdio::null())
+            .spawn()?;
+        let ask = || agent(&["segments"]);
+        let deadline = Instant::now() + PATIENCE;
+        while ask()?.status != Some(0) {
+            ensure!(
+                Instant::now() < deadline,
+                "waited for the daemon: {:?}",
+                ask()?
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
+        fs::write(&file, "no_such_key: 1\n")?;
+        let asked = ask()?;
+        let named = agent(&["segments", "--config", &file])?;
+        daemon.kill()?;
+        daemon.wait()?;
+        ensure!(asked.status == Some(0), "{asked:?}");
+        ensure!(
+            asked.err.contains("config.yaml:1") && asked.err.contains("--socket"),
+            "{asked:?}"
+        );
+        ensure!(named.status == Some(2), "{named:?}");
         Ok(())
     });
 }

@@ -225,29 +225,12 @@ fn agent_log(lab: &Lab) -> String {
     text
 }
 
-/// What the agent may do: `linux/capability.h`'s CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON and
-/// CAP_BPF.
-const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
-
 /// Its process has these privileges and no others.
 fn is_confined(cluster: &Cluster, agent: &Value) -> Result<()> {
     let member = cluster.member.as_ref().context("it runs")?;
     let id = container(agent)?;
     let status = member.node.of_process(id, "status")?;
-    let is = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.map(str::trim).unwrap_or_default()
-    };
-    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
-        ensure!(
-            u64::from_str_radix(is(set), 16)? == CAPABILITIES,
-            "{status}"
-        );
-    }
-    ensure!(
-        is("NoNewPrivs:") == "1" && is("Seccomp:") == "2",
-        "{status}"
-    );
+    tests::daemon::is_confined(&status)?;
     let mounts = member.node.mounts(id)?;
     let root = { mounts.lines() }.find(|line| line.split(' ').nth(4) == Some("/"));
     let root = root.and_then(|line| line.split(' ').nth(5));

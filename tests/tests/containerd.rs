@@ -6,6 +6,9 @@ mod kubelet;
 #[path = "containerd/caches.rs"]
 mod caches;
 
+#[path = "containerd/restarts.rs"]
+mod restarts;
+
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};

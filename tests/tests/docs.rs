@@ -171,7 +171,7 @@ fn subcommands(world: &mut docs::World<'_>, parent: &str, found: &mut Vec<String
 fn runnable(example: &str) -> Option<String> {
     let words: Vec<&str> = example.split_whitespace().collect();
     match words.as_slice() {
-        // A live view: tests/tests/top.rs. The daemon: this test's own runs.
+        // A live view: tests/tests/terminal.rs. The daemon: this test's own runs.
         ["ipam-agent", "top"] | ["ipam-agent", "run", ..] => None,
         // Of a release that there is: docs/harvester.md.
         ["ipam-agent", "reclaim", "undo", ..] => None,

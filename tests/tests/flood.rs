@@ -68,7 +68,7 @@ impl Wire {
                 asked: None,
                 tags: Tags::default(),
                 ether_src: [6, 0, a, b, c, d],
-                ether_dst: [0xff; 6],
+                to: [0xff; 6],
                 nonce: None,
             },
         };

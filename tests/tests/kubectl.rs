@@ -197,6 +197,8 @@ fn what_can_not_be_done_is_said_with_the_mend() -> Result<()> {
         (&["top"], "say --node"),
         (&["watch"], "say --node"),
         (&["reclaim", "apply"], "say --node"),
+        // Every node counts its releases from 1.
+        (&["reclaim", "undo", "00000001"], "say --node"),
         (&["--nodes", "node1", "report"], "unknown option --nodes"),
         (&["--node"], "needs a value"),
         (&["run"], "run it already"),

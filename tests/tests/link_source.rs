@@ -8,7 +8,7 @@ use std::{
 
 use ipam_agent::{
     engine::segment::{PortKind, Topology, Wiring},
-    source::links::{LinkEvent, Links, NameFilter},
+    source::links::{LinkEvent, Links, NameFilter, Touch},
 };
 use tests::netns::{Namespace, available};
 
@@ -180,9 +180,41 @@ fn touched_filters_are_told() {
     follow(&host, async |links| {
         until(links, |_| true).await;
         host.command("tc qdisc add dev veth0 clsact");
-        while links.next().await.expect("news") != LinkEvent::Touched(ifindex) {}
+        while links.next().await.expect("news") != LinkEvent::Touched(ifindex, Touch::Shown) {}
+        let filter = "tc filter add dev veth0 ingress protocol all";
+        host.command(&format!("{filter} prio 2 u32 match u32 0 0 flowid 1:1"));
+        while links.next().await.expect("news") != LinkEvent::Touched(ifindex, Touch::Shown) {}
+        // One that may come first may be gone by now.
+        host.command(&format!("{filter} prio 1 u32 match u32 0 0 flowid 1:1"));
+        while links.next().await.expect("news") != LinkEvent::Touched(ifindex, Touch::Filter) {}
         host.command("tc qdisc del dev veth0 clsact");
-        while links.next().await.expect("news") != LinkEvent::Touched(ifindex) {}
+        while links.next().await.expect("news") != LinkEvent::Touched(ifindex, Touch::Shown) {}
+    });
+}
+
+/// What has come while the runtime did not run is told, and nothing is waited for.
+#[test]
+fn what_waits_is_told_before_anything_else() {
+    if !available() {
+        return;
+    }
+    let host = Namespace::new();
+    follow(&host, async |links| {
+        until(links, |_| true).await;
+        while links.waiting().await.expect("news").is_some() {}
+        for number in 0..20 {
+            host.ip(&format!(
+                "link add veth{number} type veth peer name other{number}"
+            ));
+            let mut there = false;
+            while let Some(event) = links.waiting().await.expect("news") {
+                if let LinkEvent::Topology(topology) = event {
+                    there |= wiring(&topology, &format!("veth{number}")).is_some();
+                }
+            }
+            assert!(there, "veth{number}");
+            assert!(links.is_current());
+        }
     });
 }
 
@@ -214,7 +246,7 @@ fn an_overrun_is_told_and_made_good() {
                             return;
                         }
                     }
-                    LinkEvent::Touched(_) => {}
+                    LinkEvent::Touched(..) => {}
                 }
             }
         };

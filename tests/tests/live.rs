@@ -494,6 +494,23 @@ fn a_scan_looks_by_itself_and_asks_the_daemon_where_there_is_one() {
 }
 
 #[test]
+fn a_scan_without_an_interface_to_look_at_says_that_it_could_not_look() {
+    in_lab(|lab| {
+        let plain = agent(&["scan", "--for", "1s"])?;
+        lab::ip(&["link", "add", "br0", "type", "bridge"])?;
+        lab.guest("one", "veth1", "br0")?;
+        let wrong = agent(&["scan", "--for", "1s", "-i", "nosuch"])?;
+        for (answer, include) in [(plain, "veth*, cali*"), (wrong, "nosuch")] {
+            ensure!(answer.status == Some(3), "{answer:?}");
+            let why = format!("no interface of this host fits {include}");
+            ensure!(answer.out.contains(&why), "{answer:?}");
+            ensure!(answer.out.contains("could look"), "{answer:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn exit_statuses_are_those_of_the_contract() {
     in_lab(|lab| {
         let none = lab.disk().join("none.sock").display().to_string();

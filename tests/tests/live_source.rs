@@ -19,7 +19,7 @@ use ipam_agent::{
     driver::clock,
     engine::{evidence::PortCheck, input::Seen},
     source::{
-        links::{LinkEvent, Links, NameFilter},
+        links::{LinkEvent, Links, NameFilter, Touch},
         live::{AttachError, AttachMode, Events, Hook, Live, LoadError, Options, pod::tcx},
     },
 };
@@ -132,9 +132,13 @@ fn is_clean(host: &Namespace, ifindex: u32) -> bool {
     false
 }
 
+fn is_attached(live: &Live, ifindex: u32) -> bool {
+    matches!(live.check(ifindex), PortCheck::Attached(_))
+}
+
 fn blind(check: PortCheck) -> String {
     match check {
-        PortCheck::Attached => panic!("not blind"),
+        PortCheck::Attached(_) => panic!("not blind"),
         PortCheck::Blind(why) => why,
     }
 }
@@ -229,7 +233,7 @@ fn what_a_killed_agent_left_is_replaced_and_a_clean_stop_leaves_nothing() {
             block(async {
                 let (mut live, mut events) = Live::load(options, None, clock::now).expect("loaded");
                 live.attach(ifindex, "veth0").expect("attached");
-                assert_eq!(live.check(ifindex), PortCheck::Attached);
+                assert!(is_attached(&live, ifindex));
                 let expected = usize::from(options == CLSACT);
                 assert_eq!(ours_at_clsact(&host), expected, "{}", hooks(&host));
                 send(&pod, &[announcement(5, None)]);
@@ -252,7 +256,7 @@ fn a_qdisc_of_somebody_elses_stays() {
         block(async {
             let (mut live, _) = Live::load(CLSACT, None, clock::now).expect("loaded");
             live.attach(ifindex, "veth0").expect("attached");
-            assert_eq!(live.check(ifindex), PortCheck::Attached);
+            assert!(is_attached(&live, ifindex));
         });
     });
     let left = hooks(&host);
@@ -279,7 +283,7 @@ fn it_says_when_it_is_blind_and_sees_again_when_attached_anew() {
             host.command("tc filter del dev veth0 ingress");
             assert_eq!(blind(live.check(ifindex)), "our program is gone");
             live.attach(ifindex, "veth0").expect("attached");
-            assert_eq!(live.check(ifindex), PortCheck::Attached);
+            assert!(is_attached(&live, ifindex));
 
             // Of one priority the newest runs first.
             let newest = "tc filter add dev veth0 ingress prio 1 protocol all bpf bytecode-file";
@@ -289,7 +293,7 @@ fn it_says_when_it_is_blind_and_sees_again_when_attached_anew() {
                 "a bpf filter takes the frames first"
             );
             live.attach(ifindex, "veth0").expect("attached");
-            assert_eq!(live.check(ifindex), PortCheck::Attached);
+            assert!(is_attached(&live, ifindex));
 
             // TCX runs before clsact, and an agent that finds TCX clears clsact of our name.
             let (mut other, _) = Live::load(AUTO, None, clock::now).expect("loaded");
@@ -300,14 +304,50 @@ fn it_says_when_it_is_blind_and_sees_again_when_attached_anew() {
 
             let (mut third, _) = Live::load(AUTO, None, clock::now).expect("loaded");
             third.attach(ifindex, "veth0").expect("attached");
-            assert_eq!(third.check(ifindex), PortCheck::Attached);
+            assert!(is_attached(&third, ifindex));
             assert!(blind(other.check(ifindex)).ends_with("at TCX takes the frames first"));
             other.attach(ifindex, "veth0").expect("attached");
-            assert_eq!(other.check(ifindex), PortCheck::Attached);
+            assert!(is_attached(&other, ifindex));
             drop(third);
 
             host.ip("link del veth0");
             assert_eq!(blind(other.check(ifindex)), "the interface is gone");
+        });
+    });
+}
+
+#[test]
+fn what_came_and_went_costs_the_time_until_then() {
+    if !available() {
+        return;
+    }
+    let (host, _pod, ifindex) = host();
+    // Whose carrier is its port's.
+    host.ip("link add up0 up type bridge");
+    let uplink = host.ifindex("up0");
+    host.run(|| {
+        block(async {
+            let since = |check| match check {
+                PortCheck::Attached(since) => since,
+                PortCheck::Blind(why) => panic!("{why}"),
+            };
+            for options in [AUTO, CLSACT] {
+                let (mut live, _) = Live::load(options, None, clock::now).expect("loaded");
+                let first = live.attach(uplink, "up0").expect("attached");
+                assert_eq!(since(live.check(uplink)), first);
+                host.ip("link set veth0 master up0");
+                host.ip("link set veth0 nomaster");
+                let second = since(live.check(uplink));
+                assert!(second > first, "the carrier came and went");
+                assert_eq!(since(live.check(uplink)), second, "told once");
+
+                // What is gone again leaves no trace.
+                let first = live.attach(ifindex, "veth0").expect("attached");
+                assert_eq!(since(live.touched(ifindex, Touch::Shown)), first);
+                let second = since(live.touched(ifindex, Touch::Filter));
+                assert_eq!(second > first, options == CLSACT, "TCX comes before");
+                assert!(since(live.touched(ifindex, Touch::Xdp)) > second);
+            }
         });
     });
 }
@@ -491,7 +531,7 @@ fn three_capabilities_are_enough_and_without_them_it_says_which() {
             block(async {
                 let (mut live, mut events) = Live::load(options, None, clock::now).expect("loaded");
                 live.attach(ifindex, "veth0").expect("attached");
-                assert_eq!(live.check(ifindex), PortCheck::Attached);
+                assert!(is_attached(&live, ifindex));
                 attached.send(()).expect("heard");
                 assert_eq!(one(&mut events).await.ifindex, ifindex);
                 live.tables().sweep().expect("read");

@@ -19,8 +19,12 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use ipam_agent::serve::metrics::catalogue;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tests::{
-    daemon::Daemon,
+    daemon::{Daemon, agent},
     lab::{self, Lab},
     prometheus::{self, Prometheus},
     runtime::{Network, Pod, in_lab},
@@ -159,6 +163,95 @@ fn what_is_served_over_tcp_and_where() {
         ensure!(!told.contains("ipam_conflict_info"), "{told}");
         ensure!(!daemon.query("reclaim plan", &[])?.is_null());
         daemon.stop()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_wire_that_is_not_wholly_watched_is_not_ready_and_no_wire_at_all_is() {
+    in_lab(|lab| {
+        // A node that is new, or one whose configuration fits none of its links.
+        let daemon = start(lab, "interfaces: { include: ['nosuch*'] }\n")?;
+        wait_for("a node without pods", || {
+            Ok(get(LOCAL, "/readyz", "")?.0.starts_with("HTTP/1.1 200"))
+        })?;
+        daemon.stop()?;
+
+        let net = Network::bridge("pods", "cni0", &["10.9.0.0/24"])?;
+        let (one, two) = (net.start(lab, "one")?, net.start(lab, "two")?);
+        let left_out = format!("interfaces: {{ exclude: [{}] }}\n", two.host_interface);
+        let daemon = start(lab, &left_out)?;
+        let why = format!(
+            "- cni0 is not wholly watched: {} isn't watched: `interfaces` leaves it out",
+            two.host_interface
+        );
+        wait_for("what is missing", || {
+            let (head, body) = get(LOCAL, "/readyz", "")?;
+            Ok(head.starts_with("HTTP/1.1 503") && body.contains(&why))
+        })?;
+        let doctor = daemon.query("doctor", &[])?;
+        let check = found(&doctor, "daemon")?;
+        ensure!(check["status"] == "fail", "{check:#}");
+        ensure!(check["detail"].to_string().contains(&why[2..]), "{check:#}");
+
+        // Gone, it hides nobody.
+        net.stop(&two)?;
+        wait_for("the rest", || {
+            Ok(get(LOCAL, "/readyz", "")?.0.starts_with("HTTP/1.1 200"))
+        })?;
+        let doctor = daemon.query("doctor", &[])?;
+        ensure!(found(&doctor, "daemon")?["status"] == "ok", "{doctor:#}");
+        drop(one);
+        daemon.stop()?;
+        Ok(())
+    });
+}
+
+/// A check of `doctor`'s.
+fn found(doctor: &serde_json::Value, name: &str) -> Result<serde_json::Value> {
+    let checks = doctor["checks"].as_array().context("checks")?;
+    let check = checks.iter().find(|check| check["name"] == name);
+    check.cloned().with_context(|| format!("{doctor:#}"))
+}
+
+#[test]
+fn the_doctor_tells_of_a_daemon_that_hangs_and_of_a_port_that_is_taken() {
+    in_lab(|lab| {
+        let daemon = start(lab, "")?;
+        let hung = Pid::from_raw(i32::try_from(daemon.pid())?);
+        kill(hung, Signal::SIGSTOP)?;
+        let doctor = daemon.query("doctor", &[])?;
+        let check = found(&doctor, "daemon")?;
+        ensure!(check["status"] == "fail", "{check:#}");
+        ensure!(
+            check["detail"].to_string().contains("gives no answer"),
+            "{check:#}"
+        );
+        kill(hung, Signal::SIGCONT)?;
+        wait_for("it to go on", || {
+            let doctor = daemon.query("doctor", &[])?;
+            Ok(found(&doctor, "daemon")?["status"] == "ok"
+                && found(&doctor, "listen")?["status"] == "ok")
+        })?;
+        daemon.stop()?;
+
+        let taken = std::net::TcpListener::bind(LOCAL)?;
+        let file = lab.disk().join("config.yaml");
+        std::fs::write(&file, config(lab, ""))?;
+        let doctor = agent(&[
+            "doctor",
+            "-o",
+            "json",
+            "--config",
+            &file.display().to_string(),
+        ])?;
+        ensure!(doctor.status == Some(1), "{doctor:?}");
+        let check = found(&doctor.json()?, "listen")?;
+        ensure!(
+            check["detail"].to_string().contains("is taken"),
+            "{check:#}"
+        );
+        drop(taken);
         Ok(())
     });
 }

@@ -192,6 +192,25 @@ fn discovery_is_refused_for_what_rfc_4861_forbids() {
 }
 
 #[test]
+fn every_extension_header_is_followed() {
+    // Next header, length and contents: all are 16 bytes long, in words of eight beyond the
+    // first, Authentication's in words of four beyond the second (RFC 4302 §2.2).
+    for (kind, words) in [0, 43, 60, 135, 139, 140, 253, 254]
+        .map(|kind| (kind, 1))
+        .into_iter()
+        .chain([(51, 2)])
+    {
+        let mut bytes = vec![0; 15];
+        bytes[0] = words;
+        let na = Nd {
+            extensions: vec![(kind, bytes)],
+            ..Nd::advertisement(mac(1), T, 0)
+        };
+        assert_eq!(seen(&na.frame()).mac.bytes(), mac(1), "{kind}");
+    }
+}
+
+#[test]
 fn who_speaks_for_what_and_asks_for_what() {
     let ns = seen(&Nd::solicitation(mac(1), L, T).nonce([7; 6]).frame());
     assert_eq!(
@@ -199,6 +218,11 @@ fn who_speaks_for_what_and_asks_for_what() {
         (Address::v6(L.octets()), Address::v6(T.octets()))
     );
     assert_eq!(ns.nonce, Some([7; 6]));
+    // Of a longer one the first bytes; an answer's says nothing (RFC 3971 §5.3.3).
+    let long = Nd::dad(mac(1), T).option(14, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+    assert_eq!(seen(&long.frame()).nonce, Some([1, 2, 3, 4, 5, 6]));
+    let answer = Nd::advertisement(mac(1), T, 0).nonce([7; 6]);
+    assert_eq!(seen(&answer.frame()).nonce, None);
     let dad = seen(&Nd::dad(mac(1), T).frame());
     assert_eq!(
         (Some(dad.address), dad.asked),
@@ -234,6 +258,9 @@ fn a_reply_answers_somebody_or_is_gratuitous() {
     // RFC 3927 §2.5 has answers for link-local addresses broadcast.
     assert_eq!(of(&broadcast), Evidence::ArpReply);
     assert_eq!(of(&nobody), Evidence::ArpGratuitousReply);
+    let to = |arp: &Arp| seen(&arp.frame()).to;
+    assert_eq!([to(&reply), to(&broadcast)], [mac(2); 2]);
+    assert_eq!(to(&nobody), BROADCAST);
     assert_eq!(
         of(&Arp { target: X, ..reply }),
         Evidence::ArpGratuitousReply

@@ -21,6 +21,8 @@ mod lock;
 mod lost;
 #[path = "reclaim/own.rs"]
 mod own;
+#[path = "reclaim/passing.rs"]
+mod passing;
 #[path = "reclaim/probes.rs"]
 mod probes;
 #[path = "reclaim/reuse.rs"]

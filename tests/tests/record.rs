@@ -178,6 +178,49 @@ fn a_probe_is_told_again_after_a_second() -> anyhow::Result<()> {
 }
 
 #[test]
+fn what_has_a_nonce_is_told_each_time_for_its_echo_to_be_known() -> anyhow::Result<()> {
+    let Some(mut kernel) = Kernel::load()? else {
+        return Ok(());
+    };
+    let (source, target) = ("fd00::5".parse()?, "fd00::1".parse()?);
+    for n in 1..4 {
+        let probe = Nd::dad(mac(1), source).nonce([n; 6]).frame();
+        let [event] = kernel.hear(&probe)?[..] else {
+            anyhow::bail!("not one event");
+        };
+        assert_eq!(event.nonce, [n; 6]);
+    }
+    assert_eq!(kernel.tallies()?.len(), 1);
+    // Nobody's claim is made of what may be an echo.
+    for n in [1, 2] {
+        let solicitation = Nd::solicitation(mac(n), source, target).nonce([7; 6]);
+        let [event] = kernel.hear(&solicitation.frame())?[..] else {
+            anyhow::bail!("not one event");
+        };
+        assert_eq!((event.mac, event.nonce), (mac(n), [7; 6]));
+        assert_eq!(event.previous.at, 0);
+    }
+    assert_eq!(kernel.tallies()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn an_answer_to_all_is_told_with_its_asker() -> anyhow::Result<()> {
+    let Some(mut kernel) = Kernel::load()? else {
+        return Ok(());
+    };
+    let reply = |n| Arp {
+        ether_dst: frames::BROADCAST,
+        ..Arp::reply(mac(n), X, mac(9), G)
+    };
+    let first = kernel.hear(&reply(1).frame())?;
+    let second = kernel.hear(&reply(2).frame())?;
+    let told = [&first[0].to, &second[0].to, &second[0].previous.to];
+    assert_eq!(told, [&mac(9); 3]);
+    Ok(())
+}
+
+#[test]
 fn an_answer_to_a_probe_is_told_though_its_speaker_is_known() -> anyhow::Result<()> {
     let Some(mut kernel) = Kernel::load()? else {
         return Ok(());

@@ -18,6 +18,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::{
+    capture::{ETHERNET, Endian, Ng},
     daemon::{Answer, agent},
     frames::{self, Arp},
     scenario::{Family, World, recorded},
@@ -158,6 +159,38 @@ fn what_is_long_over_is_told() -> Result<()> {
             .replay()?;
         ensure!(report.summary.conflicts == 1, "{report:#?}");
         ensure!(report.summary.active == 0, "{report:#?}");
+    }
+    Ok(())
+}
+
+/// A lease file says not since when: what it contradicts itself in is as old as the capture.
+#[test]
+fn leases_are_as_old_as_the_capture() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut ng = Ng::new(Endian::Little).interface(ETHERNET, Some("eth7"));
+    for (at, frame) in duplicate() {
+        ng = ng.frame(0, at / 1000, &frame);
+    }
+    let file = desk.write("leased.pcapng", &ng.bytes)?;
+    let leases = desk.write(
+        "leases.yaml",
+        b"leases:
+  - { address: 10.0.0.9, mac: \"02:00:00:00:00:0a\" }
+  - { address: 10.0.0.9, mac: \"02:00:00:00:00:0b\" }
+",
+    )?;
+    let (report, _) = replay(&[&file, "--leases", &format!("file:{leases}")])?;
+    let mut conflicts = report["conflicts"].as_array().into_iter().flatten();
+    let twice = conflicts.find(|conflict| conflict["kind"] == "duplicate-lease");
+    let twice = twice.ok_or_else(|| anyhow::anyhow!("no duplicate-lease: {report:#}"))?;
+    let first = "2023-11-14T22:13:20Z";
+    ensure!(capture(&report)["first_frame"] == first, "{report:#}");
+    for at in [
+        &twice["first_seen"],
+        &twice["last_seen"],
+        &twice["history"][0]["at"],
+    ] {
+        ensure!(at == first, "{twice:#}");
     }
     Ok(())
 }

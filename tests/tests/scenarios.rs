@@ -473,7 +473,8 @@ fn a_holder_who_spoke_before_the_stranger_came_back_is_no_rival_yet() {
         "0 #1 lease-mismatch X Warning B since 0
          120 #1 over X Warning B since 0
          1000 #1 lease-mismatch X Warning B since 0
-         1030 #1 duplicate-address X Critical A B since 0",
+         1030 #1 duplicate-address X Warning A B since 0
+         950 address-moved X B A",
     );
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Everything that is measured is built as for release; docs/performance.md has the method.
 
-use std::process::Command;
+use std::{env, process::Command};
 
 use crate::{machine, setup};
 
@@ -31,6 +31,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     machine::run(
         Command::new(machine::built_for_release("bench"))
             .args(["--output", &args.output])
+            // What makes the image that is measured.
+            .env("IPAM_AGENT_XTASK", env::current_exe()?)
             .args(&args.names),
     )
 }

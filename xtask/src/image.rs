@@ -23,6 +23,8 @@ use crate::{
 
 /// What it is called where it is published.
 pub const REPOSITORY: &str = "ghcr.io/ipam-agent/ipam-agent";
+/// A release's image takes less of a node's disk than this, in bytes.
+const SIZE: usize = 20 << 20;
 /// Where the binary is in it.
 const BINARY: &str = "usr/bin/ipam-agent";
 
@@ -86,6 +88,14 @@ pub fn make(parts: &[Part], name: &str, epoch: u64) -> anyhow::Result<Vec<u8>> {
     for part in parts {
         let arch = Arch::of(&part.binary)?;
         let layer = layer(part)?.tar(epoch)?;
+        // One with a bill of materials is a release's.
+        if part.sbom.is_some() && layer.len() >= SIZE {
+            let size = layer.len();
+            bail!(
+                "the image for {} has {size} bytes unpacked: {SIZE} are too many",
+                arch.name()
+            );
+        }
         let config = json!({
             "created": time(epoch)?,
             "architecture": arch.name(),

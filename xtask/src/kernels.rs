@@ -1,6 +1,6 @@
 //! `cargo xtask test --kernels`: the suite of the kernels that a developer's machine doesn't
 //! run. Each is a distribution's own, booted under qemu's software emulation with the agent
-//! inside, so neither root nor KVM is needed, and the machine's own network is not touched.
+//! inside, so KVM isn't needed, and the machine's own network is not touched.
 //!
 //! The guest says how its suite ended over the serial console. Whatever else happens (a
 //! panic, a hang, another kernel than the one asked for) is a failure.
@@ -8,6 +8,7 @@
 mod initramfs;
 mod package;
 mod power_cut;
+mod system;
 
 use std::{
     env,
@@ -80,7 +81,8 @@ impl Kernel {
             programs,
         };
         guest.run("the suite", &Boot::default())?;
-        power_cut::test(&guest, stage.path())
+        power_cut::test(&guest, stage.path())?;
+        system::test(&guest)
     }
 }
 
@@ -94,7 +96,7 @@ struct Guest<'a> {
 /// How it is booted.
 #[derive(Default)]
 struct Boot<'a> {
-    /// The part of the guest's program that runs; without a name the suite.
+    /// The part of the guest's program that runs, without a name the suite; or `system`.
     part: Option<&'a str>,
     /// `/dev/vda`.
     disk: Option<&'a Path>,
@@ -145,7 +147,11 @@ impl Guest<'_> {
         }
         // panic=-1 and -no-reboot: a panic ends the emulator.
         let part = how.part.unwrap_or_default();
-        let words = format!("console=ttyS0 quiet panic=-1 mitigations=off -- {part}");
+        // The console is nobody's to log in on.
+        let words = format!(
+            "console=ttyS0 quiet panic=-1 mitigations=off systemd.show_status=0 \
+             systemd.mask=serial-getty@ttyS0.service -- {part}"
+        );
         let mut qemu = qemu
             .args(["-append", &words])
             .stdin(Stdio::null())

@@ -49,6 +49,11 @@ pub fn prometheus() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join("prometheus"))
 }
 
+/// The file system of a Debian host.
+pub fn debian() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join("debian"))
+}
+
 /// Helm's library, and Kubernetes's schemas; the tests look for them there.
 pub fn helm() -> anyhow::Result<PathBuf> {
     Ok(cache()?.join("helm-4.2.3"))

@@ -5,6 +5,7 @@
 //! the Rust toolchain alone, but for rustup's own `component add`. What is there already
 //! is not touched, so that a second run takes no time.
 
+mod debian;
 mod helm;
 mod kubernetes;
 mod plugins;
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// What the laboratories of the demo and the tests run.
-const LABORATORY: [&str; 15] = [
+const LABORATORY: [&str; 14] = [
     "arpwatch",
     "busybox-static",
     "containerd",
@@ -36,7 +37,6 @@ const LABORATORY: [&str; 15] = [
     "jq",
     "man-db",
     "mandoc",
-    "openssl",
     "runc",
     "tmux",
     "zsh",
@@ -46,9 +46,10 @@ const COMPARISON: [&str; 1] = ["tshark"];
 /// What looks at the status page; the font is for machines that have none.
 const BROWSER: [&str; 3] = ["chromium", "chromium-driver", "fonts-dejavu-core"];
 /// What boots other kernels.
-const KERNELS: [&str; 7] = [
+const KERNELS: [&str; 8] = [
     "busybox-static",
     "cpio",
+    "debootstrap",
     "e2fsprogs",
     "kmod",
     "qemu-system-x86",
@@ -71,6 +72,7 @@ pub fn run() -> anyhow::Result<()> {
         ("Debian packages for laboratories", laboratory_packages),
         ("Debian packages for the status page", || packages(&BROWSER)),
         ("Debian packages for kernels", || packages(&KERNELS)),
+        ("a Debian that systemd runs", debian::install),
         ("CNI plugins of other suites", plugins::install),
         ("Prometheus", prometheus),
         ("Helm", helm::install),

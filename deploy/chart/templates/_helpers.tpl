@@ -42,16 +42,47 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- ternary "off" .Values.release (kindIs "bool" .Values.release) -}}
 {{- end -}}
 
+{{/* Who is asked for containers: auto, off, or a socket, which must be mounted. */}}
+{{- define "ipam-agent.cri" -}}
+{{- $cri := dig "holders" "cri" "auto" .Values.config -}}
+{{- if kindIs "bool" $cri -}}
+{{- $cri = "off" -}}
+{{- end -}}
+{{- if hasPrefix "unix://" $cri -}}
+{{- $mounted := false -}}
+{{- range .Values.runtimeDirs -}}
+{{- $mounted = or $mounted (hasPrefix (printf "unix://%s/" .) $cri) -}}
+{{- end -}}
+{{- if not $mounted -}}
+{{- fail (printf "config.holders.cri: %s would not be there in the pod: name its directory, %s, in runtimeDirs" $cri (dir (trimPrefix "unix://" $cri))) -}}
+{{- end -}}
+{{- end -}}
+{{- $cri -}}
+{{- end -}}
+
 {{/* The stores, each with the mode that `release` gives it; as YAML: { stores: […] }. */}}
 {{- define "ipam-agent.stores" -}}
 {{- $release := include "ipam-agent.release" . -}}
+{{- $config := .Values.config -}}
+{{- $dataPlane := dig "observe" "data_plane" true $config -}}
+{{- $nobody := and (eq (include "ipam-agent.cri" .) "off") (not (dig "holders" "netns" true $config)) -}}
+{{- $given := list (dict "kind" "host-local") -}}
+{{- if kindIs "slice" .Values.config.stores -}}
+{{- $given = .Values.config.stores -}}
+{{- end -}}
 {{- $stores := list -}}
-{{- range $store := .Values.config.stores | default (list (dict "kind" "host-local")) -}}
+{{- range $store := $given -}}
 {{- $store = deepCopy $store -}}
 {{- if eq $store.kind "host-local" -}}
 {{- $mode := $store.reclaim | default (ternary "after-reboot" "observe" (eq $release "auto")) -}}
 {{- if and (ne $release "auto") (ne $mode "observe") -}}
 {{- fail (printf "config.stores: reclaim: %s needs release: auto, and release is %s" $mode $release) -}}
+{{- end -}}
+{{- if and (ne $mode "observe") (not $dataPlane) -}}
+{{- fail (printf "config.observe.data_plane: false would have a pod that talks without ARP look silent: with release: %s either leave it true, or say reclaim: observe of each store" $release) -}}
+{{- end -}}
+{{- if and (ne $mode "observe") $nobody -}}
+{{- fail (printf "config.holders: with cri: off and netns: false nobody is left to ask who holds an address: with release: %s either leave one of them, or say reclaim: observe of each store" $release) -}}
 {{- end -}}
 {{- if and (eq $release "off") $store.fence -}}
 {{- fail "config.stores: fence: true writes to CNI's directories, and release: off has them read-only" -}}
@@ -73,8 +104,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and (eq (include "ipam-agent.release" .) "off") (dig "reclaim" "clean_caches" false $config) -}}
 {{- fail "config.reclaim.clean_caches writes to CNI's directories, and release: off has them read-only" -}}
 {{- end -}}
-{{- if kindIs "bool" (dig "holders" "cri" "" $config) -}}
-{{- $_ := set $config.holders "cri" "off" -}}
+{{- $cri := include "ipam-agent.cri" . -}}
+{{- if and (eq $cri "off") (dig "reclaim" "clean_caches" false $config) -}}
+{{- fail "config.reclaim.clean_caches needs a container runtime, which alone knows containers by their ids: not with holders: { cri: off }" -}}
+{{- end -}}
+{{- if hasKey ($config.holders | default dict) "cri" -}}
+{{- $_ := set $config.holders "cri" $cri -}}
 {{- end -}}
 {{- $_ := set $config "stores" (include "ipam-agent.stores" . | fromYaml).stores -}}
 {{- $_ := set $config "state_dir" .Values.stateDir -}}

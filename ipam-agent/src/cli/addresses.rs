@@ -30,7 +30,7 @@ pub struct AddressesArgs {
 
 impl AddressesArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let mut addresses: Addresses = self.daemon.client()?.get("/api/v1/addresses").await?;
+        let mut addresses: Addresses = self.daemon.client(io)?.get("/api/v1/addresses").await?;
         addresses.addresses.retain(|record| {
             let segment = self.segment.as_deref();
             let interface = self.interface.as_deref();

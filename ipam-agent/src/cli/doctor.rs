@@ -51,6 +51,7 @@ const LOOKS: &[Look] = &[
     agent::continuity,
     agent::pause,
     agent::floors,
+    agent::listen,
     agent::daemon,
 ];
 

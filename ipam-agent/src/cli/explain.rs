@@ -34,11 +34,11 @@ impl ExplainArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let explain: Explain = if self.sources.leases.is_empty() {
             let path = format!("/api/v1/explain/{}", self.address);
-            self.daemon.client()?.get(&path).await?
+            self.daemon.client(io)?.get(&path).await?
         } else {
             let address = Address::from_ip(self.address);
             let address = address.ok_or(CliError::NotClaimable(self.address))?;
-            offline::explain(&Config::without_file(self.sources.leases)?, address)
+            offline::explain(&Config::without_file(self.sources.leases)?, address)?
         };
         io.show(&explain, self.output.output)?;
         Ok(Status::Nothing)

@@ -38,9 +38,9 @@ pub struct LeasesArgs {
 impl LeasesArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let mut leases: Leases = if self.sources.leases.is_empty() {
-            self.daemon.client()?.get("/api/v1/leases").await?
+            self.daemon.client(io)?.get("/api/v1/leases").await?
         } else {
-            offline::leases(&Config::without_file(self.sources.leases)?)
+            offline::leases(&Config::without_file(self.sources.leases)?)?
         };
         leases.leases.retain(|record| {
             let store = self.store.as_deref();

@@ -31,7 +31,7 @@ use clap::{Parser, Subcommand};
 pub use self::io::Io;
 use crate::{
     config::ConfigError,
-    driver::{DriverError, ReplayError},
+    driver::{DriverError, ReplayError, offline::OfflineError},
     error::in_full,
     journal::JournalError,
     netlink::NetlinkError,
@@ -83,7 +83,7 @@ pub enum Command {
     /// All that is known of one address
     Explain(explain::ExplainArgs),
     /// Give back leases that nobody uses any more
-    #[command(subcommand)]
+    #[command(subcommand, after_help = reclaim::EXAMPLES)]
     Reclaim(reclaim::ReclaimCommand),
     /// Is an address free? Asks on the wire, and claims nothing
     Check(check::CheckArgs),
@@ -174,12 +174,23 @@ pub enum CliError {
     /// A fence of the agent's is still there.
     #[error(transparent)]
     Fence(#[from] crate::store::ReleaseError),
+    /// A fence of the agent's may still be there.
+    #[error("{why}; the state in {} is kept, as it knows of them: run it again", .state.display())]
+    Fences {
+        /// Why.
+        why: String,
+        /// The state directory.
+        state: std::path::PathBuf,
+    },
     /// The daemon or the scan could not go on.
     #[error(transparent)]
     Driver(#[from] DriverError),
     /// The wire could not be looked at.
     #[error(transparent)]
     NoLook(DriverError),
+    /// The leases that were to be read without the daemon.
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
     /// The wire could not be asked.
     #[error(transparent)]
     NotAsked(#[from] ProbeError),

@@ -10,6 +10,13 @@ use clap::Subcommand;
 
 use super::{CliError, Io, Status};
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ipam-agent reclaim plan          what would be given back, and what is kept, why
+  ipam-agent reclaim apply         gives it back; asks first
+  ipam-agent reclaim history       what was given back, and by its id:
+  ipam-agent reclaim undo 00000001";
+
 /// Give back leases that nobody uses any more.
 #[derive(Debug, Subcommand)]
 pub enum ReclaimCommand {

@@ -81,6 +81,13 @@ impl ReplayArgs {
         for capture in &report.captures {
             io.tell(&summary(capture))?;
         }
+        for segment in &replayed.unheard {
+            let name = clean(segment);
+            io.tell(&format!(
+                "note: the leases of {name} are compared with nothing, as no segment of that name was \
+                 captured; --segment {name}=INTERFACE says which of these it is\n"
+            ))?;
+        }
         io.show(&report, self.output.output)?;
         let mut failed = replayed.failed;
         if let Some(last) = failed.pop() {

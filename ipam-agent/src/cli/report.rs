@@ -1,6 +1,6 @@
 //! `ipam-agent report`
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use clap::{Args, builder::PossibleValuesParser};
 
@@ -8,7 +8,10 @@ use super::{
     CliError, Io, Status,
     shared::{ConfigArgs, OutputArgs},
 };
-use crate::report::document::{ConflictKind, Report, SegmentName, Summary};
+use crate::{
+    error::hint,
+    report::document::{ConflictKind, Report, SegmentName, Summary},
+};
 
 /// Conflicts known to the running daemon.
 #[derive(Debug, Args)]
@@ -38,9 +41,10 @@ pub struct ReportArgs {
 
 impl ReportArgs {
     pub(super) async fn run(mut self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let client = std::mem::take(&mut self.daemon).client()?;
+        let client = std::mem::take(&mut self.daemon).client(io)?;
         let report = client.get("/api/v1/report").await;
         let mut report: Report = report.map_err(CliError::judging)?;
+        self.look_for_segment(&mut report);
         self.narrow(&mut report);
         io.show(&report, self.output.output)?;
         let stale = !self.is_narrow() && report.leases.stale > 0;
@@ -50,6 +54,26 @@ impl ReportArgs {
 
     fn is_narrow(&self) -> bool {
         self.address.is_some() || self.kind.is_some() || self.segment.is_some()
+    }
+
+    /// Of a segment that the daemon doesn't know nobody can say that it has no conflicts.
+    fn look_for_segment(&self, report: &mut Report) {
+        let Some(asked) = self.segment.as_deref() else {
+            return;
+        };
+        let watched = report.segments.iter().map(|record| &record.segment);
+        let told = report.conflicts.iter().map(|conflict| &conflict.segment);
+        let told = told.chain(report.events.iter().map(|event| &event.segment));
+        let known: BTreeSet<&SegmentName> = watched.chain(told).collect();
+        if known.iter().any(|segment| segment.is_called(asked)) {
+            return;
+        }
+        let names: Vec<String> = known.iter().map(|segment| segment.called()).collect();
+        let hint = hint(asked, names.iter().map(String::as_str));
+        report.blind.push(format!(
+            "the daemon knows no segment {asked}{hint}: `ipam-agent segments` lists those that it \
+             watches"
+        ));
     }
 
     /// Leaves what was asked for.

@@ -23,7 +23,7 @@ pub struct SegmentsArgs {
 
 impl SegmentsArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let segments: Segments = self.daemon.client()?.get("/api/v1/segments").await?;
+        let segments: Segments = self.daemon.client(io)?.get("/api/v1/segments").await?;
         io.show(&segments, self.output.output)?;
         Ok(Status::Nothing)
     }

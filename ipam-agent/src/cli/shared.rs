@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::{CliError, Io};
 use crate::{
-    config::{Config, ConfigError, Overrides},
-    report::Format,
+    config::{Config, Overrides, SOCKET},
+    error::in_full,
+    report::{Format, clean},
     serve::Client,
     store::source::Source,
 };
@@ -40,17 +42,23 @@ impl ConfigArgs {
         }
     }
 
-    /// A client of the daemon that they name. Who names the socket needs no configuration.
-    pub fn client(self) -> Result<Client, ConfigError> {
-        match (self.config.is_none(), self.socket) {
-            (true, Some(socket)) => Ok(Client::new(socket)),
-            (_, socket) => {
-                let overrides = Overrides {
-                    file: self.config,
-                    socket,
-                    ..Overrides::default()
-                };
-                Ok(Client::new(Config::load(overrides)?.socket))
+    /// A client of the daemon that they name. Who names the socket needs no configuration; and a
+    /// mistake in a file that nobody named keeps nobody from a daemon that goes on without it.
+    pub fn client(self, io: &mut Io<'_>) -> Result<Client, CliError> {
+        if let (None, Some(socket)) = (&self.config, &self.socket) {
+            return Ok(Client::new(socket));
+        }
+        let named = self.config.is_some();
+        match Config::load(self.overrides()) {
+            Ok(config) => Ok(Client::new(config.socket)),
+            Err(error) if named => Err(error.into()),
+            Err(error) => {
+                io.tell(&format!(
+                    "ipam-agent: {}\nthe daemon is asked on {SOCKET} all the same: --socket names \
+                     another\n",
+                    clean(&in_full(&error))
+                ))?;
+                Ok(Client::new(SOCKET))
             }
         }
     }

@@ -1,6 +1,6 @@
 mod watch;
 
-use std::{fs, path::Path, thread};
+use std::{fs, path::Path, process::ExitCode, thread};
 
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
@@ -13,9 +13,12 @@ use super::{
 };
 use crate::{
     engine::plan::Reason,
+    error::in_full,
+    journal::{FenceEffect, FenceIntent, FenceResult, When},
     report::{View, document::*},
     serve::{
         Query, Socket,
+        health::Health,
         query::channel,
         router::{changing, reading},
     },
@@ -99,7 +102,7 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
                 host,
                 boot_id: None,
                 blind,
-                segments: Vec::new(),
+                segments: vec![segment(10), segment(11)],
                 summary: Summary::of(&conflicts),
                 conflicts,
                 events: Vec::new(),
@@ -198,10 +201,30 @@ fn answer(query: Query, complete: bool) -> Option<ApplyRequest> {
         | Query::History(_)
         | Query::Explain(..)
         | Query::LastPlan(_)
-        | Query::Metrics(..)
-        | Query::Health(_) => {}
+        | Query::Metrics(..) => {}
+        Query::Health(reply) => {
+            let _ = reply.send(Health {
+                problems: blind,
+                ..Health::default()
+            });
+        }
     }
     None
+}
+
+fn segment(vlan: u16) -> SegmentRecord {
+    SegmentRecord {
+        segment: SegmentName {
+            name: "br0".to_owned(),
+            vlan: Some(vlan),
+            outer_vlan: None,
+        },
+        watched_since: Some(Timestamp::UNIX_EPOCH),
+        complete: true,
+        lost: 0,
+        evicted: 0,
+        interfaces: vec!["veth1".to_owned()],
+    }
 }
 
 fn release(last: u8) -> PlannedRelease {
@@ -231,11 +254,7 @@ fn conflict() -> ConflictRecord {
         severity: Severity::Critical,
         state: ConflictState::Active,
         address: [10, 0, 0, 9].into(),
-        segment: SegmentName {
-            name: "br0".to_owned(),
-            vlan: Some(10),
-            outer_vlan: None,
-        },
+        segment: segment(10).segment,
         first_seen: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,
         resolved_at: None,
@@ -336,6 +355,40 @@ fn a_report_ends_as_diff_does() {
     ] {
         let ran = daemon.run(something, None);
         assert_eq!(ran.result.expect(something), Status::Something);
+    }
+}
+
+#[test]
+fn a_segment_that_nobody_knows_is_no_segment_without_conflicts() {
+    let ran = Daemon::start(true).run("report --segment bro.10", None);
+    assert_eq!(ran.result.expect("a report"), Status::Blind);
+    assert!(ran.out.contains("could look"), "{}", ran.out);
+    let hint = "no segment bro.10 (did you mean `br0.10`?)";
+    assert!(ran.out.contains(hint), "{}", ran.out);
+}
+
+#[test]
+fn leases_that_cannot_be_read_are_an_error() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("leases.yaml");
+    fs::write(&file, "leases:\n  - { address: nonsense }\n").expect("written");
+    let broken = format!("file:{}", file.display());
+    for (source, words) in [
+        (
+            "file:/nonexistent",
+            "cannot read the lease file /nonexistent",
+        ),
+        (&*broken, "leases.yaml, line 2"),
+        ("host-local:/nonexistent", "there is no /nonexistent"),
+    ] {
+        for command in ["leases", "explain 10.0.0.5"] {
+            let ran = run(&format!("{command} --leases {source}"), None);
+            let error = ran.result.expect_err(source);
+            assert_eq!(error.exit_code(), ExitCode::from(2));
+            let told = in_full(&error);
+            assert!(told.contains(words), "{told}");
+            assert_eq!(ran.out, "");
+        }
     }
 }
 
@@ -486,6 +539,7 @@ fn doctor_finds_what_is_wrong_with_the_configuration() {
         let check = doctor.checks.iter().find(|check| check.name == name);
         check.expect(name)
     };
+    assert_eq!(check("listen").status, CheckStatus::Ok);
     assert_eq!(check("configuration").status, CheckStatus::Fail);
     assert!(check("configuration").detail.contains("config.yaml:2"));
     assert_eq!(check("daemon").status, CheckStatus::Warn);
@@ -505,14 +559,14 @@ struct Uninstall {
     args: UninstallArgs,
 }
 
-fn uninstall_in(directory: &Path, yes: bool, answer: Option<&str>) -> Ran {
+fn uninstall_in(directory: &Path, flags: &[&str], answer: Option<&str>) -> Ran {
     let mut words = vec![
         "uninstall".into(),
         "--state-dir".into(),
         directory.join("state"),
     ];
     words.extend(["--socket".into(), directory.join("run/agent.sock")]);
-    words.extend(yes.then(|| "--yes".into()));
+    words.extend(flags.iter().map(Into::into));
     let Uninstall { args } = Uninstall::try_parse_from(words).expect("arguments");
     with_io(answer, |io| {
         uninstall(args, io, || Ok(vec!["the filter on veth1".to_owned()]))
@@ -533,11 +587,18 @@ fn uninstall_removes_what_is_the_agents_and_nothing_else() {
     for name in ours.into_iter().chain(["notes.txt"]) {
         fs::write(state.join(name), "x").expect("written");
     }
-    let declined = uninstall_in(directory.path(), false, Some("n\n"));
+    let declined = uninstall_in(directory.path(), &[], Some("n\n"));
     assert_eq!(declined.result.expect("asked"), Status::Something);
     assert!(state.join("lock").exists());
 
-    let ran = uninstall_in(directory.path(), true, None);
+    let kept = uninstall_in(directory.path(), &["--yes", "--keep-state"], None);
+    assert_eq!(kept.result.expect("done"), Status::Nothing);
+    assert_eq!(kept.err, "removed the filter on veth1\n");
+    for name in ours {
+        assert!(state.join(name).exists(), "{name}");
+    }
+
+    let ran = uninstall_in(directory.path(), &["--yes"], None);
     assert_eq!(ran.result.expect("done"), Status::Nothing);
     let left: Vec<_> = fs::read_dir(&state).expect("there").collect();
     assert_eq!(left.len(), 1, "{left:?}");
@@ -549,11 +610,55 @@ fn uninstall_removes_what_is_the_agents_and_nothing_else() {
 }
 
 #[test]
+fn uninstall_keeps_the_state_while_a_fence_may_be_left() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let state = directory.path().join("state");
+    let mut journal = crate::journal::Journal::open(&state, "boot").expect("open");
+    let when = When {
+        at: "2026-11-01T10:00:00Z".parse().expect("a time"),
+        uptime: 7,
+    };
+    let change = |raise| FenceIntent {
+        raise,
+        store: "host-local:of-no-directory".to_owned(),
+        address: "10.0.0.7".parse().expect("an address"),
+        squatter: None,
+        reason: String::new(),
+    };
+    let mut fence = |raise, result| {
+        let ids = journal
+            .append_fences(when, [change(raise)])
+            .expect("intent");
+        let effect = FenceEffect {
+            result,
+            detail: None,
+        };
+        journal
+            .append_fence_effect(when, &ids[0], effect)
+            .expect("effect");
+    };
+    fence(true, FenceResult::Done);
+    fence(false, FenceResult::Failed);
+    let left = uninstall_in(directory.path(), &["--yes"], None);
+    let error = left.result.expect_err("a fence is left");
+    let text = error.to_string();
+    assert!(
+        text.contains("10.0.0.7 in host-local:of-no-directory") && text.contains("is kept"),
+        "{text}"
+    );
+    assert!(state.join("journal.jsonl").exists());
+    fence(false, FenceResult::Done);
+    let done = uninstall_in(directory.path(), &["--yes"], None);
+    assert_eq!(done.result.expect("done"), Status::Nothing);
+    assert!(!state.exists());
+}
+
+#[test]
 fn uninstall_waits_for_the_daemon_to_end() {
     let directory = tempfile::tempdir().expect("a directory");
     let state = directory.path().join("state");
     let open = crate::state::State::open(&state).expect("opened");
-    let refused = uninstall_in(directory.path(), true, None);
+    let refused = uninstall_in(directory.path(), &["--yes"], None);
     assert!(matches!(refused.result, Err(CliError::Running(_))));
     assert!(state.join("lock").exists());
     drop(open);
@@ -561,12 +666,12 @@ fn uninstall_waits_for_the_daemon_to_end() {
     let socket = directory.path().join("run/agent.sock");
     fs::create_dir_all(directory.path().join("run")).expect("made");
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
-    let refused = uninstall_in(directory.path(), true, None);
+    let refused = uninstall_in(directory.path(), &["--yes"], None);
     assert!(matches!(refused.result, Err(CliError::Running(_))));
     drop(listener);
     // A child that another test has just forked has the listener until it executes its program.
     let done = loop {
-        let done = uninstall_in(directory.path(), true, None);
+        let done = uninstall_in(directory.path(), &["--yes"], None);
         if !matches!(done.result, Err(CliError::Running(_))) {
             break done;
         }

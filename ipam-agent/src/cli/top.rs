@@ -45,7 +45,7 @@ pub struct TopArgs {
 
 impl TopArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let client = self.daemon.client()?;
+        let client = self.daemon.client(io)?;
         match self.output {
             Some(format) => {
                 let (overview, _) = waiting("asking the daemon", None, look(&client)).await?;

@@ -16,6 +16,7 @@ use crate::{
     journal,
     source::live::{remove_all_leftovers, remove_pins},
     state,
+    store::source::Source,
 };
 
 /// Remove what the agent left on this host: filters and pins of an agent that was killed or
@@ -25,6 +26,7 @@ use crate::{
 Examples:
   ipam-agent uninstall
   ipam-agent uninstall --yes
+  ipam-agent uninstall --yes --keep-state
 
 With --wait it stays when all is removed, until SIGTERM, SIGINT or SIGUSR2: so a DaemonSet
 whose pods run it has a node's pod ready when the node is clean (the chart's value
@@ -33,6 +35,9 @@ pub struct UninstallArgs {
     /// Don't ask
     #[arg(long, short)]
     yes: bool,
+    /// Leave the state directory as it is, with the journal in it
+    #[arg(long)]
+    keep_state: bool,
     /// Then wait to be stopped, as the pods of a DaemonSet must
     #[arg(long)]
     wait: bool,
@@ -107,11 +112,14 @@ pub(super) fn uninstall(
     if state::is_in_use(&config.state_dir) {
         return Err(CliError::Running(config.state_dir));
     }
-    let question = format!(
-        "Remove all filters, pins and fences of the agent, its state and journal in {}, and {}?",
-        config.state_dir.display(),
-        config.socket.display(),
-    );
+    let (state, socket) = (config.state_dir.display(), config.socket.display());
+    let question = match args.keep_state {
+        true => format!("Remove all filters, pins and fences of the agent, and {socket}?"),
+        false => format!(
+            "Remove all filters, pins and fences of the agent, its state and journal in {state}, \
+             and {socket}?"
+        ),
+    };
     if !args.yes && !io.confirm(&question, "remove it all")? {
         return Ok(Status::Something);
     }
@@ -119,23 +127,36 @@ pub(super) fn uninstall(
         io.tell(&format!("removed {removed}\n"))?;
     }
     lower_fences(&config, io)?;
-    for file in state_files(&config.state_dir)? {
-        remove(io, &file)?;
+    if !args.keep_state {
+        for file in state_files(&config.state_dir)? {
+            remove(io, &file)?;
+        }
+        remove_if_empty(io, Some(&config.state_dir))?;
     }
     remove(io, &config.socket)?;
-    // Only when empty: what others put there is not ours.
-    for directory in [Some(config.state_dir.as_path()), config.socket.parent()] {
-        if let Some(directory) = directory
-            && fs::remove_dir(directory).is_ok()
-        {
-            io.tell(&format!("removed {}\n", directory.display()))?;
-        }
-    }
+    remove_if_empty(io, config.socket.parent())?;
     Ok(Status::Nothing)
 }
 
+/// Only then: what others put there is not ours.
+fn remove_if_empty(io: &mut Io<'_>, directory: Option<&Path>) -> Result<(), CliError> {
+    match directory {
+        Some(directory) if fs::remove_dir(directory).is_ok() => {
+            io.tell(&format!("removed {}\n", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Gives back every address that the agent reserved.
+///
+/// # Errors
+/// There may be more of them than could be found: the state must stay, which knows of them.
 fn lower_fences(config: &Config, io: &mut Io<'_>) -> Result<(), CliError> {
+    let left = |why| CliError::Fences {
+        why,
+        state: config.state_dir.clone(),
+    };
     let stores = Stores::new(&config.stores);
     let readings = stores.read();
     let views = readings.views();
@@ -146,7 +167,22 @@ fn lower_fences(config: &Config, io: &mut Io<'_>) -> Result<(), CliError> {
             io.tell(&format!("removed the fence of {address} in {name}\n"))?;
         }
     }
-    Ok(())
+    // Nothing is written to any other kind of store.
+    let is_fenced = |source: usize| matches!(config.stores[source].source, Source::HostLocal(_));
+    let mut unread = readings.failures().filter(|(source, _)| is_fenced(*source));
+    if let Some((_, why)) = unread.next() {
+        return Err(left(format!("there may be fences left: {why}")));
+    }
+    let mut raised = journal::raised(&config.state_dir)?.into_iter();
+    let unseen = |(store, _): &(String, _)| views.iter().all(|view| *view.store.0 != **store);
+    match raised.find(unseen) {
+        Some((store, address)) => Err(left(format!(
+            "the fence of {address} in {store} may be left, and no such store is found: have the \
+             configuration name it, or remove its file by hand and then {}",
+            config.state_dir.join(journal::FILE).display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The files in the state directory that are the agent's: its database, what was moved

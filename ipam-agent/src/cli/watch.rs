@@ -38,7 +38,7 @@ impl WatchArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let format = self.output.output;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
-        let mut watch = self.daemon.client()?.watch().await?;
+        let mut watch = self.daemon.client(io)?.watch().await?;
         let mut read = io.put(&watch_head(format)?)?;
         while read {
             let line = tokio::select! {

@@ -29,6 +29,8 @@ use crate::{
 pub const LEASE_FILE: &str = "/etc/ipam-agent/leases.yaml";
 /// Where the configuration is when nobody says.
 pub const DEFAULT_FILE: &str = "/etc/ipam-agent/config.yaml";
+/// The daemon's socket when nobody says.
+pub const SOCKET: &str = "/run/ipam-agent/agent.sock";
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -94,6 +96,16 @@ impl Interfaces {
     /// Whether the interface of this name is watched.
     pub fn wants(&self, name: &str) -> bool {
         self.included.is_match(name) && !self.excluded.is_match(name)
+    }
+}
+
+impl fmt::Display for Interfaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.include.join(", "))?;
+        match self.exclude.as_slice() {
+            [] => Ok(()),
+            exclude => write!(f, " without {}", exclude.join(", ")),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_saphyr::Spanned;
 
-use crate::store::spec::{ExemptSpec, OwnerSpec, PoolSpec};
+use crate::store::spec::{self, ExemptSpec, OwnerSpec, PoolSpec};
 
 /// A text and where it stands.
 pub(super) type Text = Spanned<String>;
@@ -40,7 +40,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub observe: Observe,
     /// Machines with several MACs: their MACs contest no address among themselves.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "spec::owners")]
     pub owners: Vec<OwnerSpec>,
     /// MACs that contest nobody for some addresses, such as VRRP's. They still count as life.
     #[serde(default)]
@@ -170,7 +170,7 @@ pub(super) struct Store {
     pub fence: Option<Spanned<bool>>,
     /// What the store hands out, and on which wire, in place of what CNI's configurations on
     /// this host say.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "spec::pools")]
     pub pools: Vec<PoolSpec>,
 }
 
@@ -284,9 +284,10 @@ pub(super) struct Reclaim {
     #[schemars(with = "Option<u64>", extend("default" = 10))]
     pub max_percent: Option<Spanned<u64>>,
     /// Whether dead entries of CNI's caches, left empty or cut off by a power cut, are removed
-    /// unasked, whatever the modes of stores.
-    #[serde(default)]
-    pub clean_caches: bool,
+    /// unasked, whatever the modes of stores. It needs a container runtime, which alone knows
+    /// containers by their ids: not with `holders: { cri: off }`.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub clean_caches: Option<Spanned<bool>>,
     /// Lifts all floors, for laboratories and tests. Loud in the log and in `doctor`: with it
     /// a live address can be released.
     #[serde(default)]

@@ -62,7 +62,7 @@ stores:
         gateway_mac: "52:54:00:ff:ff:01"
         exclude: [192.168.60.2-192.168.60.9, 192.168.60.20]
   - { kind: file }
-holders: { cri: off }
+holders: { cri: "unix:///run/crio/crio.sock" }
 owners:
   - { name: node2, macs: ["3c:ec:ef:00:01:a1", "3c:ec:ef:00:01:a2"] }
 exempt:
@@ -88,7 +88,10 @@ reclaim: { gate: 1h30m, clean_caches: true }
     assert_eq!(pool.exclude[0].1.to_string(), "192.168.60.9");
     let lease_file = Source::File(LEASE_FILE.into());
     assert_eq!((&file.source, file.reclaim), (&lease_file, Mode::Observe));
-    assert_eq!(config.holders.cri, Cri::Off);
+    assert_eq!(
+        config.holders.cri,
+        Cri::Socket("/run/crio/crio.sock".into())
+    );
     let [owner] = config.owners.owners.as_slice() else {
         panic!("one owner");
     };
@@ -115,14 +118,26 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, segment: b, vlan: 4095 }] }]\n",
         "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, gateway: 10.0.1.1 }] }]\n",
         "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, exclude: [10.0.0.9-10.0.0.2] }] }]\n",
+        "stores:\n  - kind: host-local\n    pools:\n      - cidr: 10.0.0.0/24\n        gateway_mac: '52:54:00:ff:ff:01'\n",
+        "stores:\n  - kind: host-local\n    pools:\n      - cidr: 10.0.0.0/24\n        gateway: 10.0.0.0\n",
+        "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, gateway: 10.0.0.255 }] }]\n",
+        "stores:\n  - kind: host-local\n    pools:\n      - { cidr: 10.0.0.0/24 }\n      - { cidr: 10.0.1.0/24 }\n      - { cidr: 10.0.0.0/24 }\n",
+        "stores: [{ kind: file, pools: [{ cidr: 10.0.0.0/24, segment: b, vlan: 5 }, { cidr: 10.0.0.0/24, segment: b, vlan: 5 }] }]\n",
         "stores: [{ kind: file, fence: true }]\n",
         "holders: { cri: docker }\n",
         "holders:\n  cri: off\n  netns: false\nstores: [{ kind: host-local, reclaim: continuous }]\n",
+        "holders: { cri: off }\nreclaim:\n  gate: 1h\n  clean_caches: true\n",
         "observe:\n  data_plane: false\nstores: [{ kind: host-local, reclaim: after-reboot }]\n",
         "observe: { data_plane: perhaps }\n",
+        "observe:\n  confirm:\n    - mgmt-br\n    - mgmt-br.5000\n",
+        "observe: { confirm: [mgmt-br.0] }\n",
         "conflicts: { quiet: 120 }\n",
         "conflicts: { quiet: 1s }\n",
         "owners: [{ name: n, macs: ['01:00:5e:00:00:01'] }]\n",
+        "owners: [{ name: n, macs: [] }]\n",
+        "owners:\n  - { name: a, macs: ['3c:ec:ef:00:01:a1'] }\n  - { name: b, macs: ['3c:ec:ef:00:01:a1'] }\n",
+        "owners:\n  - { name: a, macs: ['3c:ec:ef:*'] }\n  - { name: b, macs: ['3c:ec:ef:00:01:a1'] }\n",
+        "exempt: [{ addresses: [], reason: x }]\n",
         "exempt: [{ addresses: [10.0.0.0/33], reason: x }]\n",
         "exempt: [{ addresses: [10.0.0.1], macs: ['00:00:5e:0:*'], reason: VRRP }]\n",
         "reclaim:\n  gate: 900\n",
@@ -138,6 +153,10 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         "listen: localhost\n",
         "keep: []\nlisten:\n  - 127.0.0.1:9477\n  - 10.0.0.1\n",
         "listen: [127.0.0.1:9477, 127.0.0.1:9477]\n",
+        "listen: [127.0.0.1:9477, 0.0.0.0:9477]\n",
+        "listen:\n  - 0.0.0.0:9477\n  - 127.0.0.1:9477\n",
+        "listen: ['[::]:9477', '[::1]:9477']\n",
+        "listen: [10.0.0.1:9477, '[::]:9477']\n",
         "listen: []\n",
         "listen: { port: 9477 }\n",
         "metrics: { max_conflict_info: 5000 }\n",
@@ -187,6 +206,26 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         story += &format!("{text}  => {error}\n\n");
     }
     insta::assert_snapshot!(story);
+}
+
+/// What looks like a contradiction, and is none.
+#[test]
+fn what_is_legitimate_is_taken() {
+    for text in [
+        "stores: [{ kind: file, pools: [{ cidr: 10.0.0.0/24, segment: b, vlan: 5 }, \
+         { cidr: 10.0.0.0/24, segment: b, vlan: 6 }] }]\n",
+        "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24 }] }, \
+         { kind: file, pools: [{ cidr: 10.0.0.0/24 }] }]\n",
+        // RFC 3021, and the routers' anycast address of RFC 4291.
+        "stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/31, gateway: 10.0.0.0 }] }]\n",
+        "stores: [{ kind: host-local, pools: [{ cidr: 'fd00::/64', gateway: 'fd00::' }] }]\n",
+        "owners: [{ name: a, macs: ['3c:ec:ef:*', '3c:ec:ef:00:01:a1'] }]\n",
+        "exempt: [{ addresses: [10.0.0.1], reason: anycast }]\n",
+        "observe: { confirm: [mgmt-br, mgmt-br.4094, eth0.mgmt] }\n",
+        "holders: { cri: off }\nreclaim: { clean_caches: false }\n",
+    ] {
+        parse(text).expect(text);
+    }
 }
 
 /// Of a damaged lease less is known: it is judged no sooner, whoever moves the other gate.
@@ -242,6 +281,14 @@ fn it_listens_on_one_address_or_several_or_none() {
         (
             "listen: ['[::1]:9477', 10.0.0.1:9477]\n",
             &["[::1]:9477", "10.0.0.1:9477"],
+        ),
+        (
+            "listen: [0.0.0.0:9477, 127.0.0.1:9478]\n",
+            &["0.0.0.0:9477", "127.0.0.1:9478"],
+        ),
+        (
+            "listen: [0.0.0.0:9477, '[::1]:9477']\n",
+            &["0.0.0.0:9477", "[::1]:9477"],
         ),
         ("listen: off\n", &[]),
         ("listen: 'off'\n", &[]),

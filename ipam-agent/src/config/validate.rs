@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, ConfigError, Cri, Holders, Interfaces, Observe, Origin, Overrides, StoreConfig,
+    Config, ConfigError, Cri, Holders, Interfaces, Observe, Origin, Overrides, SOCKET, StoreConfig,
     raw::{self, Text},
 };
 use crate::engine::{lease::Mode, owner::Owners};
@@ -27,7 +27,6 @@ type Result<T> = std::result::Result<T, ConfigError>;
 
 const INCLUDE: [&str; 4] = ["veth*", "cali*", "*-bo", "bond*"];
 const STATE_DIR: &str = "/var/lib/ipam-agent";
-const SOCKET: &str = "/run/ipam-agent/agent.sock";
 /// `sun_path` of `sockaddr_un`, with its closing NUL (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -39,11 +38,10 @@ pub(super) fn config(
     let at = At { file };
     let stores = stores::stores(at, raw.stores, overrides.leases)?;
     let observe = observe(at, raw.observe, &stores)?;
+    let holders = holders(at, raw.holders, &stores)?;
     Ok(Config {
         file: file.map(Path::to_owned),
         interfaces: interfaces(at, raw.interfaces, overrides.interfaces)?,
-        holders: holders(at, raw.holders, &stores)?,
-        observe,
         owners: Owners {
             owners: raw.owners.into_iter().map(Into::into).collect(),
             exempt: raw.exempt.into_iter().map(Into::into).collect(),
@@ -51,7 +49,9 @@ pub(super) fn config(
         },
         keep: keep(at, &raw.keep)?,
         windows: conflicts::conflicts(at, &raw.conflicts)?,
-        reclaim: reclaim::reclaim(at, raw.reclaim)?,
+        reclaim: reclaim::reclaim(at, raw.reclaim, &holders)?,
+        holders,
+        observe,
         state_dir: path(
             at,
             "state_dir",
@@ -205,6 +205,18 @@ fn observe(at: At<'_>, raw: raw::Observe, stores: &[StoreConfig]) -> Result<Obse
         let right = "a pod that talks without ARP would look silent: \
                      releasing needs true, or `reclaim: observe` on every store";
         return Err(at.wrong("observe.data_plane", data_plane, right));
+    }
+    for name in &raw.confirm {
+        let vlan = name.value.rsplit_once('.').map(|(_, vlan)| vlan);
+        let vlan = vlan.filter(|vlan| vlan.bytes().all(|byte| byte.is_ascii_digit()));
+        let there_is = |vlan: &str| {
+            vlan.parse()
+                .is_ok_and(|vlan: u16| (1..=4094).contains(&vlan))
+        };
+        if vlan.is_some_and(|vlan| !there_is(vlan)) {
+            let right = "no such VLAN: they go from 1 to 4094";
+            return Err(at.wrong("observe.confirm", name, right));
+        }
     }
     Ok(Observe {
         data_plane: raw.data_plane.is_none_or(|data_plane| data_plane.value),

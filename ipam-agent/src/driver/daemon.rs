@@ -14,13 +14,14 @@ mod publish;
 mod reload;
 mod requests;
 mod serving;
+mod signals;
 mod survey;
 mod undo;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use sd_notify::NotifyState;
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::mpsc,
     task::{JoinError, JoinSet, yield_now},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -32,10 +33,13 @@ use self::{
     reload::Reloading,
     requests::{Asked, Waiting},
     serving::Serving,
+    signals::{End, Signals, Told},
     undo::PuttingBack,
 };
 use super::{
-    DriverError, boot_id, clock,
+    DriverError,
+    alone::{Alone, NotAlone},
+    boot_id, clock,
     gather::{self, Gathered},
     observer::{Ears, Observer},
     release::{Releaser, lock},
@@ -51,6 +55,7 @@ use crate::{
         input::{Command, Input},
         plan::{Outcome, ReclaimPlan},
         probing::Found,
+        vigil::Vigil,
     },
     error::in_full,
     prober::Prober,
@@ -68,6 +73,9 @@ use ipam_common::{Address, sighting::Stamps};
 
 /// How often SIGHTINGS is read whole, to repair what events lost.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How old what is known of the links gets where nothing happens: who was stopped meanwhile
+/// can't tell when what then comes has come.
+const PULSE: Duration = Duration::from_millis(250);
 /// No more often than this, even where events are lost.
 const HURRIED_SWEEP: Duration = Duration::from_secs(2);
 /// How often the counters are looked at.
@@ -93,6 +101,8 @@ enum Done {
 struct Daemon {
     observer: Observer,
     state: State,
+    /// What earlier runs wrote to it has been told to the engine.
+    state_is_read: bool,
     state_dir: std::path::PathBuf,
     /// Why the state isn't to be relied on, as it was logged last.
     state_problem: Option<String>,
@@ -112,7 +122,7 @@ struct Daemon {
     survey: Option<Survey>,
     surveyed: Vec<Reply<Overviewed>>,
     /// Plans that wait for the one that is being carried out, and who waits for them.
-    plans: VecDeque<(ReclaimPlan, Option<Waiting>)>,
+    plans: VecDeque<(ReclaimPlan, Vigil, Option<Waiting>)>,
     executing: Option<Option<Waiting>>,
     reading: bool,
     read_again: bool,
@@ -128,14 +138,6 @@ struct Daemon {
     reloading: Reloading,
 }
 
-/// How the daemon is told to end.
-enum End {
-    /// For good: nothing of ours is left on any interface.
-    Stop,
-    /// For the agent that comes next: what is pinned goes on.
-    HandOver,
-}
-
 /// Runs the daemon until SIGTERM or SIGINT, or until SIGUSR2 has it hand over to the next.
 /// SIGHUP has it read its configuration `again`.
 ///
@@ -145,12 +147,22 @@ pub async fn run(
     config: &Config,
     again: impl Fn() -> Result<Config, ConfigError>,
 ) -> Result<(), DriverError> {
+    // Before there is anything that a stop would have to take away.
+    let mut signals = Signals::listen()?;
     let boot = boot_id()?;
     let mut state = State::open(&config.state_dir)?;
     for warning in state.warnings() {
         tracing::warn!("{warning}");
     }
     let socket = Socket::bind(&config.socket).await?;
+    let _alone = match Alone::take() {
+        Ok(alone) => Some(alone),
+        Err(error @ NotAlone::Another(_)) => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!("{}", in_full(&error));
+            None
+        }
+    };
     let pins = match Pins::take() {
         Ok(pins) => Some(pins),
         Err(error @ PinsError::InUse { .. }) => return Err(error.into()),
@@ -166,14 +178,12 @@ pub async fn run(
     let (mut observer, mut ears) = Observer::new(config, boot, pins)?;
     let mut watcher = Watcher::new(observer.stores.roots())?;
     observer.tell(Input::Remembered(memory::remembered(state.load())));
+    observer.tell(Input::HeardBefore(state.heard(&observer.boot)));
     let readings = observer.stores.read();
     let releaser = Releaser::new(
         &config.state_dir,
-        &observer.boot,
-        observer.stores.clone(),
+        &observer,
         &readings,
-        Arc::clone(&observer.live),
-        Arc::clone(&observer.tables),
         config.holders.clone(),
     );
     let mut metering = Metering::new(config, clock::now());
@@ -182,6 +192,7 @@ pub async fn run(
     let mut daemon = Daemon {
         watchers: Watchers::new(&observer.host, clock::wall_time),
         observer,
+        state_is_read: state.problem().is_none(),
         state,
         state_dir: config.state_dir.clone(),
         state_problem: None,
@@ -235,7 +246,11 @@ pub async fn run(
     );
     let (queries, asks) = query::channel();
     let serving = Serving::start(socket, listeners, queries, config.metrics);
-    let ended = daemon.attend(&mut ears, &mut watcher, asks, &again).await;
+    tell_systemd(NotifyState::Ready);
+    let ended = daemon
+        .attend(&mut ears, &mut watcher, asks, &mut signals, &again)
+        .await;
+    tell_systemd(NotifyState::Stopping);
     match ended {
         Ok(End::HandOver) => daemon.observer.hand_over(),
         Ok(End::Stop) | Err(_) => daemon.observer.end(),
@@ -251,24 +266,31 @@ pub async fn run(
     Ok(())
 }
 
+/// Says so where systemd started it and waits to hear, `Type=notify`.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("systemd can't be told: {error}");
+    }
+}
+
 impl Daemon {
     async fn attend(
         &mut self,
         ears: &mut Ears,
         watcher: &mut Watcher,
         mut asks: mpsc::Receiver<Query>,
+        signals: &mut Signals,
         again: &impl Fn() -> Result<Config, ConfigError>,
     ) -> Result<End, DriverError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(DriverError::Signals)?;
-        let mut hand_over = signal(SignalKind::user_defined2()).map_err(DriverError::Signals)?;
-        let mut hang_up = signal(SignalKind::hangup()).map_err(DriverError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(DriverError::Signals)?;
         let mut tick = interval(TICK);
         let mut settle = interval(SETTLE);
         settle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Vec::new();
         loop {
             self.obey();
+            // First: nothing is judged while news of the links waits, and what keeps the loop
+            // from here on is known to be older than what comes meanwhile.
+            self.observer.catch_up(ears).await?;
             let wake = self.wake();
             tokio::select! {
                 heard = ears.events.next(&mut seen) => {
@@ -280,10 +302,10 @@ impl Daemon {
                 () = yield_now(), if !self.portions.is_empty() => self.portion(),
                 () = yield_now(), if self.survey.is_some() => self.survey_on(),
                 event = ears.links.next() => self.observer.link_event(event?),
-                _ = terminate.recv() => return Ok(End::Stop),
-                _ = interrupt.recv() => return Ok(End::Stop),
-                _ = hang_up.recv() => self.reload(again),
-                _ = hand_over.recv() => return Ok(End::HandOver),
+                told = signals.next() => match told {
+                    Told::Reload => self.reload(again),
+                    Told::End(end) => return Ok(end),
+                },
                 Some(done) = self.tasks.join_next() => self.done(done),
                 changed = watcher.changed() => {
                     changed?;
@@ -303,7 +325,7 @@ impl Daemon {
         let engine = self.observer.engine.poll_timeout();
         let engine = engine.map(|at| now + at.since(clock::now()));
         let ask = self.next_gather.filter(|_| !self.gathering);
-        let latest = now + SWEEP;
+        let latest = now + PULSE;
         engine.into_iter().chain(ask).fold(latest, Instant::min)
     }
 
@@ -365,6 +387,7 @@ impl Daemon {
                 Some(Command::PutBack { id, reason }) => self.put_back(id, reason),
                 Some(Command::Taken { id, holder }) => self.taken(id, holder),
                 Some(Command::Remember { leases, forget }) => self.remember(&leases, &forget),
+                Some(Command::RememberHeard(heard)) => self.remember_heard(heard),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The loop that drives the engine on a live host: hands it what happens, with the time,
 //! and does what it says. It decides nothing itself.
 
+mod alone;
 pub mod clock;
 mod daemon;
 mod gather;
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub use self::{
+    alone::NotAlone,
     daemon::run,
     replay::{ReplayError, ReplayOptions, Replayed, replay},
     scan::scan,
@@ -41,6 +43,9 @@ pub enum DriverError {
     /// Another agent is at work.
     #[error(transparent)]
     Pins(#[from] PinsError),
+    /// The same, though nothing is pinned.
+    #[error(transparent)]
+    NotAlone(#[from] NotAlone),
     /// The host's links.
     #[error("can't follow the host's links")]
     Links(#[from] LinksError),

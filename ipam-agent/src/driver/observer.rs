@@ -25,7 +25,7 @@ use crate::{
     error::in_full,
     report::compose::Composer,
     source::{
-        links::{LinkEvent, Links, NameFilter},
+        links::{LinkEvent, Links, NameFilter, Touch},
         live::{AttachError, Counts, Events, Live, Options, Pins, Tables},
     },
     store::Notes,
@@ -36,6 +36,11 @@ use ipam_common::sighting::Counter;
 const REATTACH: Duration = Duration::from_secs(1);
 /// More ports than these are attached to at once first, so that none waits for the others.
 const CROWD: usize = 8;
+
+/// So much news of the links is taken in before it is another's turn.
+const MOST_NEWS: usize = 64;
+/// As long as a port may be unwatched: of one that came longer ago all has to be known.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// How a port is attached to.
 type Attach = fn(&mut Live, u32, &str) -> Result<Timestamp, AttachError>;
@@ -54,6 +59,10 @@ pub struct Observer {
     pub host: String,
     /// The boot id.
     pub boot: String,
+    /// Which interfaces are to be watched.
+    pub filter: NameFilter,
+    /// All that the host's links were before is known.
+    pub heard: Timestamp,
     topology: Arc<Topology>,
     tried: BTreeMap<u32, Timestamp>,
     /// Wanted ports that our program isn't on, and why, as far as that was told.
@@ -98,6 +107,8 @@ impl Observer {
             stores: Stores::new(&config.stores),
             host: super::host_name(),
             boot,
+            filter: filter.clone(),
+            heard: clock::now(),
             topology: Arc::default(),
             tried: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -120,6 +131,29 @@ impl Observer {
         }
     }
 
+    /// Takes in what has happened to the links until now. Whatever the caller does next, what
+    /// happens to them meanwhile is known to be younger.
+    pub async fn catch_up(&mut self, ears: &mut Ears) -> Result<(), DriverError> {
+        for _ in 0..MOST_NEWS {
+            let now = clock::now();
+            match ears.links.waiting().await? {
+                Some(event) => self.link_event(event),
+                None => {
+                    if ears.links.is_current() {
+                        self.heard = now;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether too little is known of the links to judge by it.
+    pub fn is_behind(&self) -> bool {
+        clock::now().since(self.heard) >= BEHIND
+    }
+
     /// Tells the engine.
     pub fn tell(&mut self, input: Input) {
         self.engine.handle(input, clock::now());
@@ -137,15 +171,26 @@ impl Observer {
     pub fn link_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Topology(topology) => {
-                self.tell(Input::Links(Arc::clone(&topology)));
-                self.topology = topology;
+                self.topology = Arc::clone(&topology);
+                let since = self.heard;
+                self.tell(Input::Links { topology, since });
                 self.forget_gone_ports();
                 self.attach_all();
             }
-            LinkEvent::Touched(ifindex) => self.look_at(ifindex),
+            LinkEvent::Touched(ifindex, touch) => self.look_at(ifindex, touch),
             LinkEvent::Lost => {
+                tracing::warn!(
+                    "the kernel dropped news of the host's links: what came and went can't be \
+                     known, and all coverage begins anew"
+                );
+                let since = {
+                    let mut live = lock(&self.live);
+                    live.begin_anew();
+                    live.since()
+                };
+                self.tell(Input::WatchedSince(since));
                 for ifindex in self.wanted() {
-                    self.look_at(ifindex);
+                    self.look_at(ifindex, Touch::Xdp);
                 }
             }
         }
@@ -235,7 +280,7 @@ impl Observer {
     /// Puts the program back where a check found it missing.
     pub fn mend(&mut self, checks: &[(u32, PortCheck)]) {
         for (ifindex, check) in checks {
-            if *check != PortCheck::Attached {
+            if let PortCheck::Blind(_) = check {
                 self.attach(*ifindex);
             }
         }
@@ -298,7 +343,7 @@ impl Observer {
         }
     }
 
-    fn look_at(&mut self, ifindex: u32) {
+    fn look_at(&mut self, ifindex: u32, touch: Touch) {
         if !self
             .topology
             .ports
@@ -307,10 +352,13 @@ impl Observer {
         {
             return;
         }
-        let check = lock(&self.live).check(ifindex);
-        if let PortCheck::Blind(why) = check {
-            self.tell(Input::Unattached { ifindex, why });
-            self.attach(ifindex);
+        let check = lock(&self.live).touched(ifindex, touch);
+        match check {
+            PortCheck::Attached(since) => self.tell(Input::Attached { ifindex, since }),
+            PortCheck::Blind(why) => {
+                self.tell(Input::Unattached { ifindex, why });
+                self.attach(ifindex);
+            }
         }
     }
 

@@ -1,35 +1,55 @@
 //! What the sources of leases say by themselves: no daemon, no wire, so no judgement.
 
+use std::path::PathBuf;
+
 use ipam_common::Address;
 
 use super::{clock, host_name, settings, stores::Stores};
 use crate::{
     config::Config,
-    engine::Engine,
+    engine::{Engine, input::Input},
     report::{
         compose::Composer,
         document::{Explain, Leases},
     },
+    store::source::Source,
 };
 
 /// Why every lease's state is unknown here.
 const NOT_JUDGED: &str = "read from the stores themselves: without the daemon nobody watches, so \
                           no lease is judged";
 
+/// A source that somebody named has no leases to tell of.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// It is there, and can't be read.
+    #[error("{0}")]
+    Unread(String),
+    /// host-local's directory isn't there; where nobody named it, that is a host without pods.
+    #[error("there is no {}: name host-local's directory, host-local:DIR", .0.display())]
+    NoDirectory(PathBuf),
+}
+
 /// Every lease of the configured sources.
-pub fn leases(config: &Config) -> Leases {
-    let engine = read(config);
+///
+/// # Errors
+/// One of them isn't there or can't be read.
+pub fn leases(config: &Config) -> Result<Leases, OfflineError> {
+    let engine = read(config)?;
     let mut leases = composer(&engine, &host_name()).leases();
     leases.blind.insert(0, NOT_JUDGED.to_owned());
     for record in &mut leases.leases {
         record.reason = "without a daemon nobody watches".to_owned();
     }
-    leases
+    Ok(leases)
 }
 
 /// The leases of one address in the configured sources.
-pub fn explain(config: &Config, address: Address) -> Explain {
-    let engine = read(config);
+///
+/// # Errors
+/// As [`leases`].
+pub fn explain(config: &Config, address: Address) -> Result<Explain, OfflineError> {
+    let engine = read(config)?;
     let mut explain = composer(&engine, &host_name()).explain(address);
     explain.verdict = match explain.leases.as_slice() {
         [] => format!("no store that was read leased {address}"),
@@ -41,15 +61,25 @@ pub fn explain(config: &Config, address: Address) -> Explain {
             )
         }
     };
-    explain
+    Ok(explain)
 }
 
-fn read(config: &Config) -> Engine {
+fn read(config: &Config) -> Result<Engine, OfflineError> {
+    for store in &config.stores {
+        if let Source::HostLocal(directory) = &store.source
+            && !directory.exists()
+        {
+            return Err(OfflineError::NoDirectory(directory.clone()));
+        }
+    }
     let mut engine = Engine::new(settings(config, ""));
     for input in Stores::new(&config.stores).read().inputs {
+        if let Input::SourceFailed { why, .. } = input {
+            return Err(OfflineError::Unread(why));
+        }
         engine.handle(input, clock::now());
     }
-    engine
+    Ok(engine)
 }
 
 fn composer<'a>(engine: &'a Engine, host: &'a str) -> Composer<'a> {

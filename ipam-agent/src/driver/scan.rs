@@ -31,7 +31,15 @@ pub async fn scan(config: &Config, length: Duration) -> Result<Report, DriverErr
     let looked = look(&mut observer, &mut ears, length).await;
     observer.end();
     looked?;
-    Ok(observer.composer(&[]).report())
+    let mut blind = Vec::new();
+    if observer.wanted().is_empty() {
+        blind.push(format!(
+            "no interface of this host fits {}: name yours with --interface, or in \
+             interfaces.include",
+            config.interfaces
+        ));
+    }
+    Ok(observer.composer(&blind).report())
 }
 
 async fn look(
@@ -45,6 +53,7 @@ async fn look(
     let mut seen = Vec::new();
     loop {
         obey(observer);
+        observer.catch_up(ears).await?;
         tokio::select! {
             heard = ears.events.next(&mut seen) => {
                 heard.map_err(DriverError::Events)?;

@@ -94,6 +94,19 @@ impl Readings {
         });
         views.flatten().collect()
     }
+
+    /// Why others could not, in words, each with its source's place in the configuration.
+    pub fn failures(&self) -> impl Iterator<Item = (usize, String)> {
+        self.inputs.iter().flat_map(|input| match input {
+            Input::SourceFailed { source, why } => vec![(*source, why.clone())],
+            Input::Stores { source, failed, .. } => {
+                let failed = failed.iter();
+                let told = failed.map(|(store, why)| (*source, format!("{store}: {why}")));
+                told.collect()
+            }
+            _ => Vec::new(),
+        })
+    }
 }
 
 fn input(source: usize, reading: Reading) -> Input {

@@ -6,15 +6,18 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ipam_common::{Evidence, Mac};
+use ipam_common::Mac;
 
-use super::{input::Seen, owner::OwnerKey, table::Place, time::Timestamp};
+use super::{
+    answers::{ANSWER_WINDOW, To},
+    input::Seen,
+    owner::OwnerKey,
+    table::Place,
+    time::Timestamp,
+};
 
 /// Probes of one MAC for one address that are no further apart are one attempt.
 pub const ATTEMPT_WINDOW: Duration = Duration::from_secs(10);
-/// An answer comes before the next probe would: PROBE_MIN (RFC 5227 §1.1), RetransTimer
-/// (RFC 4861 §10).
-pub const ANSWER_WINDOW: Duration = Duration::from_secs(1);
 /// Whose probes are no further apart than PROBE_MAX and ANNOUNCE_WAIT (RFC 5227 §1.1) probe
 /// at the same time.
 const MEETING_WINDOW: Duration = Duration::from_secs(2);
@@ -28,10 +31,8 @@ const MAX_ATTEMPTS: usize = 8;
 struct Attempt {
     mac: Mac,
     owner: OwnerKey,
-    ifindex: u32,
     last: Timestamp,
     kinds: u32,
-    nonce: Option<[u8; 6]>,
     told: bool,
 }
 
@@ -46,15 +47,6 @@ pub struct Collision {
     pub both_asked: bool,
 }
 
-/// What a probe is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probed {
-    /// One of an attempt, which may meet another's.
-    Noted(Option<Collision>),
-    /// A frame that was heard before, come back (RFC 7527 §4.1).
-    Echo,
-}
-
 /// The attempts that go on.
 #[derive(Debug, Default)]
 pub struct Attempts {
@@ -63,21 +55,14 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// A probe was heard, sent to more than one station.
-    pub fn probe(&mut self, place: Place, seen: &Seen, owner: OwnerKey) -> Probed {
+    /// A probe was heard, sent to more than one station: whether it meets another's.
+    pub fn probe(&mut self, place: Place, seen: &Seen, owner: OwnerKey) -> Option<Collision> {
         if self.places.len() >= MAX_PLACES && !self.places.contains_key(&place) {
             self.make_room(seen.at);
         }
         let attempts = self.places.entry(place).or_default();
         attempts.retain(|attempt| seen.at.since(attempt.last) <= ATTEMPT_WINDOW);
-        let (mac, nonce) = (seen.sighting.mac, seen.sighting.nonce);
-        let echo = nonce.is_some()
-            && attempts.iter().any(|attempt| {
-                attempt.nonce == nonce && (attempt.mac != mac || attempt.ifindex != seen.ifindex)
-            });
-        if echo {
-            return Probed::Echo;
-        }
+        let mac = seen.sighting.mac;
         let own = attempts.iter().position(|attempt| attempt.mac == mac);
         let own = own.unwrap_or_else(|| {
             if attempts.len() >= MAX_ATTEMPTS {
@@ -87,10 +72,8 @@ impl Attempts {
             attempts.push(Attempt {
                 mac,
                 owner,
-                ifindex: seen.ifindex,
                 last: seen.at,
                 kinds: 0,
-                nonce,
                 told: false,
             });
             attempts.len() - 1
@@ -98,15 +81,13 @@ impl Attempts {
         let attempt = &mut attempts[own];
         attempt.last = attempt.last.max(seen.at);
         attempt.kinds |= seen.sighting.evidence.bit();
-        attempt.nonce = nonce;
-        attempt.ifindex = seen.ifindex;
         let told = attempt.told;
         let rival = attempts.iter().position(|attempt| {
             attempt.owner != owner
                 && !(attempt.told && told)
                 && distance(attempt.last, seen.at) <= MEETING_WINDOW
         });
-        let collision = rival.map(|rival| {
+        rival.map(|rival| {
             attempts[rival].told = true;
             attempts[own].told = true;
             // Who asked first is named first.
@@ -115,8 +96,14 @@ impl Attempts {
                 other: mac,
                 both_asked: true,
             }
-        });
-        Probed::Noted(collision)
+        })
+    }
+
+    /// Somebody answered this machine: whether that is to be told of.
+    pub fn is_first_answer(&mut self, place: &Place, asker: Mac) -> bool {
+        let mut attempts = self.places.get_mut(place).into_iter().flatten();
+        let attempt = attempts.find(|attempt| attempt.mac == asker);
+        attempt.is_some_and(|attempt| !std::mem::replace(&mut attempt.told, true))
     }
 
     /// An address was asserted: whether that answers an attempt, and the kinds of probe by
@@ -134,12 +121,13 @@ impl Attempts {
             attempt.owner == owner && distance(attempt.last, seen.at) <= ATTEMPT_WINDOW
         });
         let kinds = asked.fold(0, |kinds, attempt| kinds | attempt.kinds);
+        let to = To::of(&seen.sighting);
         let answered = attempts.iter_mut().find(|attempt| {
             attempt.owner != owner
                 && !attempt.told
                 && seen.at >= attempt.last
                 && seen.at.since(attempt.last) <= ANSWER_WINDOW
-                && answers(seen, attempt.mac)
+                && to.is_some_and(|to| to.reaches(attempt.mac))
         });
         let collision = answered.map(|attempt| {
             attempt.told = true;
@@ -153,19 +141,15 @@ impl Attempts {
     }
 
     /// Whose probe it answers, if it goes to all of whom one just probed: an advertisement has
-    /// no other way (RFC 4861 §7.2.4), ARP for link-local addresses takes it (RFC 3927 §2.5).
-    pub fn asker(&self, place: &Place, seen: &Seen, owner: OwnerKey) -> Option<[u8; 6]> {
-        let reply = matches!(
-            seen.sighting.evidence,
-            Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement
-        );
-        let attempts = self.places.get(place).filter(|_| reply)?;
+    /// no other way (RFC 4861 §7.2.4).
+    pub fn asker(&self, place: &Place, seen: &Seen, owner: OwnerKey) -> Option<Mac> {
+        let attempts = self.places.get(place)?;
         let asked = attempts.iter().find(|attempt| {
             attempt.owner != owner
                 && seen.at >= attempt.last
                 && seen.at.since(attempt.last) <= ANSWER_WINDOW
         });
-        asked.map(|attempt| attempt.mac.bytes())
+        asked.map(|attempt| attempt.mac)
     }
 
     /// Whether somebody was heard probing for the address of late.
@@ -196,20 +180,6 @@ impl Attempts {
         {
             self.dropped = self.dropped.saturating_add(attempts.len() as u64);
         }
-    }
-}
-
-/// Whether an assertion defends the address against who probes: a reply to it, or what is
-/// sent to everybody (RFC 5227 §2.4, RFC 4862 §5.4.3).
-fn answers(seen: &Seen, asker: Mac) -> bool {
-    let sighting = &seen.sighting;
-    let to_all = sighting.ether_dst[0] & 1 != 0;
-    match sighting.evidence {
-        Evidence::ArpAnnouncement | Evidence::ArpGratuitousReply => true,
-        Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement => {
-            to_all || sighting.ether_dst == asker.bytes()
-        }
-        _ => false,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use ipam_common::{Address, sighting::Stamps};
 
-use super::holders::RuntimeReport;
+use super::{holders::RuntimeReport, time::Timestamp};
 
 /// The answers of one pass, all gathered after it began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct PassEvidence {
 /// What the kernel says of our program on a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortCheck {
-    /// It is there, and first.
-    Attached,
+    /// It is there, and first, and has seen every frame since then.
+    Attached(Timestamp),
     /// It isn't there, or not ours, or not first; in words.
     Blind(String),
 }

@@ -1,13 +1,15 @@
 //! What was heard: events as they come, and the kernel's table read whole.
 
 use ipam_common::{
-    Address, Evidence, Mac,
+    Address, Mac,
     sighting::{SightingKey, Tags, Tally},
 };
+use smallvec::SmallVec;
 
 use super::{
     Engine, MAX_EVENTS, MAX_WIRES,
-    attempt::{ANSWER_WINDOW, Collision, Probed},
+    answers::{ANSWER_WINDOW, To},
+    attempt::Collision,
     conflict::{Event, EventKind},
     conflict_of,
     input::Seen,
@@ -20,71 +22,76 @@ use super::{
 impl Engine {
     pub(super) fn seen(&mut self, seen: &Seen, now: Timestamp) {
         let sighting = &seen.sighting;
-        // An answer goes to who asked; a gratuitous one, or one to everybody, answers nobody.
-        let asker = Mac::new(sighting.ether_dst).map(Mac::bytes);
-        let answers = matches!(
-            sighting.evidence,
-            Evidence::ArpReply | Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement
-        );
         let mut heard = Heard {
             mac: sighting.mac,
             ifindex: seen.ifindex,
             at: seen.at,
             strong: !sighting.evidence.is_weak(),
             kinds: sighting.evidence.bit(),
-            answers: asker.filter(|_| answers),
+            answers: To::of(sighting),
             total: seen.again.then_some(1),
         };
         let Some(place) = self.place(sighting.address, sighting.tags, &heard) else {
             return;
         };
+        if self.nonces.is_echo(place, seen) {
+            self.counts.echoes += 1;
+            return;
+        }
+        self.sender(place, seen, now);
         let owner = self.owners.of(heard.mac, &self.topology.own_macs);
         if sighting.evidence.is_probe() {
             // Sent to one station it is a keep-alive.
-            if asker.is_some() {
+            if Mac::new(sighting.to).is_some() {
                 return;
             }
             match self.attempts.probe(place, seen, owner) {
-                Probed::Echo => {
-                    self.counts.echoes += 1;
-                    return;
-                }
-                Probed::Noted(collision) => {
-                    // The answer may have been told first.
-                    let collision = collision.or_else(|| self.answered(place, seen));
-                    self.collided(place, seen.at, collision, now);
-                }
+                Some(met) => self.collided(place, seen.at, Some(met), now),
+                None => self.answered_before(place, seen, now),
             }
             self.station(place, &heard, seen, now);
             return;
         }
         let (collision, kinds) = self.attempts.assertion(place, seen, owner);
         heard.kinds |= kinds;
-        if asker.is_none() {
-            heard.answers = self.attempts.asker(&place, seen, owner);
+        if !sighting.evidence.is_arp() && heard.answers == Some(To::All) {
+            let asker = self.attempts.asker(&place, seen, owner);
+            heard.answers = Some(asker.map_or(To::All, To::Asker));
         }
         self.collided(place, seen.at, collision, now);
         self.station(place, &heard, seen, now);
-        self.sender(place, seen, now);
         self.assertion(place, heard, now);
     }
 
-    /// An owner's answer to this probe that was heard already.
-    fn answered(&self, place: Place, seen: &Seen) -> Option<Collision> {
+    /// An owner's answer to this probe may have been heard before it: what comes by two CPUs, or
+    /// has one time in a capture, is told in any order.
+    fn answered_before(&mut self, place: Place, seen: &Seen, now: Timestamp) {
         let (asker, own) = (seen.sighting.mac, &self.topology.own_macs);
         let owner = self.owners.of(asker, own);
-        let claims = &self.table.get(&place)?.claims;
-        let answer = claims.iter().find(|claim| {
-            self.owners.of(claim.mac, own) != owner
-                && claim.answered().is_some_and(|(to, at)| {
-                    to == asker.bytes() && at >= seen.at && at.since(seen.at) <= ANSWER_WINDOW
-                })
+        let claims = { self.table.get(&place).into_iter() }.flat_map(|entry| &entry.claims);
+        let others = claims.filter(|claim| self.owners.of(claim.mac, own) != owner);
+        let answers = others.flat_map(|claim| {
+            let answers = claim.answers.iter();
+            answers.map(|answer| (claim.mac, *answer))
         });
-        answer.map(|claim| Collision {
+        let answers: SmallVec<[_; 4]> = answers
+            .filter(|(_, answer)| {
+                answer.to.reaches(asker)
+                    && answer.at >= seen.at
+                    && answer.at.since(seen.at) <= ANSWER_WINDOW
+            })
+            .map(|(mac, answer)| (mac, answer.at))
+            .collect();
+        let Some(&(other, at)) = answers.first() else {
+            return;
+        };
+        let collision = Collision {
             asker,
-            other: claim.mac,
+            other,
             both_asked: false,
-        })
+        };
+        let told = self.attempts.is_first_answer(&place, asker);
+        self.collided(place, at, told.then_some(collision), now);
     }
 
     /// Tells of two that want one address, unless that is a conflict already.
@@ -201,7 +208,8 @@ impl Engine {
                 heard.push((address, tags, heard_then));
             };
             // The event of its first word was lost, or is still to come.
-            if known.is_some_and(|claim| Timestamp(tally.first_seen) < claim.first_seen) {
+            let first_seen = known.map(|claim| claim.first_seen);
+            if first_seen.is_some_and(|first| Timestamp(tally.first_seen) < first) {
                 tell(tally.first_seen, tally.last_strong != 0, 1);
             }
             match known {
@@ -244,10 +252,10 @@ impl Engine {
     }
 
     /// A claim, if it is known.
-    fn claim(&mut self, address: Address, ifindex: u32, tags: Tags, mac: Mac) -> Option<Claim> {
+    fn claim(&mut self, address: Address, ifindex: u32, tags: Tags, mac: Mac) -> Option<&Claim> {
         let place = (self.wire(ifindex, tags, address).ok()??, address);
         let claims = &self.table.get(&place)?.claims;
-        claims.iter().find(|claim| claim.mac == mac).copied()
+        claims.iter().find(|claim| claim.mac == mac)
     }
 
     /// Where in the table a sighting belongs; `None` if it is this host's own, or of a place

@@ -1,9 +1,9 @@
 //! Which leases the container runtimes' sandboxes hold.
 //!
 //! What a runtime lists is a sign of life, what it doesn't list is none of death by itself:
-//! a runtime that is gone, hung or emptied is a source that is down, or doubted. All of it
-//! is known for one run of the agent, which is within one boot; a new run begins anew, and
-//! waits longer.
+//! a runtime that is gone, hung or emptied is a source that is down, or doubted. The sandboxes
+//! are known for one run of the agent, and a new run waits longer; which sockets answered,
+//! and whether their lists had sandboxes, is known for the boot.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,7 +80,17 @@ impl Sandbox {
     }
 }
 
-/// What is known of one socket, since it answered for the first time.
+/// What was heard of a socket in this boot, by this run of the agent or by one before it:
+/// that it answered, at least.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeardSocket {
+    /// Its path.
+    pub path: Arc<str>,
+    /// It has listed sandboxes.
+    pub filled: bool,
+}
+
+/// What is known of one socket, since it answered for the first time in this boot.
 #[derive(Clone, Debug, Default)]
 struct Socket {
     /// It has listed sandboxes.
@@ -101,11 +111,31 @@ struct Known {
 pub struct SandboxBook {
     sockets: BTreeMap<Arc<str>, Socket>,
     known: BTreeMap<Arc<str>, Known>,
+    /// An earlier run of this boot asked, and nobody knows any more what it heard.
+    forgot: bool,
+    /// Since when all lists have been believed, whenever they were asked for.
+    believed_since: Option<Timestamp>,
     by_address: BTreeMap<Address, BTreeSet<Arc<str>>>,
     problems: Vec<String>,
 }
 
 impl SandboxBook {
+    /// What earlier runs heard in this boot; `None`: that isn't known any more.
+    pub fn remember(&mut self, heard: Option<Vec<HeardSocket>>) {
+        self.forgot = heard.is_none();
+        for HeardSocket { path, filled } in heard.into_iter().flatten() {
+            self.sockets.entry(path).or_default().filled |= filled;
+        }
+    }
+
+    /// What was heard of each socket in this boot.
+    pub fn heard(&self) -> impl Iterator<Item = HeardSocket> {
+        self.sockets.iter().map(|(path, socket)| HeardSocket {
+            path: Arc::clone(path),
+            filled: socket.filled,
+        })
+    }
+
     /// The runtimes were asked.
     pub fn hear(&mut self, report: RuntimeReport, now: Timestamp) {
         self.problems.clear();
@@ -130,7 +160,8 @@ impl SandboxBook {
                         socket.empty_since = None;
                         self.problems.push(format!(
                             "{path} answered earlier in this boot and nobody listens there now: \
-                             start the container runtime again"
+                             start the container runtime again, or if it is gone for good name \
+                             the other's socket with `holders: {{ cri: unix:///path }}`"
                         ));
                     }
                 }
@@ -164,6 +195,10 @@ impl SandboxBook {
             )),
             Own::Host | Own::Pod(_) => {}
         }
+        self.believed_since = match self.problems.is_empty() {
+            true => Some(self.believed_since.unwrap_or(now)),
+            false => None,
+        };
         self.note(listed, now);
     }
 
@@ -196,15 +231,23 @@ impl SandboxBook {
     }
 
     /// A list that is empty and was not before is doubted for so long: the runtime may have
-    /// lost its state, or not have read it yet.
+    /// lost its state, or not have read it yet. So is every list where nobody knows what was
+    /// there before.
     pub fn doubt(&self, gate: Duration, now: Timestamp) -> Option<Blocker> {
         let sockets = self.sockets.iter();
-        let emptied = sockets.filter_map(|(path, socket)| Some((socket.empty_since?, path)));
-        let (since, path) = emptied.max()?;
+        let emptied = sockets.filter_map(|(path, socket)| {
+            let why = format!("{path} lists no sandbox any more, which");
+            Some((socket.empty_since?, why))
+        });
+        let forgot = self.believed_since.filter(|_| self.forgot).map(|since| {
+            let why = "what was listed earlier in this boot is forgotten, so what is listed now";
+            (since, why.to_owned())
+        });
+        let (since, why) = emptied.chain(forgot).max()?;
         (now.since(since) < gate).then(|| Blocker {
             reason: Reason::SourceDown,
             detail: format!(
-                "cri: {path} lists no sandbox any more, which is believed after a while: {}",
+                "cri: {why} is believed after a while: {}",
                 of(now.since(since), gate)
             ),
             until: Some(since + gate),

@@ -14,6 +14,7 @@ use super::{
     conflict::{Conflict, Event},
     evidence::{PassEvidence, SourceReport},
     fence::{Fence, Fenced},
+    holders::HeardSocket,
     lease::{Generation, Holder, StoreName, StoreView},
     owner::Owners,
     plan::{Outcome, ReclaimPlan, Release},
@@ -47,7 +48,12 @@ pub enum Input {
     /// So many events have been lost or held back since the last word of it.
     Lost(u64),
     /// The host's links.
-    Links(Arc<Topology>),
+    Links {
+        /// As they are.
+        topology: Arc<Topology>,
+        /// All that is new of them is so since then, at the earliest.
+        since: Timestamp,
+    },
     /// The host has been watched since then, by this run of the agent or by one before it whose
     /// program stayed at work. Comes before the links.
     WatchedSince(Timestamp),
@@ -141,8 +147,12 @@ pub enum Input {
     /// Whether the agent's state is writable and survives a reboot; if not, why.
     State(Result<(), String>),
     /// What earlier runs of the agent recorded, in this boot and before, the oldest first.
-    /// Comes first.
+    /// Comes before the stores, or as soon as it can be read.
     Remembered(Vec<Remembered>),
+    /// What earlier runs heard of container runtimes in this boot; `None`: that can't be read,
+    /// or was not recorded. Comes before the first [`Input::Evidence`], and again if it can be
+    /// read later.
+    HeardBefore(Option<Vec<HeardSocket>>),
 }
 
 /// What the agent records of a lease, so that a later run and a later boot know it.
@@ -209,6 +219,8 @@ pub enum Command {
         /// Gone.
         forget: Vec<(StoreName, Address)>,
     },
+    /// Record what was heard of every container runtime in this boot.
+    RememberHeard(Vec<HeardSocket>),
 }
 
 /// Something that happened.

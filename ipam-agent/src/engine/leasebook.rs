@@ -1,8 +1,9 @@
 //! Every lease of every store, and what the agent itself knows of each.
 
+mod memory;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
     sync::Arc,
 };
 
@@ -134,6 +135,8 @@ pub struct LeaseBook {
     records: Shelf<Leases>,
     /// What earlier runs recorded, until the lease is read.
     remembered: BTreeMap<(StoreName, Address), Remembered>,
+    /// The leases of earlier boots whose stores went, until these are there again.
+    away: BTreeMap<(StoreName, Address), Remembered>,
     /// The earlier boots of that, the oldest first.
     boots: Vec<Arc<str>>,
     round: u32,
@@ -146,19 +149,6 @@ impl LeaseBook {
             boot,
             ..Self::default()
         }
-    }
-
-    /// What earlier runs recorded, the oldest first.
-    pub fn remember(&mut self, remembered: Vec<Remembered>) {
-        for known in &remembered {
-            if known.boot != self.boot && !self.boots.contains(&known.boot) {
-                self.boots.push(Arc::clone(&known.boot));
-            }
-        }
-        self.remembered = remembered
-            .into_iter()
-            .map(|known| ((known.store.clone(), known.address), known))
-            .collect();
     }
 
     /// A source was read: `views` is all it holds, but for the stores that failed.
@@ -207,6 +197,7 @@ impl LeaseBook {
             .flatten()
             .filter(|store| !present.contains(store))
             .collect();
+        self.forget_away(&present, &unread, &mut changes);
         self.sweep(&present, &unread, &gone, &mut changes);
         for store in &gone {
             self.stores.remove(store);
@@ -229,9 +220,22 @@ impl LeaseBook {
         why.clone_into(failing);
     }
 
-    /// The sources that can't be read at all, and why.
-    pub fn failing(&self) -> impl Iterator<Item = &str> {
-        self.failing.values().map(String::as_str)
+    /// Why leases are not known as they are now, each cause once: of one store, or of all that
+    /// a source has.
+    pub fn unread(&self) -> impl Iterator<Item = (Option<&StoreName>, &str)> {
+        let of_failing = |store: &StoreName| {
+            let mut failing = self.failing.keys();
+            failing.any(|source| {
+                self.sources
+                    .get(source)
+                    .is_some_and(|of| of.contains(store))
+            })
+        };
+        let stores = self.stores.iter().filter_map(move |(name, store)| {
+            let why = store.failed.as_deref().filter(|_| !of_failing(name))?;
+            Some((Some(name), why))
+        });
+        stores.chain(self.failing.values().map(|why| (None, why.as_str())))
     }
 
     fn upsert(&mut self, lease: Lease, first: bool, now: Timestamp, changes: &mut Changes) {
@@ -258,10 +262,16 @@ impl LeaseBook {
         }
         changes.touched.push(address);
         let key = (lease.store.clone(), address);
+        let away = self.away.remove(&key);
         let remembered = self.remembered.remove(&key).or_else(|| {
             let mut records = records.iter();
-            let known = records.find(|record| record.lease.store == lease.store)?;
-            Some(known.to_remember(&self.boot))
+            let known = records.find(|record| record.lease.store == lease.store);
+            known
+                .map(|known| known.to_remember(&self.boot))
+                .or_else(|| {
+                    // Nobody watched it meanwhile: it must be the very same.
+                    away.filter(|known| known.generation == lease.generation())
+                })
         });
         let known = remembered.as_ref();
         let same = known.filter(|known| known.generation == lease.generation());
@@ -323,7 +333,11 @@ impl LeaseBook {
             let (address, Leases(records)) = (leases.key(), leases);
             let dropped = records.iter().filter(|record| !keep(record));
             let before = forgotten.len();
-            forgotten.extend(dropped.map(|record| (record.lease.store.clone(), address)));
+            forgotten.extend(dropped.clone().map(key_of));
+            let away = dropped.filter(|record| gone.contains(&record.lease.store));
+            let earlier = away.filter(|record| matches!(record.origin, Origin::EarlierBoot(_)));
+            self.away
+                .extend(earlier.map(|record| (key_of(record), record.to_remember(&self.boot))));
             if forgotten.len() == before {
                 return true;
             }
@@ -343,6 +357,8 @@ impl LeaseBook {
             let still = left.any(|record| record.lease.store == key.0);
             if !still {
                 self.remembered.remove(&key);
+            }
+            if !still && !self.away.contains_key(&key) {
                 changes.forget.push(key);
             }
         }
@@ -351,26 +367,6 @@ impl LeaseBook {
             .retain(|&address| self.records.contains(address));
         changes.touched.sort_unstable();
         changes.touched.dedup();
-    }
-
-    /// Forget what an earlier run recorded of this source's stores and is no longer there.
-    fn forget_unseen(
-        &mut self,
-        present: &BTreeSet<StoreName>,
-        unread: &BTreeSet<StoreName>,
-        changes: &mut Changes,
-    ) {
-        let mut remembered = mem::take(&mut self.remembered);
-        remembered.retain(|(store, address), _| {
-            let read = present.contains(store) && !unread.contains(store);
-            let mut records = self.of(address).iter();
-            let there = records.any(|record| record.lease.store == *store);
-            if read && !there {
-                changes.forget.push((store.clone(), *address));
-            }
-            !read || there
-        });
-        self.remembered = remembered;
     }
 
     /// This very record was put back, and is of that boot. Whether that is news.
@@ -460,4 +456,8 @@ impl LeaseBook {
             }
         }
     }
+}
+
+fn key_of(record: &Record) -> (StoreName, Address) {
+    (record.lease.store.clone(), record.lease.address)
 }

@@ -4,12 +4,14 @@
 //! are data. The same inputs in the same order give the same outputs, on a live wire, in
 //! a replay and in a simulation.
 
+mod answers;
 mod attempt;
 pub mod caches;
 mod census;
 pub mod confirm;
 pub mod conflict;
 pub mod coverage;
+mod echo;
 pub mod evidence;
 pub mod fence;
 pub mod gauges;
@@ -36,6 +38,7 @@ mod tell;
 pub mod time;
 mod twice;
 pub mod view;
+pub mod vigil;
 
 pub use self::judge::Windows;
 
@@ -54,6 +57,7 @@ use self::{
     census::Census,
     conflict::{Conflict, Event},
     coverage::CoverageBook,
+    echo::Nonces,
     fence::Fences,
     input::{Command, Input, Notice},
     judge::Judge,
@@ -150,6 +154,7 @@ pub struct Engine {
     stations: Stations,
     twice: LeasedTwice,
     attempts: Attempts,
+    nonces: Nonces,
     quarantine: Quarantine,
     /// Frames whose Ethernet source wasn't the sender, and when they were told of.
     mismatches: BTreeMap<(Place, Mac, Mac), Timestamp>,
@@ -191,6 +196,7 @@ impl Engine {
             stations: Stations::default(),
             twice: LeasedTwice::default(),
             attempts: Attempts::default(),
+            nonces: Nonces::default(),
             quarantine: Quarantine::default(),
             mismatches: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -211,10 +217,10 @@ impl Engine {
             Input::Seen(seen) => self.seen(&seen, now),
             Input::Snapshot(table) => self.snapshot(table, now),
             Input::Lost(count) => self.counts.lost = self.counts.lost.saturating_add(count),
-            Input::Links(topology) => self.links(topology, now),
+            Input::Links { topology, since } => self.links(topology, since, now),
             Input::WatchedSince(since) => self.coverage.started(since),
             Input::Attached { ifindex, since } => {
-                self.coverage.attached(ifindex, since, &self.topology);
+                self.coverage.attached(ifindex, since, now, &self.topology);
             }
             Input::Unattached { ifindex, why } => self.coverage.blind(ifindex, &why, now),
             Input::Stores {
@@ -258,7 +264,11 @@ impl Engine {
             Input::Configured(settings) => self.configured(*settings, now),
             Input::Paused(paused) => self.pass.paused = paused,
             Input::State(state) => self.pass.state = state.err(),
-            Input::Remembered(remembered) => self.leases.remember(remembered),
+            Input::Remembered(remembered) => {
+                let changes = self.leases.remember(remembered);
+                self.record(changes.remember, changes.forget);
+            }
+            Input::HeardBefore(heard) => self.pass.sandboxes.remember(heard),
         }
     }
 
@@ -405,9 +415,9 @@ impl Engine {
         self.owners.kin = self.kinships.kin();
     }
 
-    fn links(&mut self, topology: Arc<Topology>, now: Timestamp) {
+    fn links(&mut self, topology: Arc<Topology>, since: Timestamp, now: Timestamp) {
         let addresses_changed = self.topology.own_addresses != topology.own_addresses;
-        self.coverage.links(&topology, now);
+        self.coverage.links(&topology, since, now);
         self.topology = topology;
         self.wires.clear();
         if self.kinships.keep(&self.topology) {
@@ -439,12 +449,7 @@ impl Engine {
                 remove: changes.removed,
             });
         }
-        if !changes.remember.is_empty() || !changes.forget.is_empty() {
-            self.commands.push_back(Command::Remember {
-                leases: changes.remember,
-                forget: changes.forget,
-            });
-        }
+        self.record(changes.remember, changes.forget);
         if changes.pools {
             self.judge_all(now);
             let twice: BTreeSet<Address> = self
@@ -462,6 +467,13 @@ impl Engine {
             self.rejudge(changes.touched, now);
         }
         self.count_leases(now);
+    }
+
+    fn record(&mut self, leases: Vec<(StoreName, Address)>, forget: Vec<(StoreName, Address)>) {
+        if !leases.is_empty() || !forget.is_empty() {
+            self.commands
+                .push_back(Command::Remember { leases, forget });
+        }
     }
 
     fn rejudge(&mut self, addresses: impl IntoIterator<Item = Address>, now: Timestamp) {

@@ -24,6 +24,12 @@ impl MacPattern {
     pub fn matches(&self, mac: Mac) -> bool {
         mac.bytes()[..self.length] == self.bytes[..self.length]
     }
+
+    /// Whether there are MACs that both patterns name.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let common = self.length.min(other.length);
+        self.bytes[..common] == other.bytes[..common]
+    }
 }
 
 impl From<Mac> for MacPattern {

@@ -7,8 +7,8 @@ use ipam_common::Address;
 
 use super::{
     Engine,
-    evidence::{Held, PassEvidence, PortCheck, Source, SourceReport},
-    holders::RuntimeReport,
+    evidence::{Held, PassEvidence, Source, SourceReport},
+    holders::{HeardSocket, RuntimeReport},
     input::Command,
     plan::{Asker, Kept, Outcome, OutcomeResult, ReclaimPlan, Release},
     reclaim::{Clear, slot},
@@ -19,10 +19,7 @@ use super::{
 impl Engine {
     pub(super) fn evidence(&mut self, evidence: PassEvidence, now: Timestamp) {
         for (ifindex, check) in &evidence.ports {
-            match check {
-                PortCheck::Attached => self.coverage.attached(*ifindex, now, &self.topology),
-                PortCheck::Blind(why) => self.coverage.blind(*ifindex, why, now),
-            }
+            self.coverage.checked(*ifindex, check, now, &self.topology);
         }
         let stamps: BTreeMap<_, _> = evidence.stamps.into_iter().collect();
         let mut held: BTreeMap<Address, Option<u32>> = BTreeMap::new();
@@ -134,7 +131,12 @@ impl Engine {
     }
 
     fn runtimes(&mut self, report: RuntimeReport, now: Timestamp) {
+        let before: Vec<HeardSocket> = self.pass.sandboxes.heard().collect();
         self.pass.sandboxes.hear(report, now);
+        if !self.pass.sandboxes.heard().eq(before) {
+            let heard = self.pass.sandboxes.heard().collect();
+            self.commands.push_back(Command::RememberHeard(heard));
+        }
         match self.pass.sandboxes.problem() {
             None => self.pass.sources.push(Source::Cri),
             Some(why) => self.pass.down.push((Source::Cri, why)),

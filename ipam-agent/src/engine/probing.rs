@@ -21,7 +21,7 @@ use super::{
     time::Timestamp,
 };
 
-/// How many leases are asked about at once; others wait for the next pass.
+/// How many leases are asked about at once, where somebody could answer; others wait for the next pass.
 pub const MAX_ASKED: usize = 2048;
 
 /// Ask whether anybody has these, then say [`super::input::Input::Probed`].
@@ -248,7 +248,7 @@ impl Probing {
 
 /// The ports out of which somebody on the segment could be asked. Beyond a veth without
 /// carrier there is nobody: its other end is down.
-fn exits(topology: &Topology, segment: &Segment) -> Vec<(u32, Tags)> {
+pub(super) fn exits(topology: &Topology, segment: &Segment) -> Vec<(u32, Tags)> {
     let reaches = |port: &super::segment::Port| port.kind != PortKind::Veth || port.carrier;
     topology
         .ports_of(segment)

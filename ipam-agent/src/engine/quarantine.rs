@@ -337,11 +337,11 @@ impl Engine {
             return;
         };
         entry.asked = false;
+        let address = key.0;
         let (back, outcome) = match result {
             PutBack::Taken => {
                 // Whoever has it now is whom it was heard from.
                 entry.ended = true;
-                let address = key.0;
                 return self.end_quarantines([address]);
             }
             PutBack::Done { record, .. } => {
@@ -363,11 +363,10 @@ impl Engine {
             self.alarm(&lease, sign, outcome, now);
         }
         if let Some((key, restored)) = back {
-            let address = key.0;
             self.quarantine.restore(key, restored);
             self.keep_origins([address]);
-            self.end_quarantines([address]);
         }
+        self.end_quarantines([address]);
     }
 
     fn alarm(&mut self, lease: &Lease, sign: Sign, outcome: String, now: Timestamp) {
@@ -517,13 +516,17 @@ impl Engine {
     pub(super) fn end_quarantines(&mut self, addresses: impl IntoIterator<Item = Address>) {
         for address in addresses {
             let mut ended = Vec::new();
-            for (key, entry) in self.quarantine.at(address) {
+            // What is there while a lease is being put back may be it, even damaged since:
+            // whoever does that will tell.
+            let known = self.quarantine.at(address);
+            for (key, entry) in known.filter(|(_, entry)| !entry.asked) {
                 let scope = self.scopes.of(&entry.lease);
                 let former = entry.lease.generation();
                 let new = self.leases.of(&address).iter().find(|record| {
                     let lease = &record.lease;
                     let generation = lease.generation();
-                    // The same record anew is being put back; whoever does that will tell.
+                    // Nobody asked for it, and the same record is there anew: a person puts it
+                    // back, and will tell.
                     generation != former
                         && (entry.ended || generation.content != former.content)
                         && (lease.store == entry.lease.store || self.scopes.of(lease) == scope)

@@ -111,11 +111,17 @@ impl Runs {
         self.changes
     }
 
-    /// When a second owner first spoke after `since`: the beginning of whatever this is.
-    pub fn second_since(&self, since: Timestamp) -> Option<Timestamp> {
-        let mut later = self.runs.iter().skip(1).map(|run| run.first);
-        let last = later.clone().next_back();
-        later.find(|&first| first > since).or(last)
+    /// When one of these owners last took over from another of them.
+    pub fn met(&self, among: &dyn Fn(OwnerKey) -> bool) -> Option<Timestamp> {
+        let mut turns = self.runs.iter().rev().filter(|run| among(run.owner));
+        let mut later = turns.next()?;
+        for turn in turns {
+            if turn.owner != later.owner {
+                return Some(later.first);
+            }
+            later = turn;
+        }
+        None
     }
 
     /// The last turn.
@@ -123,49 +129,48 @@ impl Runs {
         self.runs.back()
     }
 
-    /// Whether somebody, after `since`, asserted again within [`RETURN_WINDOW`] after
-    /// another's assertion that itself followed one of his; and who they are. `spoke`: whether
-    /// an owner did before then, which is asked of turns that are too old to be kept.
+    /// The turn by which somebody, after `since`, asserted again within [`RETURN_WINDOW`] after
+    /// others' assertions that themselves followed one of his; and those others' turns, oldest
+    /// first. `spoke`: whether an owner did before then, which is asked of turns that are too
+    /// old to be kept.
     pub fn returned(
         &self,
         since: Timestamp,
         spoke: &dyn Fn(OwnerKey, Timestamp) -> bool,
-    ) -> Option<(Mac, Mac)> {
-        (1..self.runs.len()).rev().find_map(|i| {
-            let (back, other) = (self.runs[i], self.runs[i - 1]);
-            let was_before = (0..i - 1).any(|j| self.runs[j].owner == back.owner)
-                || (self.runs.len() == MAX_RUNS && spoke(back.owner, other.first));
-            (back.first > since && was_before && back.first.since(other.last) <= RETURN_WINDOW)
-                .then_some((other.mac, back.mac))
+    ) -> Option<(Run, Vec<Run>)> {
+        let (kept, all) = (self.runs.len(), self.runs.len() < MAX_RUNS);
+        (1..kept).rev().find_map(|i| {
+            let back = self.runs[i];
+            let before = (0..i).rev().find(|&j| self.runs[j].owner == back.owner);
+            let followed = |other: &Run| before.is_some() || !all && spoke(back.owner, other.first);
+            let others = self.runs.range(before.map_or(0, |j| j + 1)..i).copied();
+            let others: Vec<Run> = others
+                .filter(|other| back.first.since(other.last) <= RETURN_WINDOW && followed(other))
+                .collect();
+            (back.first > since && !others.is_empty()).then_some((back, others))
         })
     }
 
     /// Whether two owners took four turns, the last of them after `since`, within
     /// [`ALTERNATION_WINDOW`] from the last assertion of the first turn to the first one of the
-    /// last.
-    pub fn alternated(&self, since: Timestamp) -> Option<(Mac, Mac)> {
-        let near = |turns: [Run; 3]| turns[2].first.since(turns[0].last) <= ALTERNATION_WINDOW;
-        self.four_turns(since, &near)
+    /// last; and the first, the second and the last.
+    pub fn alternated(&self, since: Timestamp) -> Option<[Run; 3]> {
+        self.four_turns(&|[first, _, last]| {
+            last.first > since && last.first.since(first.last) <= ALTERNATION_WINDOW
+        })
     }
 
-    /// Whether two owners took four turns, the last of them after `since`, and the second no
-    /// earlier than `begun`, when what goes on did.
-    pub fn came_again(&self, since: Timestamp, begun: Timestamp) -> bool {
-        let recent = |turns: [Run; 3]| turns[1].first >= begun;
-        self.four_turns(since, &recent).is_some()
+    /// Whether two owners took four turns of which all but the first are part of what began
+    /// then.
+    pub fn came_again(&self, begun: Timestamp) -> bool {
+        self.four_turns(&|[_, second, _]| second.last >= begun)
+            .is_some()
     }
 
-    /// The owners of four turns of which `wanted` takes the first, the second and the last.
-    fn four_turns(
-        &self,
-        since: Timestamp,
-        wanted: &dyn Fn([Run; 3]) -> bool,
-    ) -> Option<(Mac, Mac)> {
+    /// Four turns of two owners of which `wanted` takes the first, the second and the last.
+    fn four_turns(&self, wanted: &dyn Fn([Run; 3]) -> bool) -> Option<[Run; 3]> {
         (3..self.runs.len()).rev().find_map(|i| {
             let last = self.runs[i];
-            if last.first <= since {
-                return None;
-            }
             (0..i).rev().map(|j| self.runs[j].owner).find_map(|other| {
                 if other == last.owner {
                     return None;
@@ -174,7 +179,8 @@ impl Runs {
                 let mut turn = |owner| before.find(|run| run.owner == owner).copied();
                 let _third = turn(other)?;
                 let (second, first) = (turn(last.owner)?, turn(other)?);
-                wanted([first, second, last]).then_some((first.mac, last.mac))
+                let turns = [first, second, last];
+                wanted(turns).then_some(turns)
             })
         })
     }
@@ -208,37 +214,60 @@ mod tests {
         runs
     }
 
+    /// Who returned, and to whom.
+    fn returned(turns: &[(u8, u64)]) -> Option<(Mac, Vec<Mac>)> {
+        let (back, others) = runs(turns).returned(Timestamp(0), &|_, _| false)?;
+        Some((back.mac, others.iter().map(|run| run.mac).collect()))
+    }
+
     #[test]
     fn a_failover_and_a_late_failback_are_no_return() {
-        assert_eq!(
-            runs(&[(1, 0), (2, 60), (1, 180)]).returned(Timestamp(0), &|_, _| false),
-            None
-        );
+        let turns = [(1, 0), (2, 60), (1, 180)];
+        assert_eq!(returned(&turns), None);
     }
 
     #[test]
     fn a_return_counts_from_the_others_last_word() {
-        let late = runs(&[(1, 0), (2, 60), (2, 75), (1, 84)]);
-        assert_eq!(
-            late.returned(Timestamp(0), &|_, _| false),
-            Some((mac(2), mac(1)))
-        );
+        let turns = [(1, 0), (2, 60), (2, 75), (1, 84)];
+        assert_eq!(returned(&turns), Some((mac(1), vec![mac(2)])));
+    }
+
+    #[test]
+    fn who_returns_does_to_all_who_followed() {
+        let turns = [(1, 0), (2, 1), (3, 2), (1, 3)];
+        assert_eq!(returned(&turns), Some((mac(1), vec![mac(2), mac(3)])));
+        let long_ago = [(1, 0), (2, 1), (3, 12), (1, 13)];
+        assert_eq!(returned(&long_ago), Some((mac(1), vec![mac(3)])));
+        let before_him = [(2, 0), (1, 1), (3, 2), (1, 3)];
+        assert_eq!(returned(&before_him), Some((mac(1), vec![mac(3)])));
+    }
+
+    #[test]
+    fn they_met_when_one_last_took_over_from_another() {
+        let turns = runs(&[(1, 0), (2, 20), (3, 40), (2, 60), (3, 80)]);
+        let met = |among: &[u8]| turns.met(&|of| among.iter().any(|&n| owner(n) == of));
+        assert_eq!(met(&[1, 2]), Some(Timestamp(20_000_000_000)));
+        assert_eq!(met(&[2, 3]), Some(Timestamp(80_000_000_000)));
+        assert_eq!(met(&[1]), None);
+    }
+
+    fn alternated(turns: &[(u8, u64)]) -> Option<(Mac, Mac)> {
+        let [first, _, last] = runs(turns).alternated(Timestamp(0))?;
+        Some((first.mac, last.mac))
     }
 
     #[test]
     fn four_turns_inside_the_window_alternate() {
         let turns = [(1, 0), (2, 50), (1, 110), (2, 170)];
-        let found = runs(&turns).alternated(Timestamp(0));
-        assert_eq!(found, Some((mac(1), mac(2))));
+        assert_eq!(alternated(&turns), Some((mac(1), mac(2))));
         let slow = [(1, 0), (2, 70), (1, 130), (2, 200)];
-        assert_eq!(runs(&slow).alternated(Timestamp(0)), None);
+        assert_eq!(alternated(&slow), None);
     }
 
     #[test]
     fn a_third_party_hides_no_alternation() {
         let turns = [(1, 0), (2, 20), (3, 40), (1, 60), (2, 80)];
-        let found = runs(&turns).alternated(Timestamp(0));
-        assert_eq!(found, Some((mac(1), mac(2))));
+        assert_eq!(alternated(&turns), Some((mac(1), mac(2))));
     }
 
     proptest! {

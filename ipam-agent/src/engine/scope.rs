@@ -100,15 +100,19 @@ impl Scopes {
         scopes
     }
 
-    /// The wire of a lease: its pool's, where the pool has one of its own.
+    /// The wire of a lease: its pool's, where the pool has one of its own. Of pools on several
+    /// wires, as of VLANs that use one prefix, it may be any's.
     pub fn of(&self, lease: &Lease) -> &Scope {
         let placed = self.placed.get(&lease.store).into_iter().flatten();
-        let pool = placed
+        let mut scopes = placed
             .filter_map(|&index| self.pools.get(index))
-            .find(|scoped| scoped.pool.prefix.contains(&lease.address.ip()));
-        pool.map(|scoped| &scoped.scope)
-            .or_else(|| self.stores.get(&lease.store))
-            .unwrap_or(&Scope::Unknown)
+            .filter(|scoped| scoped.pool.prefix.contains(&lease.address.ip()))
+            .map(|scoped| &scoped.scope);
+        match scopes.next() {
+            Some(first) if scopes.all(|other| other == first) => first,
+            Some(_) => &Scope::Unknown,
+            None => self.stores.get(&lease.store).unwrap_or(&Scope::Unknown),
+        }
     }
 
     /// Every pool.
@@ -129,6 +133,19 @@ impl Scopes {
             pools: pools.collect(),
         }
     }
+}
+
+/// Why a pool never hands an address out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetApart {
+    /// It is the gateway's.
+    Gateway,
+    /// Somebody excluded it.
+    Excluded,
+    /// It is the subnet's own number.
+    Network,
+    /// It is the subnet's broadcast address.
+    Broadcast,
 }
 
 /// An address of a segment, and the pools that hold it there.
@@ -165,16 +182,26 @@ impl<'a> Here<'a> {
 
 impl Pool {
     fn reserve(&self, address: Address) -> Option<Reserve> {
+        Some(match self.set_apart(address)? {
+            SetApart::Gateway => Reserve::Gateway(self.gateway_mac?),
+            SetApart::Network => Reserve::Network,
+            SetApart::Broadcast => Reserve::Broadcast,
+            SetApart::Excluded => Reserve::Excluded,
+        })
+    }
+
+    /// What the address is to this pool, if it is one that is never handed out.
+    pub fn set_apart(&self, address: Address) -> Option<SetApart> {
         if self.gateway == Some(address) {
-            return self.gateway_mac.map(Reserve::Gateway);
+            return Some(SetApart::Gateway);
         }
         if self.is_edge(address) {
             return Some(match self.prefix.network() == address.ip() {
-                true => Reserve::Network,
-                false => Reserve::Broadcast,
+                true => SetApart::Network,
+                false => SetApart::Broadcast,
             });
         }
-        self.excludes(address).then_some(Reserve::Excluded)
+        self.excludes(address).then_some(SetApart::Excluded)
     }
 
     fn excludes(&self, address: Address) -> bool {
@@ -194,7 +221,7 @@ impl Pool {
 
     /// Whether this is the network or the broadcast address of an IPv4 prefix (RFC 3021
     /// gives a /31 neither).
-    fn is_edge(&self, address: Address) -> bool {
+    pub fn is_edge(&self, address: Address) -> bool {
         self.prefix.prefix_len() < 31
             && matches!(self.prefix, ipnet::IpNet::V4(_))
             && (self.prefix.network() == address.ip() || self.prefix.broadcast() == address.ip())

@@ -9,6 +9,7 @@ use ipam_common::{Address, Evidence, Mac};
 use smallvec::SmallVec;
 
 use super::{
+    answers::{Answer, Answers, To},
     conflict::{Alive, Conflict},
     owner::OwnerKey,
     runs::{ALTERNATION_WINDOW, Runs},
@@ -49,7 +50,7 @@ impl SegmentId {
 pub type Place = (SegmentId, Address);
 
 /// One MAC's claim of one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Who.
     pub mac: Mac,
@@ -62,11 +63,13 @@ pub struct Claim {
     last_strong: Moment,
     /// How many frames.
     pub frames: u32,
-    /// The kinds of evidence, as [`Evidence::bit`].
-    pub kinds: u32,
-    answered_at: Timestamp,
-    answered: [u8; 6],
+    kinds: u16,
+    /// Whom it answered of late.
+    pub answers: Answers,
 }
+
+// A million of them are kept.
+const _: () = assert!(size_of::<Claim>() == 56 && Evidence::ALL.len() <= 16);
 
 impl Claim {
     /// A claim of which nothing was heard yet.
@@ -79,8 +82,7 @@ impl Claim {
             last_strong: Moment::NEVER,
             frames: 0,
             kinds: 0,
-            answered_at: Timestamp(0),
-            answered: [0; 6],
+            answers: Answers::None,
         }
     }
 
@@ -89,36 +91,37 @@ impl Claim {
         self.last_strong.get()
     }
 
-    /// Its last answer to somebody's question: whose, and when.
-    pub fn answered(&self) -> Option<([u8; 6], Timestamp)> {
-        (self.answered_at.0 != 0).then_some((self.answered, self.answered_at))
-    }
-
     pub(super) fn hear(&mut self, heard: &Heard) {
         self.frames = match heard.total {
             Some(total) => self.frames.max(total),
             None => self.frames.saturating_add(1),
         };
-        self.kinds |= heard.kinds;
+        self.kinds |= heard.kinds as u16;
         self.first_seen = self.first_seen.min(heard.at);
         if heard.at >= self.last_seen {
             self.last_seen = heard.at;
             self.ifindex = heard.ifindex;
         }
-        if let Some(asker) = heard.answers
-            && self.answered_at <= heard.at
-        {
-            self.answered = asker;
-            self.answered_at = heard.at;
+        if let Some(to) = heard.answers {
+            self.answers.add(Answer {
+                to,
+                strong: heard.strong,
+                at: heard.at,
+            });
         }
         if heard.strong {
             self.last_strong = Moment::from(self.last_strong().max(Some(heard.at)));
         }
     }
 
+    /// The kinds of evidence, as [`Evidence::bit`].
+    pub fn kinds(&self) -> u32 {
+        self.kinds.into()
+    }
+
     /// The kinds of evidence.
     pub fn evidence(&self) -> impl Iterator<Item = Evidence> + use<> {
-        let kinds = self.kinds;
+        let kinds = self.kinds();
         Evidence::ALL
             .into_iter()
             .filter(move |kind| kinds & kind.bit() != 0)
@@ -143,6 +146,8 @@ pub struct Contest {
     pub proofs: BTreeSet<Alive>,
     /// Those two or more.
     pub rivals: BTreeSet<Mac>,
+    /// When what they show began: whoever came again since then made it worse.
+    pub begun: Option<Timestamp>,
     /// Turns up to here have been judged and are settled: a new contest needs newer ones.
     pub settled: Timestamp,
     /// Since when somebody asserts it without a lease.
@@ -172,6 +177,24 @@ pub struct Contest {
     pub deadline: Option<Timestamp>,
 }
 
+impl Contest {
+    /// Something shows that these are alive, whose contest began then.
+    pub fn prove(&mut self, alive: Alive, rivals: impl IntoIterator<Item = Mac>, begun: Timestamp) {
+        self.proofs.insert(alive);
+        self.rivals.extend(rivals);
+        self.begun = Some(self.begun.map_or(begun, |known| known.min(begun)));
+    }
+
+    /// The contest is over. What these claimed until now is judged; what is told late was not.
+    pub fn settle(&mut self, claims: &[Claim]) {
+        self.proofs.clear();
+        self.rivals.clear();
+        self.begun = None;
+        let judged = claims.iter().map(|claim| claim.last_seen).max();
+        self.settled = judged.unwrap_or_default().max(self.settled);
+    }
+}
+
 /// One claim heard.
 #[derive(Clone, Copy, Debug)]
 pub struct Heard {
@@ -186,7 +209,7 @@ pub struct Heard {
     /// The kinds of evidence, as [`Evidence::bit`].
     pub kinds: u32,
     /// Whom it answers.
-    pub answers: Option<[u8; 6]>,
+    pub answers: Option<To>,
     /// How many frames this stands for, counted from the beginning; `None`: one more.
     pub total: Option<u32>,
 }
@@ -369,6 +392,7 @@ impl Table {
     /// Forget what nobody repeated for [`CLAIM_MEMORY`], unless it is contested.
     pub fn forget(&mut self, now: Timestamp) {
         self.entries.retain(|_, Placed { entry, .. }| {
+            { entry.claims.iter_mut() }.for_each(|claim| claim.answers.forget(now));
             entry.contest.is_some() || {
                 entry
                     .claims

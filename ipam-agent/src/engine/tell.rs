@@ -34,8 +34,8 @@ impl Engine {
         let contested = conflict.as_ref().is_some_and(Conflict::is_active);
         if contested {
             // While it lasts, no more come.
-            if judged.opened {
-                self.withdraw_events(segment, address, now);
+            if let Some(known) = conflict.as_ref().filter(|_| judged.opened || judged.joined) {
+                self.withdraw_events(segment, address, known.verdict.macs(), judged.since, now);
             }
         } else if let Some((from, to)) = moved.or(judged.moved) {
             self.happened(
@@ -78,15 +78,27 @@ impl Engine {
         self.events.push_back(event);
     }
 
-    /// What looked like a move, or like a probe that was given up, was part of a contest.
-    fn withdraw_events(&mut self, segment: &Segment, address: Address, now: Timestamp) {
+    /// What looked like a move since the conflict began, or like a probe that was given up by
+    /// one who now is among the claimants, was part of it.
+    fn withdraw_events(
+        &mut self,
+        segment: &Segment,
+        address: Address,
+        claimants: &[Mac],
+        since: Option<Timestamp>,
+        now: Timestamp,
+    ) {
         let part = |event: &Event| {
-            matches!(
-                event.kind,
-                EventKind::AddressMoved | EventKind::ProbeCollision
-            ) && event.address == address
+            let asked = if event.both_asked { 2 } else { 1 };
+            let mut askers = event.macs.iter().take(asked);
+            event.address == address
                 && event.segment == *segment
                 && now.since(event.at) <= ALTERNATION_WINDOW
+                && match event.kind {
+                    EventKind::AddressMoved => Some(event.at) >= since,
+                    EventKind::ProbeCollision => askers.any(|mac| claimants.contains(mac)),
+                    EventKind::SenderMismatch | EventKind::ReleasedButAlive => false,
+                }
         };
         self.events.retain(|event| !part(event));
         self.unsettled.retain(|(_, event)| !part(event));

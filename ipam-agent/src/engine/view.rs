@@ -269,7 +269,7 @@ impl Engine {
                     last_seen: claim.last_seen.0,
                     last_strong: claim.last_strong().map_or(0, |at| at.0),
                     frames: claim.frames,
-                    kinds: claim.kinds,
+                    kinds: claim.kinds(),
                     ..Tally::default()
                 };
                 Some((key, tally))

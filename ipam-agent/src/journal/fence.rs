@@ -1,10 +1,11 @@
 //! Lines of the journal about fences.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{JournalError, history};
 use crate::engine::fence::{Change, Fence, Lowered};
 
 /// A fence that is about to be raised or lowered.
@@ -74,4 +75,37 @@ impl FenceIntent {
             reason,
         }
     }
+}
+
+/// The fences that were raised and, for all that the journal in this state directory knows,
+/// not lowered since: store and address.
+pub fn raised(directory: &Path) -> Result<BTreeSet<(String, IpAddr)>, JournalError> {
+    let mut raised = BTreeSet::new();
+    // The oldest first.
+    for step in history(directory, usize::MAX)?.fences.into_iter().rev() {
+        let FenceIntent {
+            raise,
+            store,
+            address,
+            ..
+        } = step.intent;
+        let failed = matches!(
+            step.effect,
+            Some((
+                _,
+                FenceEffect {
+                    result: FenceResult::Failed,
+                    ..
+                }
+            ))
+        );
+        match (raise, step.effect) {
+            _ if failed => {}
+            (true, _) => drop(raised.insert((store, address))),
+            (false, Some(_)) => drop(raised.remove(&(store, address))),
+            // Nobody knows whether it was lowered.
+            (false, None) => {}
+        }
+    }
+    Ok(raised)
 }

@@ -107,6 +107,37 @@ fn a_record_reads_as_documented() {
 }
 
 #[test]
+fn what_is_written_after_somebody_cut_the_journal_off_is_whole() {
+    for (cut, lines) in [(10, 1), (0, 2), (u64::MAX, 0)] {
+        let (base, mut journal) = journal();
+        let path = base.path().join(FILE);
+        let first = intend(&mut journal, &release(1, b"a"));
+        journal
+            .append_effects(when(), [(first.clone(), released())])
+            .expect("written");
+        let file = File::options().write(true).open(&path).expect("open");
+        let length = file.metadata().expect("metadata").len();
+        file.set_len(length.saturating_sub(cut)).expect("cut off");
+        let id = intend(&mut journal, &release(2, b"b"));
+        assert_ne!(id, first);
+        journal
+            .append_effects(when(), [(id.clone(), released())])
+            .expect("written");
+        let told = history(base.path(), 10).expect("readable");
+        let done = told.entries.iter().find(|entry| entry.id == id);
+        assert!(done.is_some_and(Entry::is_released), "cut {cut}: {told:?}");
+        let text = fs::read_to_string(&path).expect("the journal");
+        let whole = text
+            .lines()
+            .filter(|line| serde_json::from_str::<Record>(line).is_ok());
+        assert_eq!(whole.count(), lines + 2, "cut {cut}: {text}");
+        let journal = Journal::open(base.path(), "boot-1").expect("open");
+        let watched = journal.of_this_boot(10, |entry| entry.id == id);
+        assert_eq!(watched.expect("readable").len(), 1);
+    }
+}
+
+#[test]
 fn an_intent_without_an_effect_is_found_at_the_next_start() {
     let (base, mut journal) = journal();
     let releases = [release(1, b"a"), release(2, b""), release(3, &[0xff, 0])];

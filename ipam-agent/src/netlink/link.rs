@@ -268,6 +268,19 @@ impl Request {
         )
     }
 
+    /// The VLANs of all bridges' ports.
+    pub fn port_vlans() -> Self {
+        Self::new(
+            libc::RTM_GETLINK,
+            libc::NLM_F_DUMP,
+            &LinkHeader::of(libc::AF_BRIDGE, 0),
+        )
+        .with(
+            libc::IFLA_EXT_MASK,
+            &(libc::RTEXT_FILTER_BRVLAN_COMPRESSED as u32).to_ne_bytes(),
+        )
+    }
+
     /// One link.
     pub fn link(index: u32) -> Self {
         Self::new(

@@ -69,10 +69,10 @@ pub(super) fn confirmed(confirm: &Confirm, mac: Mac, seen: &Sighting) -> Option<
         return endangered.then_some(Answer::Withheld);
     }
     let answers = match seen.evidence {
-        Evidence::ArpReply => seen.ether_dst == mac.bytes(),
+        Evidence::ArpReply => seen.to == mac.bytes(),
         // Duplicate address detection is answered to all nodes (RFC 4861 §7.2.4).
         Evidence::NeighborAdvertisement | Evidence::WeakAdvertisement => {
-            confirm.asker.is_none() || seen.ether_dst == mac.bytes()
+            confirm.asker.is_none() || seen.to == mac.bytes()
         }
         _ => false,
     };
@@ -111,7 +111,7 @@ mod tests {
         },
     };
 
-    fn said(mac: Mac, evidence: Evidence, ether_dst: [u8; 6]) -> Sighting {
+    fn said(mac: Mac, evidence: Evidence, to: [u8; 6]) -> Sighting {
         Sighting {
             address: V4,
             mac,
@@ -119,7 +119,7 @@ mod tests {
             asked: None,
             tags: OUTLET.tags,
             ether_src: mac.bytes(),
-            ether_dst,
+            to,
             nonce: None,
         }
     }
@@ -147,7 +147,7 @@ mod tests {
         };
         let strong = Sighting {
             evidence: Evidence::NeighborAdvertisement,
-            ether_dst: [0x33, 0x33, 0, 0, 0, 1],
+            to: [0x33, 0x33, 0, 0, 0, 1],
             ..reply
         };
         let judge = |asker, seen: &Sighting| confirmed(&confirm(asker), OURS, seen);
@@ -166,7 +166,7 @@ mod tests {
                     ..reply
                 },
                 Sighting {
-                    ether_dst: OTHER.bytes(),
+                    to: OTHER.bytes(),
                     ..reply
                 },
                 Sighting {

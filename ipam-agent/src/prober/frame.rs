@@ -223,7 +223,7 @@ mod tests {
                         (claimable(address), evidence)
                     );
                     assert_eq!((seen.mac, seen.tags), (PORT, tags));
-                    assert_eq!(seen.ether_dst, to.map_or(everybody, Mac::bytes));
+                    assert_eq!(seen.to, to.map_or(everybody, Mac::bytes));
                 }
             }
         }
@@ -248,7 +248,7 @@ mod tests {
                     (Some(claimable(address)), evidence)
                 );
                 assert_eq!(seen.ether_src, BRIDGE.bytes());
-                assert_eq!(seen.ether_dst, to.map_or(everybody, Mac::bytes));
+                assert_eq!(seen.to, to.map_or(everybody, Mac::bytes));
             }
         }
     }

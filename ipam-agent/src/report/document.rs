@@ -181,6 +181,14 @@ impl SegmentName {
     pub fn is_called(&self, text: &str) -> bool {
         segment::is_called(&self.name, self.vlan, text)
     }
+
+    /// What a person says who means it and no other.
+    pub fn called(&self) -> String {
+        match self.vlan {
+            Some(vlan) => format!("{}.{vlan}", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// To whom an address was given, as far as known.
@@ -219,8 +227,12 @@ pub struct ClaimRecord {
     /// Who made its interface, by the IEEE's registries, or which protocol made up the MAC;
     /// null of one that is locally administered or unknown.
     pub vendor: Option<String>,
-    /// The port it came in by; null once that is gone and forgotten.
+    /// The port it came in by; null once that is gone and forgotten, and of this host, whose
+    /// own frames come in by none.
     pub interface: Option<String>,
+    /// Whether it is this host itself.
+    #[serde(default)]
+    pub this_host: bool,
     /// When it was heard first.
     pub first_seen: Timestamp,
     /// When it was heard last.
@@ -229,6 +241,17 @@ pub struct ClaimRecord {
     pub frames: u64,
     /// By which kinds of frame, in the order of the kinds.
     pub evidence: Vec<EvidenceName>,
+}
+
+impl ClaimRecord {
+    /// Behind which port it is, for people.
+    pub fn behind(&self) -> &str {
+        match &self.interface {
+            Some(interface) => interface,
+            None if self.this_host => "this host",
+            None => "gone",
+        }
+    }
 }
 
 /// Why a lease is kept.

@@ -24,6 +24,7 @@ use super::{
     document::{HolderName, SegmentName},
     page::{Page, Style, View, clean},
 };
+use crate::store::host_local;
 
 pub use self::watch::{watch_head, watch_line};
 
@@ -146,6 +147,8 @@ impl std::fmt::Display for HolderName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(pod) = &self.pod {
             f.write_str(pod)
+        } else if self.container_id.as_deref() == Some(host_local::FENCE_HOLDER) {
+            f.write_str("ipam-agent (a fence)")
         } else if let Some(id) = &self.container_id {
             write!(f, "container {}", id.get(..SHORT_ID).unwrap_or(id))
         } else if let Some(mac) = self.mac {

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::router::{APPLY_PATIENCE, PLAN_PATIENCE};
+use super::router::{APPLY_PATIENCE, HEALTH_PATIENCE, PLAN_PATIENCE};
 use crate::report::document::{Applied, ApplyRequest, Plan, WatchLine};
 
 /// How long an answer may take: longer than the daemon gives itself.
@@ -127,6 +127,25 @@ impl Client {
             body: response.into_body(),
             read: Vec::new(),
         })
+    }
+
+    /// Whether the daemon is ready, and what it says of that: `/readyz`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn ready(&self) -> Result<(bool, String), ClientError> {
+        let request = self.request(Method::GET, "/readyz", Body::empty());
+        let transfer = async { self.whole(request.await?).await };
+        // One that hangs says so itself, as long as it can say anything.
+        let patience = HEALTH_PATIENCE + Duration::from_secs(1);
+        let (status, answer) = self.in_time(patience, transfer).await?;
+        match status {
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {
+                let text = String::from_utf8_lossy(&answer).into_owned();
+                Ok((status.is_success(), text))
+            }
+            _ => Err(self.refusal(status, &answer)),
+        }
     }
 
     /// What would be released if a person asked for it now.

@@ -52,7 +52,7 @@ const TCP_WATCHERS: usize = 4;
 /// How many scrapes are made, or held for those who take them slowly, at once.
 const SCRAPES: usize = 4;
 /// How long the loop may take to say how it is.
-const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) type Queries = mpsc::Sender<Query>;
 type Answer = Result<Response, ApiError>;
@@ -72,14 +72,15 @@ struct Limits {
 /// What only reads, for the unix socket.
 pub fn reading(queries: Queries) -> Router {
     let desk = Desk {
-        queries,
+        queries: queries.clone(),
         limits: None,
     };
     documents()
         .route("/api/v1/reclaim", get(plan))
+        .with_state(desk)
+        .merge(health(queries))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)
-        .with_state(desk)
 }
 
 /// What only reads, for TCP on loopback, with the status page of a daemon that began at `since`.
@@ -113,14 +114,17 @@ fn operating(queries: Queries, metrics: Metrics, info: bool) -> Router {
         info,
         scrapes: Arc::new(Semaphore::new(SCRAPES)),
     };
-    let health = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .with_state(queries);
     Router::new()
         .route("/metrics", get(scrape))
         .with_state(counter)
-        .merge(health)
+        .merge(health(queries))
+}
+
+fn health(queries: Queries) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(queries)
 }
 
 /// Who answers scrapes.

@@ -96,6 +96,8 @@ fn answer(query: Query, watchers: &Weak<Watchers>) {
                 host,
                 address: address.ip(),
                 verdict: "nothing is known of it".to_owned(),
+                this_host: None,
+                set_apart: Vec::new(),
                 claims: Vec::new(),
                 life: Life::default(),
                 holders: Vec::new(),

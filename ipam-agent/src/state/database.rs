@@ -1,4 +1,5 @@
-//! The state's database: a table of leases, and one of the claims that were heard.
+//! The state's database: a table of leases, one of the claims that were heard, and one of the
+//! container runtimes that were.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -10,6 +11,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Key, Remembered};
 use crate::engine::{
+    holders::HeardSocket,
     lease::{Generation, StoreName},
     time::Timestamp,
 };
@@ -33,6 +35,11 @@ const CLAIMS: TableDefinition<'static, ClaimKey, ClaimRow> = TableDefinition::ne
 /// The boot on whose clock the claims are.
 const CLAIMS_BOOT: TableDefinition<'static, (), &'static str> =
     TableDefinition::new("claims-boot-v1");
+
+/// By a runtime's socket: the boot in which it answered last, and whether it listed sandboxes.
+/// Older versions pass it over.
+const RUNTIMES: TableDefinition<'static, &'static str, (&'static str, bool)> =
+    TableDefinition::new("runtimes-v1");
 
 /// The open database.
 pub struct Store(Database);
@@ -163,9 +170,41 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
+    /// The runtimes' sockets that answered in this boot.
+    pub fn runtimes(&self, boot: &str) -> Result<Vec<HeardSocket>, redb::Error> {
+        let transaction = self.0.begin_read()?;
+        let table = match transaction.open_table(RUNTIMES) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut heard = Vec::new();
+        for row in table.iter()? {
+            let (path, value) = row?;
+            let (of, filled) = value.value();
+            if of == boot {
+                let path = path.value().into();
+                heard.push(HeardSocket { path, filled });
+            }
+        }
+        Ok(heard)
+    }
+
     /// Writes everything in one transaction, on disk when it returns.
-    pub fn write(&mut self, rows: &BTreeMap<Key, Option<Remembered>>) -> Result<(), redb::Error> {
+    pub fn write(
+        &mut self,
+        rows: &BTreeMap<Key, Option<Remembered>>,
+        heard: Option<&(Arc<str>, Vec<HeardSocket>)>,
+    ) -> Result<(), redb::Error> {
         let transaction = self.0.begin_write()?;
+        if let Some((boot, heard)) = heard {
+            let mut table = transaction.open_table(RUNTIMES)?;
+            table.retain(|_, (of, _)| of == &**boot)?;
+            for HeardSocket { path, filled } in heard {
+                let known = table.get(&**path)?.is_some_and(|known| known.value().1);
+                table.insert(&**path, (&**boot, *filled || known))?;
+            }
+        }
         {
             let mut table = transaction.open_table(LEASES)?;
             for ((store, address), row) in rows {

@@ -69,6 +69,66 @@ fn what_is_remembered_is_there_after_a_restart_and_what_is_forgotten_is_not() {
     assert_eq!(open(&directory).load(), [anew, c]);
 }
 
+fn heard(path: &str, filled: bool) -> HeardSocket {
+    let path = path.into();
+    HeardSocket { path, filled }
+}
+
+#[test]
+fn what_runtimes_were_heard_in_a_boot_is_known_until_the_next() {
+    let base = tempfile::tempdir().expect("a directory");
+    let mut state = open(base.path());
+    assert_eq!(
+        state.heard("now"),
+        Some(vec![]),
+        "no agent ran in this boot"
+    );
+    let both = vec![heard("/a", true), heard("/b", false)];
+    state.remember_heard("now", both.clone()).expect("written");
+    drop(state);
+    let mut state = open(base.path());
+    assert_eq!(state.heard("now"), Some(both));
+    // A run that knew less takes nothing back.
+    let less = vec![heard("/a", false), heard("/c", false)];
+    state.remember_heard("now", less).expect("written");
+    let known = vec![heard("/a", true), heard("/b", false), heard("/c", false)];
+    assert_eq!(state.heard("now"), Some(known));
+    assert_eq!(state.heard("next"), Some(vec![]));
+    state
+        .remember_heard("next", vec![heard("/b", true)])
+        .expect("written");
+    assert_eq!(state.heard("next"), Some(vec![heard("/b", true)]));
+    assert_eq!(state.heard("now"), Some(vec![]), "no boot comes again");
+}
+
+#[test]
+fn what_an_agent_heard_that_kept_no_record_of_it_is_not_known() {
+    let base = tempfile::tempdir().expect("a directory");
+    let lease = remembered(1, b"x");
+    open(base.path())
+        .remember(std::slice::from_ref(&lease), &[])
+        .expect("remembered");
+    let mut state = open(base.path());
+    assert_eq!(state.heard(&lease.boot_id), None);
+    assert_eq!(state.heard("next"), Some(vec![]));
+    state
+        .remember_heard(&lease.boot_id, vec![heard("/a", false)])
+        .expect("written");
+    assert_eq!(
+        open_again(state, base.path()).heard(&lease.boot_id),
+        Some(vec![heard("/a", false)])
+    );
+    let blocked = base.path().join("file");
+    fs::write(&blocked, "").expect("a file");
+    let state = State::open(&blocked.join("state")).expect("no reason to stop");
+    assert_eq!(state.heard("now"), None, "it can't be read");
+}
+
+fn open_again(state: State, directory: &Path) -> State {
+    drop(state);
+    open(directory)
+}
+
 #[test]
 fn a_second_process_is_told_who_has_it() {
     let base = tempfile::tempdir().expect("a directory");
@@ -116,11 +176,19 @@ fn a_directory_that_cannot_be_made_is_a_problem_until_it_can() {
         .remember(&[remembered(1, b"x")], &[])
         .expect("kept for later");
     assert!(state.problem().is_some());
+    let runtimes = vec![heard("/a", true)];
+    state
+        .remember_heard("now", runtimes.clone())
+        .expect("kept for later");
+    state.retry().expect("kept for later");
+    assert!(state.problem().is_some());
     fs::remove_file(&blocked).expect("removed");
-    state.remember(&[], &[]).expect("written now");
+    state.retry().expect("written now");
     assert!(state.problem().is_none());
     drop(state);
-    assert_eq!(open(&directory).load(), [remembered(1, b"x")]);
+    let mut state = open(&directory);
+    assert_eq!(state.load(), [remembered(1, b"x")]);
+    assert_eq!(state.heard("now"), Some(runtimes));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
-    spec::{ExemptSpec, LeaseSpec, OwnerSpec, PoolSpec, common_place},
+    spec::{self, ExemptSpec, LeaseSpec, OwnerSpec, PoolSpec, common_place},
     watch::Root,
 };
 use crate::{
@@ -69,9 +69,9 @@ pub enum FileError {
 struct Document {
     #[serde(default)]
     leases: Vec<LeaseSpec>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "spec::pools")]
     pools: Vec<PoolSpec>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "spec::owners")]
     owners: Vec<OwnerSpec>,
     #[serde(default)]
     exempt: Vec<ExemptSpec>,

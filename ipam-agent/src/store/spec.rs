@@ -1,12 +1,15 @@
 //! What people write about leases, pools, owners and exemptions, in lease files and in
 //! the configuration: strict, and checked while it is read, so that an error has its line.
 
-use std::{net::IpAddr, str::FromStr, sync::Arc};
+use std::{fmt, marker::PhantomData, net::IpAddr, str::FromStr, sync::Arc};
 
 use ipam_common::{Address, Mac};
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed, SeqAccess, Visitor},
+};
 
 use crate::engine::{
     lease::{Place, Pool},
@@ -124,22 +127,114 @@ impl TryFrom<RawPool> for PoolSpec {
                 return Err(format!("{address} is not in the pool {prefix}"));
             }
         }
+        if let Some(mac) = raw.gateway_mac.filter(|_| raw.gateway.is_none()) {
+            return Err(format!(
+                "the pool {prefix} has the gateway_mac {mac} without the gateway whose it is"
+            ));
+        }
         let vlan = raw.vlan;
-        Ok(Self {
-            pool: Pool {
-                prefix,
-                range: None,
-                gateway: raw.gateway,
-                gateway_mac: raw.gateway_mac,
-                exclude: raw
-                    .exclude
-                    .into_iter()
-                    .map(|range| (range.0, range.1))
-                    .collect(),
-                place: raw.segment.map(|name| Place::Segment { name, vlan }),
-            },
-        })
+        let pool = Pool {
+            prefix,
+            range: None,
+            gateway: raw.gateway,
+            gateway_mac: raw.gateway_mac,
+            exclude: raw
+                .exclude
+                .into_iter()
+                .map(|range| (range.0, range.1))
+                .collect(),
+            place: raw.segment.map(|name| Place::Segment { name, vlan }),
+        };
+        if let Some(gateway) = pool.gateway.filter(|gateway| pool.is_edge(*gateway)) {
+            return Err(format!(
+                "the gateway {gateway} is the first or the last address of {prefix}, which no \
+                 machine can have"
+            ));
+        }
+        Ok(Self { pool })
     }
+}
+
+/// Pools, each once: of two that say the same prefix on one wire, one would count for nothing.
+pub(crate) fn pools<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PoolSpec>, D::Error> {
+    checked_list(deserializer, |before: &[PoolSpec], new| {
+        let same = |old: &&PoolSpec| {
+            old.pool.prefix == new.pool.prefix && old.pool.place == new.pool.place
+        };
+        match before.iter().find(same) {
+            Some(_) => Err(format!(
+                "the pool {} is there twice: say all of it in one entry",
+                new.pool.prefix
+            )),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Owners, none of which has a MAC of another: a MAC is one machine's.
+pub(crate) fn owners<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<OwnerSpec>, D::Error> {
+    checked_list(deserializer, |before: &[OwnerSpec], new| {
+        for mac in &new.macs {
+            let has = |old: &&OwnerSpec| old.macs.iter().any(|known| known.overlaps(mac));
+            if let Some(old) = before.iter().find(has) {
+                return Err(format!(
+                    "{mac} of `{}`: `{}` has it already, and a MAC is one machine's",
+                    new.name, old.name
+                ));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A list, each element checked against those before it while it is read, so that an error
+/// has the element's line.
+fn checked_list<'de, D, T, F>(deserializer: D, check: F) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+    F: Fn(&[T], &T) -> Result<(), String>,
+{
+    struct List<T, F>(F, PhantomData<T>);
+    struct Next<'a, T, F>(&'a [T], &'a F);
+
+    impl<'de, T, F> Visitor<'de> for List<T, F>
+    where
+        T: Deserialize<'de>,
+        F: Fn(&[T], &T) -> Result<(), String>,
+    {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(next) = seq.next_element_seed(Next(&list, &self.0))? {
+                list.push(next);
+            }
+            Ok(list)
+        }
+    }
+
+    impl<'de, T, F> DeserializeSeed<'de> for Next<'_, T, F>
+    where
+        T: Deserialize<'de>,
+        F: Fn(&[T], &T) -> Result<(), String>,
+    {
+        type Value = T;
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+            let next = T::deserialize(deserializer)?;
+            (self.1)(self.0, &next).map_err(de::Error::custom)?;
+            Ok(next)
+        }
+    }
+
+    deserializer.deserialize_seq(List(check, PhantomData))
 }
 
 /// The wire that all of `pools` name, if they agree.
@@ -158,8 +253,8 @@ pub struct OwnerSpec {
     /// The machine.
     pub name: String,
     /// Its MACs, or what they begin with: `3c:ec:ef:*`.
-    #[serde(deserialize_with = "texts")]
-    #[schemars(with = "Vec<String>")]
+    #[serde(deserialize_with = "some_macs")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
     pub macs: Vec<MacPattern>,
 }
 
@@ -178,7 +273,7 @@ impl From<OwnerSpec> for Owner {
 pub struct ExemptSpec {
     /// Prefixes: `192.168.60.1/32`; an address alone is that one.
     #[serde(deserialize_with = "prefixes")]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
     pub addresses: Vec<IpNet>,
     /// MACs, or what they begin with: `00:00:5e:00:01:*`; none: any.
     #[serde(default, deserialize_with = "texts")]
@@ -250,8 +345,22 @@ fn texts<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
     texts.iter().map(|text| parse(text)).collect()
 }
 
+fn some_macs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MacPattern>, D::Error> {
+    let macs = texts(deserializer)?;
+    if macs.is_empty() {
+        let what = "an owner that names no MAC says nothing: give `macs`, or take the entry out";
+        return Err(de::Error::custom(what));
+    }
+    Ok(macs)
+}
+
 fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
+    if texts.is_empty() {
+        let what = "an exemption that names no address exempts nobody: give `addresses`, or take \
+                    the entry out";
+        return Err(de::Error::custom(what));
+    }
     let parse = |text: &String| match text.parse::<IpAddr>() {
         Ok(ip) => Ok(IpNet::from(ip)),
         Err(_) => parse::<IpNet, _>(text).map(|prefix| prefix.trunc()),

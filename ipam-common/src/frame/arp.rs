@@ -72,6 +72,13 @@ pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Sighting, Ref
         Evidence::ArpRequest => Address::v4(target),
         _ => None,
     };
+    // RFC 3927 §2.5 has answers for link-local addresses broadcast: whom such a one answers
+    // it says itself.
+    let to = if matches!(evidence, Evidence::ArpReply) && !is_another(ether_dst, mac) {
+        target_mac
+    } else {
+        ether_dst
+    };
     Ok(Sighting {
         address,
         mac,
@@ -79,7 +86,7 @@ pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Sighting, Ref
         asked,
         tags: link.tags,
         ether_src,
-        ether_dst,
+        to,
         nonce: None,
     })
 }
@@ -88,9 +95,8 @@ pub(super) fn sighting<F: Frame>(frame: &F, link: &Link) -> Result<Sighting, Ref
 ///
 /// RFC 826 puts the asker into the target fields. A reply about the target itself was
 /// asked by nobody. Neither was one that names no other station, in its target hardware
-/// address or as Ethernet destination; the destination alone won't do, because RFC 3927
-/// §2.5 has answers for link-local addresses broadcast. The target protocol address may be
-/// 0.0.0.0: that asker was probing.
+/// address or as Ethernet destination. The target protocol address may be 0.0.0.0: that
+/// asker was probing.
 #[inline(always)]
 fn answers(
     mac: Mac,
@@ -99,6 +105,10 @@ fn answers(
     target_mac: [u8; 6],
     ether_dst: [u8; 6],
 ) -> bool {
-    let another = |station| Mac::new(station).is_some_and(|station| station != mac);
-    sender != target && (another(ether_dst) || another(target_mac))
+    sender != target && (is_another(ether_dst, mac) || is_another(target_mac, mac))
+}
+
+#[inline(always)]
+fn is_another(station: [u8; 6], mac: Mac) -> bool {
+    Mac::new(station).is_some_and(|station| station != mac)
 }

@@ -32,7 +32,14 @@ const EXTENSIONS: usize = 5;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
+const MOBILITY: u8 = 135;
+const HIP: u8 = 139;
+const SHIM6: u8 = 140;
+/// For experiments, in the form that RFC 6564 §4 gives new ones.
+const EXPERIMENT: u8 = 253;
+const OTHER_EXPERIMENT: u8 = 254;
 
 /// An IPv6 header (RFC 8200 §3).
 pub(super) struct V6 {
@@ -102,6 +109,9 @@ impl V6 {
                     return Ok(None);
                 }
                 8
+            } else if upper.protocol == AUTHENTICATION {
+                // In words of four bytes, less two (RFC 4302 §2.2).
+                (usize::from(length) + 2) * 4
             } else {
                 (usize::from(length) + 1) * 8
             };
@@ -115,8 +125,21 @@ impl V6 {
     }
 }
 
-/// Whether this next header value is an extension header that is followed.
+/// Whether this next header value is an extension header that is followed: every one there is
+/// (RFC 7045 §4) but Encapsulating Security Payload, which hides what comes next.
 #[inline(always)]
 pub(super) const fn is_extension(protocol: u8) -> bool {
-    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+    matches!(
+        protocol,
+        HOP_BY_HOP
+            | ROUTING
+            | FRAGMENT
+            | AUTHENTICATION
+            | DESTINATION
+            | MOBILITY
+            | HIP
+            | SHIM6
+            | EXPERIMENT
+            | OTHER_EXPERIMENT
+    )
 }

@@ -113,8 +113,8 @@ fn discovery<F: Frame>(frame: &F, link: &Link) -> Result<Option<Sighting>, Refus
         asked: Address::v6(asked),
         tags: link.tags,
         ether_src,
-        ether_dst,
-        nonce: options.has_nonce.then_some(options.nonce),
+        to: ether_dst,
+        nonce: (options.has_nonce && kind == NEIGHBOR_SOLICITATION).then_some(options.nonce),
     }))
 }
 
@@ -240,7 +240,7 @@ impl Options {
             link_layer: [0; 6],
             has_link_layer: link_layer < end,
             nonce: [0; 6],
-            has_nonce: false,
+            has_nonce: nonce < end,
         };
         if options.has_link_layer {
             let [_, words, address @ ..]: [u8; WORD] =
@@ -250,10 +250,9 @@ impl Options {
             }
             options.link_layer = address;
         }
-        if nonce < end {
-            let [_, words, bytes @ ..]: [u8; WORD] = frame.read(nonce).ok_or(Refusal::Truncated)?;
+        if options.has_nonce {
+            let [_, _, bytes @ ..]: [u8; WORD] = frame.read(nonce).ok_or(Refusal::Truncated)?;
             options.nonce = bytes;
-            options.has_nonce = words == 1;
         }
         Ok(options)
     }

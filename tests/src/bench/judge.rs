@@ -38,7 +38,13 @@ const BATCH: u32 = 50;
 /// `judge_1m_s`, `judge_1m_mib`, `new_claim_us`.
 pub fn figures() -> Result<Vec<Figure>> {
     let mut engine = Engine::new(scenario::settings());
-    engine.handle(Input::Links(Arc::new(topology())), Timestamp(1));
+    engine.handle(
+        Input::Links {
+            topology: Arc::new(topology()),
+            since: Timestamp(1),
+        },
+        Timestamp(1),
+    );
     // Of memory all that comes on top now counts: what the stores say, and the engine.
     fs::write("/proc/self/clear_refs", "5").context("can't reset the peak of memory")?;
     let before = memory("VmRSS")?;
@@ -231,7 +237,7 @@ fn seen(segment: u32, number: u32, machine: u8, at: Timestamp) -> Seen {
             asked: None,
             tags: Tags::default(),
             ether_src: mac.bytes(),
-            ether_dst: [0xff; 6],
+            to: [0xff; 6],
             nonce: None,
         },
     }

@@ -133,7 +133,13 @@ fn planned(store: &HostLocal) -> Result<(ReclaimPlan, Duration)> {
     let mut engine = Engine::new(scenario::settings());
     let mut now = Timestamp(SECOND);
     engine.handle(Input::State(Ok(())), now);
-    engine.handle(Input::Links(Arc::new(topology())), now);
+    engine.handle(
+        Input::Links {
+            topology: Arc::new(topology()),
+            since: now,
+        },
+        now,
+    );
     engine.handle(
         Input::Attached {
             ifindex: 1,
@@ -167,7 +173,7 @@ fn planned(store: &HostLocal) -> Result<(ReclaimPlan, Duration)> {
         let evidence = Input::Evidence(PassEvidence {
             runtimes: None,
             person: true,
-            ports: vec![(1, PortCheck::Attached)],
+            ports: vec![(1, PortCheck::Attached(Timestamp(0)))],
             stamps: stamps.collect(),
             sources: vec![SourceReport {
                 source: Source::Namespaces,

@@ -48,6 +48,18 @@ struct Gone {
     taken: bool,
 }
 
+impl Gone {
+    fn new(entry: Entry, quiet_since: u64, at: u64) -> Self {
+        Self {
+            entry,
+            at,
+            quiet_since,
+            heard: None,
+            taken: false,
+        }
+    }
+}
+
 /// That a record was put back.
 #[derive(Clone, Debug)]
 struct Doubt {
@@ -70,6 +82,11 @@ pub struct Leases {
     entries: BTreeMap<Key, Entry>,
     /// What the agent released last of each address.
     gone: BTreeMap<Key, Gone>,
+    /// What the agent was about to release when it was killed. If it is freed before the next
+    /// run looks, that run can't but take it for released.
+    intended: BTreeMap<Key, Gone>,
+    /// What was freed last of each address.
+    freed: BTreeMap<Key, Entry>,
     /// Each record that the agent put back.
     doubts: Vec<Doubt>,
     /// What this run of the agent put back: the record before, and now.
@@ -96,6 +113,8 @@ impl Leases {
         Ok(Self {
             entries: BTreeMap::new(),
             gone: BTreeMap::new(),
+            intended: BTreeMap::new(),
+            freed: BTreeMap::new(),
             doubts: Vec::new(),
             came_back: BTreeMap::new(),
             last: [0; NETS],
@@ -168,6 +187,7 @@ impl Leases {
     /// The address is freed, if it has a lease, and granted.
     pub fn regrant(&mut self, key: Key, id: &str, now: u64, boot: u32) {
         self.remove(key);
+        self.intended.remove(&key);
         if let Some(gone) = self.gone.get_mut(&key) {
             gone.taken = true;
         }
@@ -187,8 +207,8 @@ impl Leases {
     /// What a DEL does: it frees what is exactly its own.
     pub fn free(&mut self, key: Key, id: &str) -> bool {
         let own = self.id(key).is_some_and(|of| of == id);
-        if own {
-            self.remove(key);
+        if own && let Some(entry) = self.remove(key) {
+            self.freed.insert(key, entry);
         }
         own
     }
@@ -221,15 +241,19 @@ impl Leases {
 
     /// The agent released it, and it is gone from the disk.
     pub fn released(&mut self, key: Key, quiet_since: u64, now: u64) {
+        self.intended.remove(&key);
         if let Some(entry) = self.entries.remove(&key) {
-            let gone = Gone {
-                entry,
-                at: now,
-                quiet_since,
-                heard: None,
-                taken: false,
-            };
-            self.gone.insert(key, gone);
+            self.gone.insert(key, Gone::new(entry, quiet_since, now));
+        }
+    }
+
+    /// The agent has written down that it will release this one, and does not come to do it.
+    pub fn intended(&mut self, key: Key, of: &Generation, quiet_since: u64, now: u64) {
+        let known = [self.entries.get(&key), self.freed.get(&key)];
+        let mut known = known.into_iter().flatten();
+        if let Some(entry) = known.find(|entry| entry.generation == *of) {
+            let gone = Gone::new(entry.clone(), quiet_since, now);
+            self.intended.insert(key, gone);
         }
     }
 
@@ -245,9 +269,10 @@ impl Leases {
         self.gone.get(&key)?.heard
     }
 
-    /// When the agent released it last.
+    /// When the agent released it last, or was about to.
     pub fn released_at(&self, key: Key) -> Option<u64> {
-        self.gone.get(&key).map(|gone| gone.at)
+        let gone = [self.gone.get(&key), self.intended.get(&key)];
+        gone.into_iter().flatten().map(|gone| gone.at).max()
     }
 
     /// Those whose lease the agent released since then, and nobody has had one since.
@@ -266,7 +291,8 @@ impl Leases {
         now: u64,
         boot: u32,
     ) -> Option<Generation> {
-        let gone = self.gone.remove(&key)?;
+        let gone = self.gone.remove(&key);
+        let gone = self.intended.remove(&key).or(gone)?;
         let entry = gone.entry;
         if self.entries.contains_key(&key) || *entry.generation.content != *content {
             return None;
@@ -413,12 +439,12 @@ impl Leases {
         Ok(())
     }
 
-    fn remove(&mut self, key: Key) {
-        if self.entries.remove(&key).is_some()
-            && let Some(path) = self.path(key)
-        {
+    fn remove(&mut self, key: Key) -> Option<Entry> {
+        let entry = self.entries.remove(&key)?;
+        if let Some(path) = self.path(key) {
             fs::remove_file(path).expect("removed");
         }
+        Some(entry)
     }
 
     fn write(&self, key: Key, content: &[u8], now: u64) -> Generation {

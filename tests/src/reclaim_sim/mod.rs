@@ -91,7 +91,7 @@ pub fn play(plan: &Plan) -> Result<Tally, String> {
         shop,
         state,
         agent: None,
-        memory: Memory::new(),
+        memory: Memory::default(),
         truth: Truth::new(plan),
         agenda: BTreeMap::new(),
         tally: Tally::default(),
@@ -204,7 +204,7 @@ impl World {
                 beats,
             }) if self.agent.is_some() => {
                 if forgets {
-                    self.memory.clear();
+                    self.memory = Memory::default();
                 }
                 self.kill(
                     &Killed { pinned },

@@ -26,6 +26,7 @@ use ipam_common::Address;
 
 use super::{
     host::{Host, SECOND},
+    leases::Key,
     net::{self, net, nets},
     plan::{NETS, Plan},
 };
@@ -293,14 +294,9 @@ impl LeaseStore for Shop {
             );
             host.wrong.get_or_insert(wrong);
         }
-        if let Some(number) = net::of_store(&lease.store) {
+        if let Some((key, quiet_since)) = silence(&host, release, host.now) {
             let now = host.now;
-            let heard = host.heard.get(&lease.address).copied().unwrap_or(0);
-            // What was said while the address was not watched for is silence to the agent.
-            let said = release.proof().quiet_for().as_nanos() as u64;
-            let quiet_since = heard.max(host.booted).min(now.saturating_sub(said));
-            host.leases
-                .released((number, lease.address), quiet_since, now);
+            host.leases.released(key, quiet_since, now);
         }
         let asker = *self.asker.lock().unwrap_or_else(PoisonError::into_inner);
         if asker == Asker::Daemon && release.proof().earlier_boot().is_none() {
@@ -374,6 +370,17 @@ impl LeaseStore for Shop {
     fn watched(&self) -> Vec<Root> {
         Vec::new()
     }
+}
+
+/// What is to be released then, and since when it has been silent, as far as the agent knows.
+pub fn silence(host: &Host, release: &Release, then: u64) -> Option<(Key, u64)> {
+    let lease = release.lease();
+    let number = net::of_store(&lease.store)?;
+    let heard = host.heard.get(&lease.address).copied().unwrap_or(0);
+    // What was said while the address was not watched for is silence to the agent.
+    let said = release.proof().quiet_for().as_nanos() as u64;
+    let quiet_since = heard.max(host.booted).min(then.saturating_sub(said));
+    Some(((number, lease.address), quiet_since))
 }
 
 /// No store of this world is fenced.

@@ -40,7 +40,7 @@ pub struct Truth {
     found: BTreeMap<Key, Told>,
     /// How many passes this run has judged.
     passes: u64,
-    /// The runtime has listed sandboxes, and since when it lists none any more.
+    /// The runtime has listed sandboxes in this boot, and since when it lists none any more.
     filled: bool,
     empty_since: Option<u64>,
 }
@@ -73,7 +73,7 @@ impl Truth {
     /// An agent begins with this memory.
     pub fn begin(&mut self, host: &Host, memory: &Memory) {
         let boot = host.boots.to_string();
-        let known = memory.values();
+        let known = memory.leases.values();
         let (now, earlier): (Vec<_>, Vec<_>) = known.partition(|known| *known.boot == *boot);
         let key = |known: &ipam_agent::engine::input::Remembered| {
             net::of_store(&known.store).map(|net| (net, known.address))
@@ -88,7 +88,8 @@ impl Truth {
         self.clear.clear();
         self.found.clear();
         self.passes = 0;
-        (self.filled, self.empty_since) = (false, None);
+        self.filled = memory.heard(&boot).iter().any(|socket| socket.filled);
+        self.empty_since = None;
     }
 
     /// The wire was asked after this pass of the run, and answered.

@@ -51,7 +51,15 @@ fn arp(words: &[&str]) -> Result<Arp> {
         ["GREP", m, s] => Arp::gratuitous_reply(of(m)?, v4(s)?),
         ["REQ", m, s, t] => Arp::request(of(m)?, v4(s)?, v4(t)?),
         ["REP", m, s, n, t] => Arp::reply(of(m)?, v4(s)?, of(n)?, v4(t)?),
+        ["REPALL", m, s, n, t] => Arp {
+            ether_dst: frames::BROADCAST,
+            ..Arp::reply(of(m)?, v4(s)?, of(n)?, v4(t)?)
+        },
         ["PROBE", m, t] => Arp::probe(of(m)?, v4(t)?),
+        ["FPROBE", m, t, n] => Arp {
+            ether_src: of(n)?,
+            ..Arp::probe(of(m)?, v4(t)?)
+        },
         ["FORGED", m, s, n] => Arp {
             ether_src: of(n)?,
             ..Arp::announcement(of(m)?, v4(s)?)
@@ -72,6 +80,13 @@ fn nd(words: &[&str]) -> Result<Nd> {
         ["REP", m, s, n, t] => {
             let said = flags::OVERRIDE | flags::SOLICITED;
             Nd::advertisement(of(m)?, v6(s)?, said).unicast(of(n)?, v6(t)?)
+        }
+        ["NREQ", m, s, t, nonce] => {
+            let nonce = nonce.parse::<u8>()?;
+            Nd::solicitation(of(m)?, v6(s)?, v6(t)?).nonce([nonce; 6])
+        }
+        ["WREP", m, s, n, t] => {
+            Nd::advertisement(of(m)?, v6(s)?, flags::SOLICITED).unicast(of(n)?, v6(t)?)
         }
         ["PROBE", m, t] => Nd::dad(of(m)?, v6(t)?),
         ["NPROBE", m, t, nonce] => {

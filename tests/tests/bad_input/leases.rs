@@ -174,6 +174,7 @@ fn what_is_no_file_where_files_are_read() {
                 let read = leases.any(|lease| lease["address"] == *new);
                 (read && blind(told).iter().any(|why| why.contains(kind))).then(|| told.clone())
             })?;
+            ensure!(blind(&told).len() == 1, "told once: {told:#}");
             // What was in the file is kept as known.
             let mut leases = list(&told, "leases");
             ensure!(

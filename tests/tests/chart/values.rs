@@ -1,8 +1,10 @@
 //! What values may say.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _, fs};
 
-use super::{config, rendered};
+use serde_json::Value;
+
+use super::{config, rendered, root};
 
 #[test]
 fn the_release_decides_what_each_store_may_lose() {
@@ -28,6 +30,84 @@ fn the_release_decides_what_each_store_may_lose() {
 }
 
 #[test]
+fn no_store_at_all_is_no_default() {
+    let none = "config: { stores: [] }\n";
+    let file = "config: { stores: [] }\nleaseFile: { leases: [{ address: 192.168.60.11 }] }\n";
+    let Some(answer) = rendered(&[none, file]) else {
+        return;
+    };
+    let [none, file] = &answer.renders[..] else {
+        panic!("two renders");
+    };
+    assert!(config(none).contains("stores: []"), "{}", config(none));
+    let file = config(file);
+    assert!(
+        file.contains("kind: file") && !file.contains("host-local"),
+        "{file}"
+    );
+}
+
+#[test]
+fn what_contradicts_only_releases_is_taken_without_them() {
+    let ways = [
+        "config: { observe: { data_plane: false } }\n",
+        "release: auto\nconfig: { observe: { data_plane: false }, stores: [{ kind: host-local, \
+         reclaim: observe }] }\n",
+        "config: { holders: { cri: 'unix:///run/foo/a/foo.sock' } }\nruntimeDirs: [/run/foo]\n",
+    ];
+    let Some(answer) = rendered(&ways) else {
+        return;
+    };
+    for (way, rendered) in ways.iter().zip(&answer.renders) {
+        assert_eq!(rendered.error, None, "{way}");
+    }
+}
+
+/// What a schema says of its keys, those that it refers to included: of each its type, as
+/// `config.reclaim.gate: string`.
+fn keys(schema: &Value, root: &Value, path: &str, found: &mut BTreeSet<String>) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let pointer = reference.trim_start_matches('#');
+        let meant = root.pointer(pointer).expect("a definition");
+        return keys(meant, root, path, found);
+    }
+    // What may be null may be left out.
+    let mut types = schema["type"].as_array().into_iter().flatten();
+    let name = match schema["type"].as_str() {
+        None => types.find_map(|name| name.as_str().filter(|name| *name != "null")),
+        name => name,
+    };
+    found.insert(format!("{path}: {}", name.unwrap_or("string")));
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        keys(property, root, &format!("{path}.{key}"), found);
+    }
+    if schema["items"].is_object() {
+        keys(&schema["items"], root, &format!("{path}[]"), found);
+    }
+    if schema["properties"].is_object() {
+        assert_eq!(schema["additionalProperties"], false, "{path}");
+    }
+}
+
+/// `config:` has the keys of the agent's own configuration, less those that are the chart's.
+#[test]
+fn the_schema_has_the_agents_keys() {
+    let read = |path: &str| -> Value {
+        let text = fs::read_to_string(root().join(path)).expect(path);
+        serde_json::from_str(&text).expect(path)
+    };
+    let chart = read("deploy/chart/values.schema.json");
+    let agent = read("docs/schema/config-v1.json");
+    let (mut told, mut meant) = (BTreeSet::new(), BTreeSet::new());
+    keys(&chart["properties"]["config"], &chart, "config", &mut told);
+    keys(&agent, &agent, "config", &mut meant);
+    let charts = ["config.state_dir", "config.socket", "config.listen"];
+    meant.retain(|key| !charts.iter().any(|own| key.starts_with(own)));
+    let differ: Vec<_> = told.symmetric_difference(&meant).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+}
+
+#[test]
 fn wrong_values_are_refused_and_named() {
     let wrong = [
         "release: sometimes\n",
@@ -40,6 +120,20 @@ fn wrong_values_are_refused_and_named() {
         "config: { socket: /tmp/agent.sock }\n",
         "config: { storse: [] }\n",
         "config: { stores: [{ kind: kea }] }\n",
+        "config: { interfaces: { includ: ['veth*'] } }\n",
+        "config: { reclaim: { gate: 900 } }\n",
+        "config: { reclaim: { gate: 15M } }\n",
+        "config: { conflicts: { quiet: '120' } }\n",
+        "config: { observe: { data-plane: false } }\n",
+        "config: { metrics: { max_conflict_info: many } }\n",
+        "config: { stores: [{ kind: host-local, pools: [{ cidr: 10.0.0.0/24, vlan: 4095 }] }] }\n",
+        "config: { owners: [{ name: a, macs: [] }] }\n",
+        "config: { exempt: [{ addresses: [10.0.0.1] }] }\n",
+        "leaseFile: { leases: [{ ip: 10.0.0.1 }] }\n",
+        "release: auto\nconfig: { observe: { data_plane: false } }\n",
+        "release: auto\nconfig: { holders: { cri: off, netns: false } }\n",
+        "config: { holders: { cri: off }, reclaim: { clean_caches: true } }\n",
+        "config: { holders: { cri: 'unix:///run/foo/foo.sock' } }\n",
         "stateDir: var/lib\n",
         "stateDir: /var/lib/../../etc\n",
         "runtimeDirs: [/run/containerd, /run/containerd]\n",

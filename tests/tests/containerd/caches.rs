@@ -10,16 +10,16 @@ use super::*;
 const RESULTS: &str = "/var/lib/cni/results";
 const MULTUS: &str = "/var/lib/cni/multus";
 
-fn cleaning(lab: &Lab, holders: &str) -> String {
+fn cleaning(lab: &Lab) -> String {
     let clean = GATES.replace("lab: true", "lab: true, clean_caches: true");
     // Leases are another matter.
-    config(lab, holders)
+    config(lab, RUNTIME_ALONE)
         .replace(GATES, &clean)
         .replace("continuous", "observe")
 }
 
 fn start_cleaning(lab: &Lab) -> Result<Daemon> {
-    Daemon::start(&lab.disk().join("daemon"), &cleaning(lab, RUNTIME_ALONE))
+    Daemon::start(&lab.disk().join("daemon"), &cleaning(lab))
 }
 
 /// libcni's entry of a container.
@@ -183,23 +183,6 @@ fn nothing_is_removed_while_nobody_can_be_asked() {
         let net = network()?;
         let mut node = Node::boot(lab)?;
         let id = node.run_pod("one", &[])?;
-        let dir = lab.disk().join("daemon");
-        let entry = dead(0x0e, b"")?;
-        let daemon = Daemon::start(&dir, &cleaning(lab, "{ cri: off, netns: true }"))?;
-        let blocked = |daemon: &Daemon| {
-            let blocker = entry_kept(daemon, &entry, "source-down", "holders.cri is off")?;
-            daemon.wait_for("the gate", PATIENCE, "reclaim plan", |plan| {
-                // All but this one condition is met.
-                let blockers = plan["caches"][0]["blockers"].as_array()?;
-                let open = blockers.iter().filter(|b| b["reason"] != "second-pass");
-                (open.count() == 1).then_some(())
-            })?;
-            anyhow::Ok(blocker)
-        };
-        blocked(&daemon)?;
-        ensure!(entry.exists() && daemon.stop()?.success());
-        fs::remove_file(&entry)?;
-
         let daemon = start_cleaning(lab)?;
         kept(&daemon, lease_of(&net, &id)?, "holder", "is READY")?;
         node.kill_containerd()?;
@@ -246,7 +229,7 @@ fn a_removal_that_is_cut_off_anywhere_is_done_or_not() {
         for (point, gone, result) in points {
             let _ = fs::remove_dir_all(&state);
             let entry = dead(0x0e, &[0; 17])?;
-            let config = cleaning(lab, RUNTIME_ALONE);
+            let config = cleaning(lab);
             let status = Daemon::start_dying_at(point, &dir, &config)?.wait()?;
             ensure!(status.signal() == Some(9), "{point}: {status}");
             ensure!(entry.exists() != gone, "{point}");

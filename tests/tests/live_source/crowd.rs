@@ -5,7 +5,9 @@ use ipam_agent::{
     source::live::{Hook, Live},
 };
 
-use super::{AUTO, announcement, available, blind, block, clock, hooks, host, ip, one, send};
+use super::{
+    AUTO, announcement, available, blind, block, clock, hooks, host, ip, is_attached, one, send,
+};
 
 fn hook(live: &Live) -> Option<Hook> {
     live.ports().map(|(_, hook)| hook).next()
@@ -22,14 +24,14 @@ fn it_is_watched_at_once_and_settled_without_a_gap() {
             let (mut live, mut events) = Live::load(AUTO, None, clock::now).expect("loaded");
             let since = live.attach_at_once(ifindex, "veth0").expect("attached");
             assert_eq!(hook(&live), Some(Hook::Clsact));
-            assert_eq!(live.check(ifindex), PortCheck::Attached);
+            assert!(is_attached(&live, ifindex));
             send(&pod, &[announcement(5, None)]);
             assert_eq!(one(&mut events).await.sighting.address, ip(5));
 
             let (settled, result) = live.settle().expect("a port is left");
             assert_eq!((settled, result.expect("attached")), (ifindex, since));
-            assert_eq!(live.check(ifindex), PortCheck::Attached);
-            assert_eq!(live.attached_since(ifindex), Some(since));
+            assert!(is_attached(&live, ifindex));
+            assert_eq!(live.check(ifindex), PortCheck::Attached(since));
             // Where the kernel has TCX, the filter and its qdisc are gone.
             let tcx = hook(&live) == Some(Hook::Tcx);
             assert_eq!(!hooks(&host).contains("clsact"), tcx, "{}", hooks(&host));

@@ -55,6 +55,7 @@ fn snapshot(engine: &Engine, most: usize, now: Timestamp) -> Snapshot {
         lab: false,
         persistent: true,
         pass_age: Duration::ZERO,
+        pass_interval: Duration::from_secs(60),
         watchers: 0,
         config_current: true,
     }
@@ -63,7 +64,13 @@ fn snapshot(engine: &Engine, most: usize, now: Timestamp) -> Snapshot {
 #[test]
 fn a_hundred_thousand_conflicts_on_forged_vlans_fit_into_a_scrape() -> Result<()> {
     let mut engine = Engine::new(scenario::settings());
-    engine.handle(Input::Links(Arc::new(topology())), Timestamp(SECOND));
+    engine.handle(
+        Input::Links {
+            topology: Arc::new(topology()),
+            since: Timestamp(SECOND),
+        },
+        Timestamp(SECOND),
+    );
     let mut now = Timestamp(0);
     for (round, last) in [(0, 1u8), (1, 2), (2, 1)] {
         for number in 0..CONFLICTS {
@@ -80,7 +87,7 @@ fn a_hundred_thousand_conflicts_on_forged_vlans_fit_into_a_scrape() -> Result<()
                     vlan: u16::try_from(number % 4094)? + 1,
                 },
                 ether_src: mac.bytes(),
-                ether_dst: [0xff; 6],
+                to: [0xff; 6],
                 nonce: None,
             };
             let seen = Seen {

@@ -1,12 +1,12 @@
 //! SIGHUP.
 
-use std::{fs, path::PathBuf};
-
-use anyhow::{Result, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
 };
+
+use anyhow::{Context, Result, ensure};
 use tests::{
     daemon::{Daemon, agent},
     lab::Lab,
@@ -26,8 +26,23 @@ fn reload(lab: &Lab, daemon: &Daemon, more: &str, result: &str) -> Result<()> {
     let socket = daemon.socket();
     let text = format!("{}\nsocket: {}\n", config(lab, more), socket.display());
     fs::write(file(lab), text)?;
-    kill(Pid::from_raw(i32::try_from(daemon.pid())?), Signal::SIGHUP)?;
+    hang_up(daemon)?;
     wait_for(&series, || Ok(sample(&metrics()?, &series) > before))
+}
+
+/// As `systemctl reload` does.
+fn hang_up(daemon: &Daemon) -> Result<()> {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/ipam-agent.service");
+    let unit = fs::read_to_string(unit)?;
+    let mut lines = unit.lines();
+    let command = lines.find_map(|line| line.strip_prefix("ExecReload=/bin/sh -c "));
+    let command = command.context("the unit can't reload")?.trim_matches('\'');
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", command])
+        .env("MAINPID", daemon.pid().to_string());
+    ensure!(shell.status()?.success(), "{command}");
+    Ok(())
 }
 
 fn blocked(plan: &serde_json::Value, address: &str, reason: &str) -> bool {
@@ -91,7 +106,7 @@ fn a_reload_counts_as_a_whole_or_not_at_all() {
         ensure!(sample(&metrics()?, "ipam_config_current") == Some(1.0));
 
         fs::remove_file(file(lab))?;
-        kill(Pid::from_raw(i32::try_from(daemon.pid())?), Signal::SIGHUP)?;
+        hang_up(&daemon)?;
         wait_for("the refusal", || {
             Ok(sample(&metrics()?, "ipam_config_current") == Some(0.0))
         })?;

@@ -7,6 +7,7 @@ use anyhow::{Result, bail, ensure};
 use ipam_agent::source::live::pod::tcx;
 use jiff::{SignedDuration, Timestamp};
 use nix::{
+    mount::{MntFlags, umount2},
     net::if_::if_nametoindex,
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -99,6 +100,33 @@ fn a_kill_costs_no_coverage_and_what_was_said_meanwhile_is_heard() {
 }
 
 #[test]
+fn who_is_told_to_stop_half_way_through_its_start_leaves_nothing() {
+    in_lab(|lab| {
+        let (_net, _, _guest) = host(lab)?;
+        for (how, left) in [
+            (Signal::SIGTERM, false),
+            (Signal::SIGUSR2, true),
+            (Signal::SIGINT, false),
+        ] {
+            start(lab, &patient(lab))?.kill()?;
+            ensure!(pinned());
+            // Its state is open before it takes over what is pinned.
+            let opened = state(lab).join("lock");
+            fs::remove_file(&opened)?;
+            let daemon = Daemon::spawn(&lab.disk().join("daemon"), &patient(lab))?;
+            while !opened.exists() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            signal(&daemon, how)?;
+            let status = daemon.wait()?;
+            ensure!(status.success(), "{how}: {status}");
+            ensure!(pinned() == left, "{how}: {}", pinned());
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_port_that_came_in_the_gap_is_watched_from_then_on() {
     in_lab(|lab| {
         let (_net, _, _guest) = host(lab)?;
@@ -108,6 +136,45 @@ fn a_port_that_came_in_the_gap_is_watched_from_then_on() {
         let _late = lab.guest("late", "veth2", "cni0")?;
         let daemon = start(lab, &patient(lab))?;
         let after = watched_since(&daemon)?;
+        ensure!(after > before + ROUNDING, "{before}, then {after}");
+        Ok(())
+    });
+}
+
+/// The daemon doesn't run for so long, while `act` is done.
+fn stopped(daemon: &Daemon, length: Duration, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    signal(daemon, Signal::SIGSTOP)?;
+    let done = act();
+    thread::sleep(length);
+    signal(daemon, Signal::SIGCONT)?;
+    done
+}
+
+/// Waits until the daemon has this port; since when the bridge is wholly watched then.
+fn watched_with(daemon: &Daemon, port: &str) -> Result<Timestamp> {
+    daemon.wait_for("the port", PATIENCE, "segments", |document| {
+        let segment = list(document, "segments").find(|segment| segment["name"] == "cni0")?;
+        let there = segment.to_string().contains(port);
+        there.then_some(())
+    })?;
+    watched_since(daemon)
+}
+
+#[test]
+fn a_port_that_came_while_the_agent_did_not_run_is_watched_from_then_on() {
+    in_lab(|lab| {
+        let (_net, _, _guest) = host(lab)?;
+        let daemon = start(lab, &patient(lab))?;
+        let before = watched_since(&daemon)?;
+        // Where nothing came, nothing was missed.
+        stopped(&daemon, Duration::from_secs(2), || Ok(()))?;
+        let after = watched_since(&daemon)?;
+        ensure!(same(before, after), "{before}, then {after}");
+        let lab = &*lab;
+        stopped(&daemon, Duration::from_secs(2), || {
+            lab.guest("late", "veth2", "cni0").map(drop)
+        })?;
+        let after = watched_with(&daemon, "veth2")?;
         ensure!(after > before + ROUNDING, "{before}, then {after}");
         Ok(())
     });
@@ -192,6 +259,29 @@ fn uninstall_removes_what_a_killed_agent_left() {
         ensure!(!pinned(), "{answer:?}");
         let left = tcx(if_nametoindex("veth1")?);
         ensure!(left.is_err() || left?.programs.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_second_agent_is_refused_where_nothing_can_be_pinned() {
+    in_lab(|lab| {
+        while umount2("/sys/fs/bpf", MntFlags::MNT_DETACH).is_ok() {}
+        let daemon = start(lab, &patient(lab))?;
+        let own = state(lab).display().to_string();
+        let second = lab.disk().join("second");
+        let other = patient(lab).replace(&own, &second.join("state").display().to_string());
+        let refused = Daemon::spawn(&second, &other)?;
+        let log = second.join("daemon.log");
+        ensure!(!refused.wait()?.success());
+        let told = std::fs::read_to_string(log)?;
+        let words = format!(
+            "another ipam-agent watches this host (process {})",
+            daemon.pid()
+        );
+        ensure!(told.contains(&words), "{told}");
+        daemon.kill()?;
+        Daemon::start(&second, &other)?.stop()?;
         Ok(())
     });
 }

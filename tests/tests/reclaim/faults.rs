@@ -167,6 +167,41 @@ fn a_release_that_is_cut_off_anywhere_is_done_or_not() {
 }
 
 #[test]
+fn a_defect_in_one_release_ends_none_of_those_after_it() {
+    if !cfg!(debug_assertions) {
+        skip::skip("a release build has no points to fail at");
+        return;
+    }
+    in_lab(|lab| {
+        let scene = Scene::new(lab)?;
+        // The point, and how many leases are gone by then.
+        for (point, gone) in [("locked", 0), ("lease-unlinked", 1)] {
+            scene.reset(lab)?;
+            let daemon =
+                Daemon::start_panicking_at(point, &lab.disk().join("daemon"), &quick(lab))?;
+            planned(&daemon, &stale()?)?;
+            let (applied, status) = daemon.command("reclaim apply", &["--yes"])?;
+            ensure!(status == Some(1), "{applied}");
+            ensure!(applied.contains("a defect"), "{applied}");
+            let there = scene.there()?;
+            ensure!(there.len() == 2 - gone, "{there:?}");
+            planned(&daemon, &there)?;
+            let (applied, status) = daemon.command("reclaim apply", &["--yes"])?;
+            ensure!(status == Some(0), "{applied}");
+            ensure!(scene.there()?.is_empty());
+            // What became of the others was found out by looking.
+            let history = released(&daemon, lab, 2)?;
+            for entry in list(&history, "entries") {
+                let known = ["released", "failed"].map(|result| entry["result"] == result);
+                ensure!(known.contains(&true), "{history:#}");
+            }
+            daemon.stop()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn an_undo_that_is_cut_off_anywhere_is_done_or_not() {
     if !cfg!(debug_assertions) {
         skip::skip("a release build has no points to die at");

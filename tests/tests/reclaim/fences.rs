@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tests::{
     lab::{self, Lab, Netns},
     runtime::{Network, in_lab},
@@ -228,7 +229,27 @@ fn a_lock_that_is_held_a_daemon_that_is_killed_and_an_agent_that_is_removed() {
         shown(&daemon, &squatted)?;
         let config = lab.disk().join("daemon/config.yaml").display().to_string();
         daemon.stop()?;
-        let removed = tests::daemon::agent(&["uninstall", "--yes", "--config", &config])?;
+        let uninstall =
+            |config: &str| tests::daemon::agent(&["uninstall", "--yes", "--config", config]);
+        // What can't be found now is not forgotten.
+        let elsewhere = lab.disk().join("elsewhere.yaml");
+        let text = fs::read_to_string(&config)?;
+        fs::write(&elsewhere, text.replace("cni/networks", "cni/other"))?;
+        let left = uninstall(&elsewhere.display().to_string())?;
+        ensure!(left.status == Some(2), "{left:?}");
+        ensure!(left.err.contains("10.9.0.3 in host-local:pods"), "{left:?}");
+        let unreadable = net.leases().join("10.9.0.77");
+        fs::write(&unreadable, "")?;
+        let none = None::<&str>;
+        let memory = Some("/proc/self/mem");
+        mount(memory, &unreadable, none, MsFlags::MS_BIND, none)?;
+        let left = uninstall(&config)?;
+        ensure!(left.status == Some(2), "{left:?}");
+        ensure!(left.err.contains("there may be fences left"), "{left:?}");
+        ensure!(state(lab).join("journal.jsonl").exists());
+        umount2(&unreadable, MntFlags::MNT_DETACH)?;
+        fs::remove_file(&unreadable)?;
+        let removed = uninstall(&config)?;
         ensure!(removed.status == Some(0), "{removed:?}");
         ensure!(on_disk(&net)?.is_empty(), "{:?}", on_disk(&net)?);
         Ok(())

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use tests::runtime::{Network, in_lab};
+use tests::{
+    lab,
+    runtime::{Network, in_lab},
+};
 
 use super::*;
 
@@ -173,6 +176,31 @@ fn a_directory_that_is_removed_and_made_again() {
         let plan = daemon.query("reclaim plan", &[])?;
         ensure!(reasons(&plan, "kept").contains_key(&lease), "{plan:#}");
         ensure!(on_disk(&net)? == BTreeSet::from([lease]));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_port_that_comes_between_the_judgement_and_the_release_keeps_the_lease() {
+    in_lab(|lab| {
+        let (net, stale, daemon) = stale(lab)?;
+        lab::ip(&["tuntap", "add", "up0", "mode", "tap"])?;
+        let held = lock(&net)?;
+        let (applied, status) = thread::scope(|scope| {
+            let applying = scope.spawn(|| apply(&daemon));
+            intended(lab)?;
+            // Beyond it may be anybody, who was there before.
+            lab::ip(&["link", "set", "up0", "master", "cni0", "up"])?;
+            drop(held);
+            applying.join().map_err(|_| anyhow!("the command failed"))?
+        })?;
+        ensure!(status == Some(1), "{applied:#}");
+        for outcome in list(&applied, "outcomes") {
+            ensure!(outcome["blocker"]["reason"] == "coverage", "{applied:#}");
+            let why = outcome["blocker"]["detail"].as_str().unwrap_or_default();
+            ensure!(why.contains("up0"), "{applied:#}");
+        }
+        ensure!(on_disk(&net)? == stale, "{applied:#}");
         Ok(())
     });
 }

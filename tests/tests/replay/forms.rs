@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tests::{
     capture::{
-        Addressed::{self, Broadcast, Here, Outgoing},
+        Addressed::{self, Broadcast, Elsewhere, Here, Outgoing},
         COOKED_V1, COOKED_V2, Classic, ETHERNET, Endian, Ng, cooked_v1, cooked_v2, option,
     },
     daemon,
@@ -286,6 +286,30 @@ fn what_the_host_that_captured_sent() -> Result<()> {
         conflicts(&report) == ["answers.pcap 10.0.0.5 duplicate-address"],
         "{report:#}"
     );
+    Ok(())
+}
+
+/// A switch asks one station whether it is still there; the frame's own header, which would say
+/// that it went to that station alone, isn't in a cooked capture.
+#[test]
+fn a_keep_alive_is_no_attempt() -> Result<()> {
+    let desk = Desk::new()?;
+    let (switch, owner) = (frames::mac(9), frames::mac(1));
+    let address = "10.0.0.5".parse()?;
+    let probe = frames::Arp::probe(switch, address).frame();
+    let any = "0.0.0.0".parse()?;
+    let answer = frames::Arp::reply(owner, address, switch, any).frame();
+    let start = 1_700_000_000 * SECOND;
+    for (addressed, events) in [(Elsewhere, 0), (Broadcast, 1)] {
+        let exchange = [
+            (start, probe.clone(), addressed, 2),
+            (start + 1_000_000, answer.clone(), Elsewhere, 2),
+        ];
+        let file = desk.write("any.pcap", &cooked(COOKED_V1, &exchange))?;
+        let (report, _) = replay(&[&file])?;
+        let told = report["events"].as_array().context("events")?.len();
+        ensure!(told == events, "{addressed:?}: {report:#}");
+    }
     Ok(())
 }
 

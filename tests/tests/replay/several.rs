@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use tests::{
     capture::{Classic, ETHERNET, Endian, Ng},
-    daemon,
+    daemon, frames,
 };
 
 use super::{Desk, SECOND, announcement, conflicts, duplicate, replay};
@@ -174,5 +174,117 @@ fn a_lease_of_an_interface() -> Result<()> {
             "{captures:?}: {report:#}"
         );
     }
+    Ok(())
+}
+
+/// An interface by which nothing was heard is there all the same, and so is one whose frames
+/// say nothing of addresses.
+#[test]
+fn a_silent_interface_is_one_of_a_segment() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut ng = Ng::new(Endian::Little);
+    for name in ["vA", "up", "vB"] {
+        ng = ng.interface(ETHERNET, Some(name));
+    }
+    for (at, frame) in duplicate() {
+        ng = ng.frame(1, at / 1000, &frame).frame(2, at / 1000, &[0; 60]);
+    }
+    let file = desk.write("ports.pcapng", &ng.bytes)?;
+    let (report, answer) = replay(&[&file, "--segment", "br=vA,vB,up"])?;
+    ensure!(
+        conflicts(&report) == ["br 10.0.0.5 duplicate-address"],
+        "{report:#}"
+    );
+    ensure!(answer.status == Some(1), "{answer:?}");
+    let (_, answer) = replay(&[&file, "--segment", "br=vA,vC,up"])?;
+    ensure!(
+        answer
+            .err
+            .contains("no interface vC in what was captured, but up, vA, vB"),
+        "{}",
+        answer.err
+    );
+    Ok(())
+}
+
+/// A bridge passes each frame on to its other port a moment later, and the capture has the
+/// later one first, now and then.
+#[test]
+fn copies_that_are_written_first_are_no_station_that_moves() -> Result<()> {
+    let desk = Desk::new()?;
+    let start = 1_700_000_000 * SECOND;
+    let mut ng = Ng::new(Endian::Little)
+        .interface(ETHERNET, Some("if1"))
+        .interface(ETHERNET, Some("if2"));
+    for n in 0..20 {
+        let (at, frame) = announcement(1, start + n * SECOND);
+        let mut pair = [(0, at / 1000), (1, at / 1000 + 20)];
+        if n % 2 == 1 {
+            pair.reverse();
+        }
+        for (interface, ticks) in pair {
+            ng = ng.frame(interface, ticks, &frame);
+        }
+    }
+    let file = desk.write("bridge.pcapng", &ng.bytes)?;
+    let (report, answer) = replay(&[&file, "--segment", "br=if1,if2"])?;
+    ensure!(answer.status == Some(0), "{report:#}");
+    Ok(())
+}
+
+/// Two VLANs that use one prefix: nobody said in which of them a lease is, so it is no stranger's
+/// in either, and a stranger's in both.
+#[test]
+fn a_lease_of_a_prefix_that_two_vlans_use() -> Result<()> {
+    let desk = Desk::new()?;
+    let mac = "02:00:00:00:00:01";
+    let pool = |vlan| format!("  - {{ cidr: 10.0.0.0/24, segment: trunk.pcap, vlan: {vlan} }}\n");
+    let leases = format!(
+        "leases: [{{ address: 10.0.0.5, mac: \"{mac}\" }}]\npools:\n{}{}",
+        pool(100),
+        pool(200)
+    );
+    let leases = format!("file:{}", desk.write("leases.yaml", leases.as_bytes())?);
+    let start = 1_700_000_000 * SECOND;
+    for (station, expected) in [
+        (1, vec![]),
+        (2, vec!["trunk.pcap 10.0.0.5 lease-mismatch".to_owned()]),
+    ] {
+        for vlan in [100, 200] {
+            let spoken: Vec<_> = [0, 10]
+                .map(|at| announcement(station, start + at * SECOND))
+                .map(|(at, frame)| (at, frames::tagged(&frame, &[(frames::DOT1Q, vlan)])))
+                .into();
+            let file = desk.write("trunk.pcap", &classic(&spoken))?;
+            let (report, _) = replay(&[&file, "--leases", &leases])?;
+            ensure!(conflicts(&report) == expected, "{vlan}: {report:#}");
+        }
+    }
+    Ok(())
+}
+
+/// Pools of a bridge, and a capture that is called otherwise: that its leases are compared with
+/// nothing is told, and how to mend it.
+#[test]
+fn pools_of_a_segment_that_was_not_captured() -> Result<()> {
+    let desk = Desk::new()?;
+    let leases = "leases: [{ address: 10.0.0.5, mac: \"02:00:00:00:00:09\" }]\n\
+                  pools: [{ cidr: 10.0.0.0/24, segment: mgmt-br }]\n";
+    let leases = format!("file:{}", desk.write("leases.yaml", leases.as_bytes())?);
+    let file = desk.write("incident.pcapng", &ng(&duplicate()[..1]))?;
+    let (report, answer) = replay(&[&file, "--leases", &leases])?;
+    ensure!(conflicts(&report).is_empty(), "{report:#}");
+    ensure!(
+        answer.err.contains("--segment mgmt-br=INTERFACE"),
+        "{}",
+        answer.err
+    );
+    let joined = ["--segment", "mgmt-br=eth0"];
+    let (report, answer) = replay(&[&[&*file, "--leases", &leases], &joined[..]].concat())?;
+    ensure!(
+        conflicts(&report) == ["mgmt-br 10.0.0.5 lease-mismatch"],
+        "{report:#}"
+    );
+    ensure!(!answer.err.contains("note:"), "{}", answer.err);
     Ok(())
 }

@@ -56,3 +56,19 @@ fn what_is_exempt_is_no_clone_either() {
         "",
     );
 }
+
+#[test]
+fn what_is_exempt_is_no_claimant_of_a_contest_either() {
+    tells(
+        "exempt R X
+         0 vA ANN A X
+         1 vB ANN B X
+         2 vA ANN A X
+         3 vC REQ C Y X
+         3.001 vA REP A X C Y
+         3.2 up REP R X C Y
+         3.3 vB REP B X C Y",
+        "2 #1 duplicate-address X Warning A B since 1
+         3.3 #1 duplicate-address X Critical A B since 1",
+    );
+}

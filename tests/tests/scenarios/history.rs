@@ -31,6 +31,117 @@ fn an_old_failover_is_no_part_of_todays_contest() {
     );
 }
 
+#[test]
+fn a_plain_return_after_old_failovers_is_a_warning() {
+    // They speak all the time, so that nothing is ever forgotten.
+    tells(
+        "0,660,720,780,840,900,954,980 up ANN R1 V
+         60,120,180,240,300,360,420,480,540,600,950,975 up ANN R2 V",
+        "954 #1 duplicate-address V Warning R1 R2 since 950
+         975 #1 duplicate-address V Critical R1 R2 since 950
+         60 address-moved V R1 R2
+         660 address-moved V R2 R1",
+    );
+    tells(
+        "100,209 up ANN A V
+         0,200 up ANN B V",
+        "209 #1 duplicate-address V Warning A B since 200
+         100 address-moved V B A",
+    );
+}
+
+#[test]
+fn a_contest_begins_with_the_one_who_came_last() {
+    tells(
+        "0 up ANN A V
+         60,180,300,420,540,660,780,900,955 up ANN B V
+         950 up ANN C V",
+        "955 #1 duplicate-address V Warning B C since 950
+         60 address-moved V A B",
+    );
+    // Of a tenure that nobody contested only the end is part of it.
+    tells(
+        "0,955 up ANN A V
+         60,180,300,420,540,660,780,900,950 up ANN B V",
+        "955 #1 duplicate-address V Warning A B since 950
+         60 address-moved V A B",
+    );
+}
+
+#[test]
+fn what_comes_back_as_a_plain_return_is_a_warning() {
+    tells(
+        "0,8,2995,3002 vA ANN A X
+         4,3000 vB ANN B X",
+        "8 #1 duplicate-address X Warning A B since 4
+         124 #1 over X Warning A B since 4
+         3000 #1 duplicate-address X Warning A B since 4
+         3002 #1 duplicate-address X Critical A B since 4",
+    );
+}
+
+#[test]
+fn a_plain_return_to_what_nobody_leased_is_a_warning() {
+    tells(
+        "pool
+         0,190.5,280,370,404 vA ANN A Y
+         90,180,400 vB ANN B Y",
+        "5 #1 unleased-address Y Warning A since 0
+         404 #1 duplicate-address Y Warning A B since 0",
+    );
+}
+
+#[test]
+fn who_returns_contests_all_who_followed() {
+    tells(
+        "0,3 vA ANN A X
+         1 vB ANN B X
+         2 vC ANN C X",
+        "3 #1 duplicate-address X Warning A B C since 1",
+    );
+}
+
+#[test]
+fn a_move_before_a_conflict_is_no_part_of_it() {
+    tells(
+        "0 vA ANN A X
+         5,21 vB ANN B X
+         20 vC ANN C X",
+        "21 #1 duplicate-address X Warning B C since 20
+         5 address-moved X A B",
+    );
+    tells(
+        "0 vA ANN A X
+         3,8 vB ANN B X
+         6 grant X C",
+        "8 #1 lease-mismatch X Warning B since 8
+         3 address-moved X A B",
+    );
+    // While nobody leased it, it is a squat whoever has it.
+    tells(
+        "pool
+         0 vA ANN A X
+         3 vB ANN B X
+         10 end",
+        "5 #1 unleased-address X Warning A B since 0",
+    );
+}
+
+#[test]
+fn what_is_said_as_a_contest_ends_goes_on_with_it() {
+    tells(
+        "quiet 10
+         lease X A
+         0,5,9 vB ANN B X
+         1,11 vA ANN A X
+         40 end",
+        "0 #1 lease-mismatch X Warning B since 0
+         1 #1 duplicate-address X Warning A B since 0
+         11 #1 duplicate-address X Critical A B since 0
+         19 #1 over X Critical A B since 0",
+    );
+}
+
 /// Each second another MAC, which itself proves nothing; among them one that stays.
 fn with_made_up_macs(seconds: u32, speaks: &[&str]) -> String {
     let mut lines: Vec<(f64, String)> = Vec::new();

@@ -84,6 +84,40 @@ fn a_probe_that_comes_back_is_an_echo() {
          0.2 up NPROBE B X 8",
         "0.2 probe-collision X A B",
     );
+    // Though another was sent since.
+    tells_in(
+        Family::V6,
+        "0 vA NPROBE A X 7
+         1 vA NPROBE A X 8
+         1.01 up NPROBE B X 7",
+        "",
+    );
+}
+
+#[test]
+fn a_solicitation_that_comes_back_is_an_echo() {
+    let world = tells_in(
+        Family::V6,
+        "0 vA NREQ A X G 7
+         0.001 up NREQ B X G 7
+         1 vA NREQ A X G 8
+         1.001 up NREQ B X G 8
+         2 vA REQ A X G",
+        "",
+    );
+    assert_eq!(world.engine.counts().echoes, 2);
+    tells_in(
+        Family::V6,
+        "0 vA NREQ A X G 7
+         0.1 up NREQ B X G 8
+         1 vA NREQ A X G 9",
+        "1 #1 duplicate-address X Warning A B since 0.1",
+    );
+}
+
+#[test]
+fn who_probes_in_anothers_frame_is_told_of() {
+    tells_in(Family::V4, "0 up FPROBE A X B", "0 sender-mismatch X A B");
 }
 
 #[test]
@@ -112,8 +146,46 @@ fn an_attempt_becomes_part_of_the_conflict() {
 }
 
 #[test]
+fn an_attempt_is_no_part_of_others_conflict() {
+    let frames = "
+         0 vA ANN A X
+         3 vB PROBE B X
+         3.001 vA ANN A X";
+    tells(
+        &format!("lease X A {frames}\n 9 vC ANN C X"),
+        "9 #1 lease-mismatch X Warning C since 9
+         3.001 probe-collision X B A",
+    );
+    let squatted = "5 #1 unleased-address X Warning A since 0";
+    tells(
+        &format!("pool {frames}\n 10 end"),
+        &format!("{squatted}\n 3.001 probe-collision X B A"),
+    );
+    // Until the prober is one of those who use it.
+    tells(&format!("pool {frames}\n 8 vB ANN B X"), squatted);
+}
+
+#[test]
+fn either_of_two_who_probed_may_take_it() {
+    for taker in ["A", "B"] {
+        tells(
+            &format!(
+                "pool
+                 0 vA PROBE A X
+                 0.4 vB PROBE B X
+                 3 v{taker} ANN {taker} X
+                 10 end"
+            ),
+            &format!("8 #1 unleased-address X Warning {taker} since 3"),
+        );
+    }
+}
+
+#[test]
 fn two_owners_who_answer_one_probe() {
-    let told = "0.001 #1 duplicate-address X Critical A B since 0.001";
+    // Who asked keeps away.
+    let told = "0.001 #1 duplicate-address X Critical A B since 0.001
+                0.0004 probe-collision X C A";
     tells_in(
         Family::V4,
         "0 vC PROBE C X
@@ -128,5 +200,50 @@ fn two_owners_who_answer_one_probe() {
          0.0004 vA ANN A X
          0.001 vB ANN B X",
         told,
+    );
+}
+
+#[test]
+fn two_who_answer_one_asker_by_telling_all() {
+    // As they must for link-local addresses (RFC 3927 §2.5).
+    tells_in(
+        Family::V4,
+        "0 vC REQ C Y X
+         0.001 vA REPALL A X C Y
+         0.5 vB REPALL B X C Y",
+        "0.5 #1 duplicate-address X Critical A B since 0.5",
+    );
+    tells_in(
+        Family::V4,
+        "0 vC REQ C Y X
+         0.001 vA REPALL A X C Y
+         0.5 vB REPALL B X D W",
+        "0.5 address-moved X A B",
+    );
+}
+
+#[test]
+fn who_answers_another_meanwhile_has_answered() {
+    tells(
+        "0 vC REQ C Y X
+         0.001 vA REP A X C Y
+         0.1 vD REQ D W X
+         0.101 vA REP A X D W
+         0.5 vB REP B X C Y",
+        "0.5 #1 duplicate-address X Critical A B since 0.5",
+    );
+}
+
+#[test]
+fn a_weak_answer_beside_the_owners_proves_nothing() {
+    tells_in(
+        Family::V6,
+        "0 vA ANN A X
+         60 vB ANN B X
+         80 vC REQ C Y X
+         80.001 vB REP B X C Y
+         80.3 vA WREP A X C Y
+         81 vB REQ B X G",
+        "60 address-moved X A B",
     );
 }

@@ -49,7 +49,7 @@ fn announced(n: u8, at: u64) -> Seen {
             asked: None,
             tags: Tags::default(),
             ether_src: mac.bytes(),
-            ether_dst: [0xff; 6],
+            to: [0xff; 6],
             nonce: None,
         },
     }
@@ -89,6 +89,41 @@ fn a_first_word_whose_event_was_lost_is_in_the_table() {
         let later = Timestamp(4_000_000_000);
         world.engine.handle(Input::Snapshot(table()), later);
         assert_eq!(world.conflicts().len(), 1, "{events:?}");
+    }
+}
+
+#[test]
+fn what_is_told_when_a_contest_is_over_counts_by_its_time() {
+    let mut world = World::play(Family::V4, Telling::Events, "").expect("a world");
+    let mut told = |n, at, now: u64| {
+        world.advance(Timestamp(now * 1_000_000));
+        let seen = Input::Seen(announced(n, at));
+        world.engine.handle(seen, Timestamp(now * 1_000_000));
+        let conflicts = world.engine.conflicts();
+        conflicts.filter(|case| case.conflict.is_active()).count()
+    };
+    for (n, at) in [(1, 1_000), (2, 5_000), (1, 9_000), (1, 121_000)] {
+        told(n, at, at);
+    }
+    // The second was quiet for two minutes at 125 s; what it said just before is told late.
+    assert_eq!(told(1, 125_050, 125_050), 0);
+    assert_eq!(told(2, 124_990, 125_060), 1);
+}
+
+#[test]
+fn a_defence_that_is_told_before_the_probe_is_an_answer() {
+    let script = "lease X A
+         0 vA ANN A X
+         5.1 vB PROBE B X
+         5.101 vA ANN A X
+         7.1 vB PROBE B X
+         7.101 vA ANN A X
+         9 end";
+    for family in [Family::V4, Family::V6] {
+        for telling in [Telling::Events, Telling::Backwards] {
+            let world = World::play(family, telling, script).expect("a world");
+            assert_eq!(world.told(), "5.101 probe-collision X B A\n", "{telling:?}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{fs, io::ErrorKind, os::unix::net::UnixStream, path::Path, sync::Arc};
 
 use nix::sys::statvfs::{Statvfs, statvfs};
+use tokio::runtime::Handle;
 
 use super::{fail, ok, warn};
 use crate::{
@@ -11,14 +12,14 @@ use crate::{
     engine::{holders::Own, lease::Mode},
     error::in_full,
     holder::cri::{self, Runtime},
-    regular,
     report::{
         count,
         document::{Check, CheckStatus},
     },
+    serve::{Client, ClientError, Listeners},
     source::live::pins_place,
     state,
-    store::{LeaseStore, host_local::HostLocal, notes::Note, source::Source},
+    store::{LeaseStore, file::LeaseFile, host_local::HostLocal, notes::Note, source::Source},
 };
 
 pub(super) fn configuration(config: &Config) -> Check {
@@ -91,15 +92,13 @@ fn readable(directory: &Path, found: String) -> Check {
 }
 
 fn lease_file(file: &Path) -> Check {
-    let place = file.display();
-    match regular::open(file) {
-        Ok(_) => ok("", format!("lease file {place}")),
-        Err(error) => {
-            let detail = match error.kind() {
-                ErrorKind::NotFound => format!("there is no lease file {place}"),
-                _ => format!("lease file {place}: {error}"),
-            };
-            warn("", detail, "write the file, or take it out of `stores`")
+    let reading = LeaseFile::new(file.to_owned(), Vec::new()).read();
+    match reading.views.into_iter().find_map(Result::err) {
+        None => ok("", format!("lease file {}", file.display())),
+        Some(error) => {
+            let mend = "mend the file, or take it out of `stores`: until then nothing is known of \
+                        its leases";
+            fail("", in_full(&error), mend)
         }
     }
 }
@@ -227,28 +226,81 @@ pub(super) fn floors(config: &Config) -> Check {
     }
 }
 
+/// Whether the daemon could listen, where none does.
+pub(super) fn listen(config: &Config) -> Check {
+    const NAME: &str = "listen";
+    let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let addresses = match addresses.as_slice() {
+        [] => return ok(NAME, "off"),
+        addresses => addresses.join(", "),
+    };
+    let alone = UnixStream::connect(&config.socket).is_err_and(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused
+        )
+    });
+    if !alone {
+        return ok(NAME, format!("{addresses}, by the daemon that runs"));
+    }
+    match Listeners::bind(&config.listen) {
+        Ok(_) => ok(NAME, format!("{addresses} is free")),
+        Err(error) => {
+            let mend = "the daemon does not start until it can listen there";
+            fail(NAME, in_full(&error), mend)
+        }
+    }
+}
+
 pub(super) fn daemon(config: &Config) -> Check {
     const NAME: &str = "daemon";
-    match UnixStream::connect(&config.socket) {
-        Ok(_) => ok(NAME, format!("answers on {}", config.socket.display())),
-        Err(error) => {
-            let socket = config.socket.display();
-            let start = "start it: `systemctl start ipam-agent`, or `ipam-agent run` by hand; \
-                         without it nothing is watched";
-            match error.kind() {
-                ErrorKind::NotFound => {
-                    warn(NAME, format!("none runs: there is no {socket}"), start)
-                }
-                ErrorKind::ConnectionRefused => {
-                    warn(NAME, format!("none runs: it left {socket} behind"), start)
-                }
-                ErrorKind::PermissionDenied => warn(
+    let socket = config.socket.display();
+    let start = "start it: `systemctl start ipam-agent`, or `ipam-agent run` by hand; \
+                 without it nothing is watched";
+    let client = Client::new(&config.socket);
+    match Handle::current().block_on(client.ready()) {
+        Ok((ready, text)) => {
+            let (first, more) = text.split_once('\n').unwrap_or((&text, ""));
+            let more: Vec<&str> = more
+                .lines()
+                .map(|line| line.trim_start_matches("- ").trim_start_matches("note: "))
+                .collect();
+            match (ready, more.as_slice()) {
+                (true, []) => ok(NAME, format!("answers on {socket}, and is ready")),
+                (true, notes) => warn(
                     NAME,
-                    format!("one runs, and this user may not ask it on {socket}"),
-                    "run this as root, or as a member of the socket's group",
+                    format!("answers on {socket}; {}", notes.join("; ")),
+                    "mend what lasts; what has just begun is over by itself in half a minute",
                 ),
-                _ => warn(NAME, format!("{socket}: {error}"), start),
+                (false, []) => fail(
+                    NAME,
+                    format!("on {socket}: {first}"),
+                    "`systemctl restart ipam-agent`; its log says what it did last",
+                ),
+                (false, problems) => fail(
+                    NAME,
+                    format!("not ready on {socket}: {}", problems.join("; ")),
+                    "mend what is named: it is ready again by itself then",
+                ),
             }
         }
+        Err(ClientError::NoDaemon(path)) => {
+            let found = match path.exists() {
+                false => format!("none runs: there is no {socket}"),
+                true => format!("none runs: it left {socket} behind"),
+            };
+            warn(NAME, found, start)
+        }
+        Err(ClientError::Forbidden(_)) => warn(
+            NAME,
+            format!("one runs, and this user may not ask it on {socket}"),
+            "run this as root, or as a member of the socket's group",
+        ),
+        Err(error @ ClientError::Slow { .. }) => fail(
+            NAME,
+            in_full(&error),
+            "`systemctl restart ipam-agent`, if that goes on; its log says what it did last",
+        ),
+        Err(error) => warn(NAME, in_full(&error), start),
     }
 }

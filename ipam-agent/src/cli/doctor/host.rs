@@ -3,7 +3,11 @@
 use std::{fs, path::Path};
 
 use super::{fail, ok, warn};
-use crate::{cni::settled_dead_entries, config::Config, report::document::Check};
+use crate::{
+    cni::settled_dead_entries,
+    config::{Config, Cri},
+    report::document::Check,
+};
 
 /// The eBPF program needs it.
 const OLDEST: (u32, u32) = (5, 10);
@@ -86,8 +90,7 @@ pub(super) fn interfaces(config: &Config) -> Check {
     let mut names: Vec<String> = names.filter(|name| config.interfaces.wants(name)).collect();
     names.sort();
     if names.is_empty() {
-        let include = config.interfaces.include.join(", ");
-        let detail = format!("none fits {include}");
+        let detail = format!("none fits {}", config.interfaces);
         let mend = "name yours in interfaces.include, unless pods are still to come";
         return warn(NAME, detail, mend);
     }
@@ -114,6 +117,11 @@ pub(super) fn cni_caches(config: &Config) -> Check {
         detail += &format!(" and {} more", dead.len() - NAMED);
     }
     let mend = match config.reclaim.clean_caches {
+        // Nobody proves a container gone by its id then.
+        _ if config.holders.cri == Cri::Off => {
+            "with `holders.cri: off` the daemon removes none: remove each whose container is gone \
+             by hand; while it is there its DEL fails, or frees nothing"
+        }
         true => {
             "the daemon removes each once its container is proven gone: `ipam-agent reclaim \
              plan` says when, and what keeps it"

@@ -37,7 +37,7 @@ pub struct ApplyArgs {
 
 impl ApplyArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let client = self.daemon.client()?;
+        let client = self.daemon.client(io)?;
         let plan = waiting("two passes over the leases", None, client.plan()).await;
         let plan: Plan = plan.map_err(CliError::judging)?;
         let format = self.output.output;

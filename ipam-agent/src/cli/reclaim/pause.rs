@@ -42,7 +42,7 @@ pub struct ResumeArgs {
 impl PauseArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let request = PauseRequest { by: person() };
-        let client = self.daemon.client()?;
+        let client = self.daemon.client(io)?;
         let pausing = client.post("/api/v1/reclaim/pause", &request).await;
         show(io, pausing.map_err(CliError::judging)?, &self.output)
     }
@@ -51,7 +51,7 @@ impl PauseArgs {
 impl ResumeArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let request = PauseRequest { by: person() };
-        let client = self.daemon.client()?;
+        let client = self.daemon.client(io)?;
         let pausing = client.post("/api/v1/reclaim/resume", &request).await;
         show(io, pausing.map_err(CliError::judging)?, &self.output)
     }

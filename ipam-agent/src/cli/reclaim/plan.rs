@@ -29,7 +29,7 @@ pub struct PlanArgs {
 
 impl PlanArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
-        let client = self.daemon.client()?;
+        let client = self.daemon.client(io)?;
         let plan = waiting("two passes over the leases", None, client.plan()).await;
         let plan: Plan = plan.map_err(CliError::judging)?;
         io.show(&plan, self.output.output)?;

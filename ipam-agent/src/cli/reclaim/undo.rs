@@ -38,7 +38,7 @@ impl UndoArgs {
             id: self.id,
             by: person(),
         };
-        let client = self.daemon.client()?;
+        let client = self.daemon.client(io)?;
         let undone = client.post("/api/v1/reclaim/undo", &request).await;
         let undone: Undone = undone.map_err(CliError::judging)?;
         io.show(&undone, self.output.output)?;

@@ -1,9 +1,6 @@
 //! Where the daemon is asked over TCP, and what its metrics tell.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde_saphyr::Spanned;
 
@@ -39,8 +36,7 @@ pub(super) fn listen(
             "should be one to eight ADDRESS:PORT, or off",
         );
     }
-    let mut addresses = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut addresses: Vec<SocketAddr> = Vec::new();
     for text in texts {
         let Some(address) = address(text) else {
             return refused(
@@ -48,12 +44,33 @@ pub(super) fn listen(
                 "not ADDRESS:PORT, such as 127.0.0.1:9477 or [::1]:9477, nor off",
             );
         };
-        if !seen.insert(address) {
+        if addresses.contains(&address) {
             return refused(text, "is there twice");
+        }
+        // The second could not be bound.
+        if let Some(other) = addresses.iter().find(|other| overlap(**other, address)) {
+            let (all, one) = match covers(*other, address) {
+                true => (*other, address),
+                false => (address, *other),
+            };
+            let right =
+                format!("{all} is every address, {one} among them: leave one of the two out");
+            return refused(text, &right);
         }
         addresses.push(address);
     }
     Ok(addresses)
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    // The system chooses another port for each 0.
+    one.port() == other.port() && one.port() != 0 && (covers(one, other) || covers(other, one))
+}
+
+/// Whether who listens on all addresses has that one, too: `[::]` is all of both families
+/// (ipv6(7), IPV6_V6ONLY).
+fn covers(all: SocketAddr, one: SocketAddr) -> bool {
+    all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
 }
 
 /// Brackets may be around either family: a DaemonSet puts its node's address in between,

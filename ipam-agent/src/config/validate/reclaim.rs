@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{At, Result, duration::duration};
 use crate::config::{
-    Reclaim,
+    Cri, Holders, Reclaim,
     raw::{self, Text},
 };
 
@@ -17,9 +17,18 @@ const DAMAGED_FLOOR: Duration = Duration::from_secs(15 * 60);
 const REBOOT_FLOOR: Duration = Duration::from_secs(60);
 /// Two passes must agree: not within one hiccup.
 const PASS_FLOOR: Duration = Duration::from_secs(10);
-pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
+
+pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim, holders: &Holders) -> Result<Reclaim> {
     let default = Reclaim::default();
     let lab = raw.lab;
+    if let Some(clean_caches) = &raw.clean_caches
+        && clean_caches.value
+        && holders.cri == Cri::Off
+    {
+        let right = "with `holders: { cri: off }` nobody knows containers by their ids, and no \
+                     entry would ever go: name the runtime there, or say false";
+        return Err(at.wrong("reclaim.clean_caches", clean_caches, right));
+    }
     let gate = |key, text: &Option<Text>, default, floor| match text {
         Some(text) => {
             let floor = if lab { Duration::ZERO } else { floor };
@@ -61,7 +70,7 @@ pub(super) fn reclaim(at: At<'_>, raw: raw::Reclaim) -> Result<Reclaim> {
         )?,
         max_per_pass: default.max_per_pass,
         max_percent: default.max_percent,
-        clean_caches: raw.clean_caches,
+        clean_caches: raw.clean_caches.is_some_and(|clean| clean.value),
         lab,
     };
     // Of a damaged lease there is less to judge by: it is never judged sooner.

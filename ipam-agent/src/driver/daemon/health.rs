@@ -6,7 +6,14 @@ use std::{
 };
 
 use super::Daemon;
-use crate::{driver::clock, engine::time::Timestamp, serve::health::Health};
+use crate::{
+    driver::clock,
+    engine::{
+        segment::{PortKind, Segment, Topology},
+        time::Timestamp,
+    },
+    serve::health::Health,
+};
 
 /// Once it was ready, what is wrong has to last for so long to count: a port is attached to
 /// in milliseconds, a store that is being written is read again at once.
@@ -57,10 +64,6 @@ impl Daemon {
             { self.wrong(now).into_iter() }.partition(|(name, _)| self.readiness.counts(name, now));
         let engine = &self.observer.engine;
         let passing = passing.into_iter().map(|(_, what)| what);
-        let uncovered = engine.segments().into_iter().filter_map(|segment| {
-            let why = engine.covered_since(&segment, now).err()?;
-            Some(format!("{segment} is not wholly watched: {why}"))
-        });
         let missing = self.observer.missing().count();
         Health {
             up: now.since(self.metering.started),
@@ -68,7 +71,7 @@ impl Daemon {
             pass_age: engine.last_pass().at.map(|at| now.since(at)),
             problems: counting.into_iter().map(|(_, what)| what).collect(),
             notes: { passing.chain(self.reloading.problem().map(str::to_owned)) }
-                .chain(uncovered)
+                .chain(self.unlit(now))
                 .take(MOST_NOTES)
                 .collect(),
         }
@@ -88,16 +91,17 @@ impl Daemon {
                 format!("{port} isn't watched: {why}"),
             ));
         }
-        let leases = self.observer.engine.leases();
-        for (name, store) in leases.stores() {
-            if let Some(why) = &store.failed {
-                let told = format!("{name} can't be read: {why}");
-                wrong.push((format!("store {name}"), told));
-            }
-        }
-        for why in leases.failing() {
-            let told = format!("leases can't be read: {why}");
-            wrong.push((format!("source {why}"), told));
+        for (store, why) in self.observer.engine.leases().unread() {
+            wrong.push(match store {
+                Some(name) => (
+                    format!("store {name}"),
+                    format!("{name} can't be read: {why}"),
+                ),
+                None => (
+                    format!("source {why}"),
+                    format!("leases can't be read: {why}"),
+                ),
+            });
         }
         let latest = LONGEST_PASS.max(self.metering.pass_interval * MISSED_PASSES);
         match self.observer.engine.last_pass().at {
@@ -115,13 +119,44 @@ impl Daemon {
             )),
             Some(_) => {}
         }
+        let engine = &self.observer.engine;
+        for segment in engine.segments() {
+            // A port that isn't attached to is told of already, in the same words.
+            if let Err(why) = engine.covered_since(&segment, now)
+                && !is_unlit(engine.topology(), &segment)
+                && !wrong.iter().any(|(_, told)| *told == why)
+            {
+                let told = format!("{segment} is not wholly watched: {why}");
+                wrong.push((told.clone(), told));
+            }
+        }
         wrong.truncate(MOST_NOTES);
         wrong
+    }
+
+    /// What keeps segments from being watched whole and is nothing that the agent could have.
+    fn unlit(&self, now: Timestamp) -> impl Iterator<Item = String> {
+        let engine = &self.observer.engine;
+        let segments = engine.segments().into_iter();
+        segments
+            .filter(|segment| is_unlit(engine.topology(), segment))
+            .filter_map(move |segment| {
+                let why = engine.covered_since(&segment, now).err()?;
+                Some(format!("{segment} is not wholly watched: {why}"))
+            })
     }
 }
 
 /// How much is told at once.
 const MOST_NOTES: usize = 32;
+
+/// Whether a port of the segment has no carrier, as an unused bond or a loose cable, and none is
+/// left out. That keeps leases, and makes no host unready: nobody is there to be heard.
+fn is_unlit(topology: &Topology, segment: &Segment) -> bool {
+    let all_wanted = topology.ports_of(segment).all(|(_, port)| port.wanted);
+    let mut ports = topology.ports_of(segment);
+    all_wanted && ports.any(|(_, port)| port.kind != PortKind::Veth && !(port.up && port.carrier))
+}
 
 #[cfg(test)]
 mod tests {

@@ -7,11 +7,12 @@ use super::Daemon;
 use crate::{
     driver::clock,
     engine::{
+        holders::HeardSocket,
         input::{Input, Remembered},
         lease::StoreName,
     },
     error::in_full,
-    state,
+    state::{self, Paused, StateError},
 };
 
 impl Daemon {
@@ -27,10 +28,42 @@ impl Daemon {
             .filter_map(|(store, address)| book.to_remember(store, address))
             .map(|lease| recorded(lease, at))
             .collect();
-        if let Err(error) = self.state.remember(&leases, forget) {
+        let remembered = self.state.remember(&leases, forget);
+        self.tried_state(remembered);
+        self.check_state();
+    }
+
+    pub(super) fn remember_heard(&mut self, heard: Vec<HeardSocket>) {
+        let remembered = self.state.remember_heard(&self.observer.boot, heard);
+        self.tried_state(remembered);
+        self.check_state();
+    }
+
+    /// What could not be opened, or written, is tried again: it may be possible now.
+    pub(super) fn retry_state(&mut self) {
+        if self.state.problem().is_some() {
+            let retried = self.state.retry();
+            self.tried_state(retried);
+        }
+    }
+
+    /// The state was tried to be used. What it has and could not be read before is told.
+    fn tried_state(&mut self, tried: Result<(), StateError>) {
+        if let Err(error) = tried {
             tracing::error!("{}", in_full(&error));
         }
-        self.check_state();
+        let is_read = self.state.problem().is_none();
+        if !std::mem::replace(&mut self.state_is_read, is_read) && is_read {
+            let remembered = remembered(self.state.load());
+            self.observer.tell(Input::Remembered(remembered));
+            if let heard @ Some(_) = self.state.heard(&self.observer.boot) {
+                self.observer.tell(Input::HeardBefore(heard));
+            }
+            // It paused because that could not be read either.
+            if self.paused == Some(Paused::default()) {
+                self.pause_as_before();
+            }
+        }
     }
 
     /// For the next run in this boot.

@@ -197,6 +197,7 @@ impl Daemon {
             lab: self.metering.lab,
             persistent: pass.state.is_none(),
             pass_age: now.since(pass.at.unwrap_or(self.metering.started)),
+            pass_interval: self.metering.pass_interval,
             watchers: self.watchers.count(),
             config_current: self.reloading.problem().is_none(),
         }

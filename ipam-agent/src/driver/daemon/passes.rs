@@ -60,6 +60,11 @@ impl Daemon {
     ) {
         self.gathering = false;
         self.metering.end(stage::HOLDERS);
+        if self.observer.is_behind() {
+            // It would be judged by links that may be others by now.
+            return self.gather();
+        }
+        self.retry_state();
         self.check_state();
         let ports = self.observer.check_all();
         let stamps = stamps.unwrap_or_else(|error| {

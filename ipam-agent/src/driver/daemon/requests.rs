@@ -1,16 +1,20 @@
 //! What people ask of the daemon, and the plans that are carried out.
 
-use std::path::Path;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use ipam_common::Address;
 
 use super::{Daemon, Done};
 use crate::{
-    driver::{clock, release::Releaser},
+    driver::clock,
     engine::{
         input::Input,
         lease::StoreName,
         plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan},
+        vigil::Vigil,
     },
     error::in_full,
     journal,
@@ -146,8 +150,14 @@ impl Daemon {
     }
 
     pub(super) fn execute(&mut self, plan: ReclaimPlan, waiting: Option<Waiting>) {
+        // Of now: it may have to wait for another.
+        let vigil = Vigil::of(&self.observer.engine, &plan, self.observer.heard);
+        self.carry_out(plan, vigil, waiting);
+    }
+
+    fn carry_out(&mut self, plan: ReclaimPlan, vigil: Vigil, waiting: Option<Waiting>) {
         if self.executing.is_some() {
-            self.plans.push_back((plan, waiting));
+            self.plans.push_back((plan, vigil, waiting));
             return;
         }
         let by = waiting.as_ref().and_then(|waiting| waiting.by.clone());
@@ -155,11 +165,13 @@ impl Daemon {
         self.metering.begin(stage::EXECUTE);
         let releases = plan.releases.clone();
         self.observer.tell(Input::Releasing(releases));
-        let ports = Releaser::ports(&self.observer.engine, &plan, clock::now());
         let sandboxes = self.observer.engine.last_pass().sandboxes.clone();
         let releaser = self.releaser.clone();
         self.tasks.spawn_blocking(move || {
-            let outcomes = releaser.execute(&plan, by.as_deref(), &ports, sandboxes);
+            let execute = || releaser.execute(&plan, by.as_deref(), vigil, sandboxes);
+            // A panic is a defect of ours: whoever waits is told, and the next plan has its turn.
+            let outcomes = catch_unwind(AssertUnwindSafe(execute));
+            let outcomes = outcomes.unwrap_or_else(|_| releaser.broke_off(&plan));
             Done::Executed(plan, outcomes)
         });
     }
@@ -188,8 +200,8 @@ impl Daemon {
         }
         self.observer.tell(Input::Outcomes(outcomes));
         self.read_stores();
-        if let Some((plan, waiting)) = self.plans.pop_front() {
-            self.execute(plan, waiting);
+        if let Some((plan, vigil, waiting)) = self.plans.pop_front() {
+            self.carry_out(plan, vigil, waiting);
         }
     }
 

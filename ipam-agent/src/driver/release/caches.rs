@@ -1,6 +1,6 @@
 //! Removing dead entries of CNI's caches, with the container runtimes asked again.
 
-use super::{Releaser, ask_again, lock};
+use super::{Releaser, last_look::ask_again, lock};
 use crate::{
     driver::clock,
     engine::{

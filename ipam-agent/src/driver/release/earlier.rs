@@ -8,15 +8,11 @@ use std::{
 use super::{Releaser, lock};
 use crate::{
     config::Holders,
-    driver::{
-        clock,
-        stores::{Readings, Stores},
-    },
+    driver::{clock, observer::Observer, stores::Readings},
     engine::{input::Input, lease::StoreView, quarantine::MAX_QUARANTINED},
     error::in_full,
     executor::{self, Settled},
     journal::{Journal, JournalError},
-    source::live::{Live, Tables},
 };
 
 impl Releaser {
@@ -24,24 +20,19 @@ impl Releaser {
     /// that an earlier run left open, by what was read of the stores since.
     pub fn new(
         state_dir: &Path,
-        boot: &str,
-        stores: Stores,
+        observer: &Observer,
         readings: &Readings,
-        live: Arc<Mutex<Live>>,
-        tables: Arc<Tables>,
         holders: Holders,
     ) -> Self {
-        let mut journal = Journal::open(state_dir, boot);
-        if let Ok(open) = &mut journal
-            && let Err(error) = settle(open, &readings.views())
-        {
-            journal = Err(error);
-        }
+        let journal = open(state_dir, &observer.boot, &readings.views());
         Self {
             journal: Arc::new(Mutex::new(journal)),
-            stores,
-            live,
-            tables,
+            state_dir: state_dir.into(),
+            boot: observer.boot.as_str().into(),
+            stores: observer.stores.clone(),
+            live: Arc::clone(&observer.live),
+            tables: Arc::clone(&observer.tables),
+            filter: observer.filter.clone(),
             holders,
             paused: Arc::default(),
             configured: Arc::default(),
@@ -49,29 +40,52 @@ impl Releaser {
     }
 
     /// Reads the stores and, where one of them may tell now what became of a release that was
-    /// left open, has the engine watch its address. Blocks on files.
+    /// left open, has the engine watch its address. So it does with all that was released in
+    /// this boot, once the journal can be opened that could not be before. Blocks on files.
     pub fn read(&self) -> Readings {
         // Whoever carries out a plan has the journal; the next reading will do.
         let Ok(mut journal) = self.journal.try_lock() else {
             return self.stores.read();
         };
         let mut readings = self.stores.read();
-        if let Ok(journal) = journal.as_mut() {
-            let found = turned_out(journal, &readings.views());
-            readings.inputs.extend(found);
-        }
+        let found = match journal.as_mut() {
+            Ok(journal) => turned_out(journal, &readings.views()),
+            Err(_) => {
+                let opened = open(&self.state_dir, &self.boot, &readings.views());
+                let opened = opened.and_then(|opened| Ok((released(&opened)?, opened)));
+                let (found, opened) = match opened {
+                    Ok((found, opened)) => (Some(found), Ok(opened)),
+                    Err(error) => (None, Err(error)),
+                };
+                *journal = opened;
+                found
+            }
+        };
+        readings.inputs.extend(found);
         readings
     }
 
     /// What earlier runs released in this boot.
     pub fn released_before(&self) -> Result<Input, JournalError> {
-        let journal = lock(&self.journal);
-        let entries = journal.as_ref().map_or_else(
-            |_| Ok(Vec::new()),
-            |journal| journal.of_this_boot(MAX_QUARANTINED, |_| true),
-        );
-        Ok(executor::quarantined(entries?))
+        match lock(&self.journal).as_ref() {
+            Ok(journal) => released(journal),
+            // It is told once it can be opened.
+            Err(_) => Ok(executor::quarantined([])),
+        }
     }
+}
+
+/// Opens the journal, and writes down what became of what was left open.
+fn open(state_dir: &Path, boot: &str, views: &[&StoreView]) -> Result<Journal, JournalError> {
+    let mut journal = Journal::open(state_dir, boot)?;
+    settle(&mut journal, views)?;
+    Ok(journal)
+}
+
+/// What was released in this boot.
+fn released(journal: &Journal) -> Result<Input, JournalError> {
+    let entries = journal.of_this_boot(MAX_QUARANTINED, |_| true)?;
+    Ok(executor::quarantined(entries))
 }
 
 /// What of that which was left open turns out to have been released, now that its store can

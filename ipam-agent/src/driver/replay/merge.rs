@@ -22,6 +22,8 @@ pub struct Track {
     pub span: Option<(u64, u64)>,
     /// Why it can't be read on.
     pub failed: Option<CaptureError>,
+    /// The ports that it had, once it was read.
+    pub ports: Vec<PortName>,
     capture: Option<Capture>,
     next: Option<CapturedFrame>,
 }
@@ -33,6 +35,7 @@ impl Track {
             counts: Counts::default(),
             span: None,
             failed: None,
+            ports: Vec::new(),
             capture,
             next: None,
         }
@@ -59,10 +62,11 @@ impl Track {
         next.map(|frame| frame.at)
     }
 
-    /// Gives the memory back. The names of its ports are gone then.
+    /// Gives the memory back.
     fn close(&mut self) {
         if let Some(capture) = self.capture.take() {
             self.counts = *capture.counts();
+            self.ports = capture.ports().to_vec();
         }
     }
 }

@@ -1,24 +1,29 @@
 //! The same judgement over captures: the capture's own clock drives the engine.
 
 mod merge;
+mod order;
 mod ports;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use self::{
     merge::{Merge, MergedFrame, Track},
+    order::Order,
     ports::Ports,
 };
 use super::{settings, stores::Stores};
+use ipam_common::Sighting;
+
 use crate::{
     config::Config,
     engine::{
         Engine,
         input::{Command, Input, Notice, Seen},
+        scope::Scope,
         time::Timestamp,
     },
     error::in_full,
@@ -86,6 +91,8 @@ pub struct Replayed {
     pub report: Report,
     /// What could not.
     pub failed: Vec<ReplayError>,
+    /// Segments of the leases' pools, none of which was captured.
+    pub unheard: BTreeSet<String>,
 }
 
 /// Judges captures and reports at their end.
@@ -96,9 +103,16 @@ pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Replayed, Repl
     let mut judge = Judge::new(config)?;
     let mut merge = Merge::new(&options.captures, options.on_read.clone())?;
     let mut ports = Ports::new(&options.captures, &options.segments);
-    while merge.next(&mut |track, frame| judge.see(track, frame, &mut ports)) {}
+    while merge.next(&mut |track, frame| judge.take(track, frame, &mut ports)) {}
+    judge.finish(&ports);
 
+    for (number, track) in merge.tracks.iter().enumerate() {
+        for port in &track.ports {
+            ports.met(number, port);
+        }
+    }
     let blind: Vec<String> = merge.tracks.iter().filter_map(blind).collect();
+    let unheard = judge.unheard();
     let mut report = judge.report(&blind);
     report.captures = merge.tracks.iter().map(record).collect();
     let failures = merge.tracks.into_iter().filter_map(|track| track.failed);
@@ -107,19 +121,25 @@ pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Replayed, Repl
     if !missing.is_empty() {
         failed.push(ReplayError::NoInterface {
             missing: missing.join(", "),
-            met: match ports.met().collect::<Vec<_>>() {
-                met if met.is_empty() => String::from("none was heard"),
+            met: match ports.all_met().collect::<Vec<_>>() {
+                met if met.is_empty() => String::from("none was described"),
                 met => met.join(", "),
             },
         });
     }
-    Ok(Replayed { report, failed })
+    Ok(Replayed {
+        report,
+        failed,
+        unheard,
+    })
 }
 
 /// The engine, and what it told of.
 struct Judge {
     engine: Engine,
     now: Timestamp,
+    /// When the first frame was. The leases were read before there was a time.
+    first: Option<Timestamp>,
     /// Frames that come later than this are not told late: the clock was set back.
     late: Duration,
     /// From when on the engine's clock is ahead of the captures', and by how much.
@@ -128,6 +148,10 @@ struct Judge {
     /// Conflicts that ended, as they were then.
     past: BTreeMap<String, ConflictRecord>,
     left_out: u64,
+    /// Frames of ports that share a segment.
+    order: Order<Option<(u32, Sighting)>>,
+    /// The ports that the engine knows.
+    attached: BTreeSet<u32>,
     /// What was heard last, and by which port.
     recent: VecDeque<Seen>,
 }
@@ -151,26 +175,51 @@ impl Judge {
         Ok(Self {
             engine,
             now: Timestamp(0),
+            first: None,
             late,
             set_back: Vec::new(),
             host: super::host_name(),
             past: BTreeMap::new(),
             left_out: 0,
+            order: Order::default(),
+            attached: BTreeSet::new(),
             recent: VecDeque::new(),
         })
     }
 
-    fn see(&mut self, track: &Track, frame: MergedFrame, ports: &mut Ports) {
-        let at = self.time(frame.at);
+    /// Takes in a frame. One that a port passed on may be written before the one it is a copy
+    /// of, so where ports share a segment they are put in order first.
+    fn take(&mut self, track: &Track, frame: MergedFrame, ports: &mut Ports) {
+        let heard = frame.heard.map(|(port, sighting)| {
+            let ifindex = ports.index(frame.track, port, track.port(port));
+            (ifindex, sighting)
+        });
+        if !ports.any_joined() {
+            return self.see(frame.at, heard, ports);
+        }
+        let mut order = std::mem::take(&mut self.order);
+        order.take(frame.at, heard, &mut |at, heard| self.see(at, heard, ports));
+        self.order = order;
+    }
+
+    /// There are no more.
+    fn finish(&mut self, ports: &Ports) {
+        std::mem::take(&mut self.order).finish(&mut |at, heard| self.see(at, heard, ports));
+    }
+
+    fn see(&mut self, at: u64, heard: Option<(u32, Sighting)>, ports: &Ports) {
+        let at = self.time(at);
+        self.first = self.first.map(|first| first.min(at)).or(Some(at));
         // Time goes on first, and never back.
         self.advance(self.now.max(at));
-        let Some((port, sighting)) = frame.heard else {
+        let Some((ifindex, sighting)) = heard else {
             return;
         };
-        let (ifindex, new) = ports.index(frame.track, port, track.port(port));
-        if new {
+        if self.attached.insert(ifindex) {
             let topology = Arc::new(ports.topology.clone());
-            self.engine.handle(Input::Links(topology), self.now);
+            let since = self.now;
+            self.engine
+                .handle(Input::Links { topology, since }, self.now);
             self.engine.handle(
                 Input::Attached {
                     ifindex,
@@ -230,11 +279,12 @@ impl Judge {
         passed_on
     }
 
-    /// Fires the timers that are due, each at its own time.
+    /// Fires the timers that are due before then, each at its own time: what is said at the
+    /// very moment is said in time.
     fn advance(&mut self, to: Timestamp) {
         let settled = self.now + SETTLED;
         while let Some(at) = self.engine.poll_timeout()
-            && at <= to
+            && at < to
         {
             self.now = match at > settled {
                 true => to,
@@ -269,6 +319,7 @@ impl Judge {
             clock: WallClock {
                 began: 0,
                 set_back: &self.set_back,
+                first: self.first.unwrap_or_default(),
             },
             now: self.now,
             host: &self.host,
@@ -277,12 +328,26 @@ impl Judge {
         }
     }
 
+    /// The segments that pools name and that are called otherwise in the captures.
+    fn unheard(&self) -> BTreeSet<String> {
+        let heard = self.engine.segments();
+        let named = self.engine.pools().filter_map(|pool| match pool.scope() {
+            Scope::Segment(segment) => Some(&segment.name),
+            Scope::Anywhere | Scope::Unknown | Scope::Nowhere(_) => None,
+        });
+        named
+            .filter(|name| heard.iter().all(|segment| segment.name != **name))
+            .map(|name| name.to_string())
+            .collect()
+    }
+
     /// At the captures' end the clock goes on: what is pending ripens, nothing resolves.
     fn report(mut self, blind: &[String]) -> Report {
         let end = self.composer(blind).report();
         let past = std::mem::take(&mut self.past);
         let left_out = self.left_out;
         self.advance(self.now + AFTER);
+        self.engine.handle_timeout(self.now);
         let mut report = self.composer(blind).report();
 
         let mut conflicts = past;

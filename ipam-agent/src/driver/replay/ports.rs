@@ -20,6 +20,8 @@ pub struct Ports {
     segments: BTreeMap<String, Arc<str>>,
     /// Interfaces that segments name and that were not met.
     missing: BTreeSet<String>,
+    /// Those that captures have, heard or not.
+    met: BTreeSet<String>,
     /// By capture, and its own number of it.
     known: Vec<Vec<Option<u32>>>,
 }
@@ -38,18 +40,19 @@ impl Ports {
             files: files(places),
             segments: of.collect(),
             missing: segments.values().flatten().cloned().collect(),
+            met: BTreeSet::new(),
             known: vec![Vec::new(); places.len()],
         }
     }
 
-    /// The port of a capture's, and whether it is new.
-    pub fn index(&mut self, track: usize, port: u32, name: &PortName) -> (u32, bool) {
+    /// The port of a capture's.
+    pub fn index(&mut self, track: usize, port: u32, name: &PortName) -> u32 {
         let place = usize::try_from(port).unwrap_or(usize::MAX);
         let known = self.known.get(track).and_then(|known| known.get(place));
-        if let Some(&Some(index)) = known {
-            return (index, false);
+        match known {
+            Some(&Some(index)) => index,
+            _ => self.add(track, place, name),
         }
-        (self.add(track, place, name), true)
     }
 
     fn add(&mut self, track: usize, place: usize, name: &PortName) -> u32 {
@@ -70,8 +73,6 @@ impl Ports {
             },
             None => Wiring::Uplink,
         };
-        self.missing.remove(&name);
-        self.missing.remove(&short);
         let port = Port {
             name: name.into(),
             kind: PortKind::Other,
@@ -126,14 +127,22 @@ impl Ports {
         segment(one) == segment(other)
     }
 
+    /// Notes that a capture has this port, whether or not anything was heard by it.
+    pub fn met(&mut self, track: usize, name: &PortName) {
+        let (name, short) = self.names(track, name);
+        self.missing.remove(&name);
+        self.missing.remove(&short);
+        self.met.insert(name);
+    }
+
     /// The interfaces that segments name and that no capture has.
     pub fn missing(&self) -> impl Iterator<Item = &str> {
         self.missing.iter().map(String::as_str)
     }
 
-    /// The names of the ports that were met.
-    pub fn met(&self) -> impl Iterator<Item = &str> {
-        self.topology.ports.values().map(|port| &*port.name)
+    /// The names of the ports that captures have.
+    pub fn all_met(&self) -> impl Iterator<Item = &str> {
+        self.met.iter().map(String::as_str)
     }
 }
 

@@ -83,7 +83,10 @@ impl World {
             ..Topology::default()
         };
         world.tell(Input::State(Ok(())));
-        world.tell(Input::Links(Arc::new(topology)));
+        world.tell(Input::Links {
+            topology: Arc::new(topology),
+            since: world.now,
+        });
         let since = world.now;
         world.tell(Input::Attached { ifindex: 1, since });
         world.read();
@@ -142,7 +145,7 @@ impl World {
                 asked: None,
                 tags: Tags::default(),
                 ether_src: MAC.bytes(),
-                ether_dst: [0xff; 6],
+                to: [0xff; 6],
                 nonce: None,
             },
             again: false,
@@ -181,7 +184,7 @@ impl World {
 
     fn pass(&mut self) {
         self.tell(Input::Evidence(PassEvidence {
-            ports: vec![(1, PortCheck::Attached)],
+            ports: vec![(1, PortCheck::Attached(Timestamp(0)))],
             stamps: Vec::new(),
             sources: vec![SourceReport {
                 source: Source::Namespaces,

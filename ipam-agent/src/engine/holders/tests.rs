@@ -179,6 +179,68 @@ fn a_list_that_lost_its_sandboxes_is_doubted_for_one_gate() {
     assert!(book.doubt(GATE, minutes(33)).is_some());
 }
 
+/// A run after one that heard this book.
+fn next_run(before: &SandboxBook) -> SandboxBook {
+    let mut book = SandboxBook::default();
+    book.remember(Some(before.heard().collect()));
+    book
+}
+
+#[test]
+fn what_was_heard_of_a_socket_outlives_the_run() {
+    let full = || SocketAnswer::Sandboxes(vec![sandbox(1)]);
+    let empty = || SocketAnswer::Sandboxes(vec![]);
+    let mut first = SandboxBook::default();
+    first.hear(report(vec![full(), empty()]), minutes(0));
+    let heard: Vec<HeardSocket> = first.heard().collect();
+    let filled = heard.iter().map(|socket| (&*socket.path, socket.filled));
+    assert!(filled.eq([("/run/a.sock", true), ("/run/b.sock", false)]));
+
+    let mut book = next_run(&first);
+    book.hear(report(vec![empty(), empty()]), minutes(1));
+    assert_eq!(book.problem(), None);
+    let doubt = book.doubt(GATE, minutes(15)).expect("it lost them");
+    assert!(
+        doubt
+            .detail
+            .contains("/run/a.sock lists no sandbox any more")
+    );
+    assert_eq!(doubt.until, Some(minutes(16)));
+    assert_eq!(book.doubt(GATE, minutes(16)), None);
+
+    let mut book = next_run(&first);
+    book.hear(report(vec![SocketAnswer::Absent, empty()]), minutes(1));
+    let gone = book.problem().expect("it answered in this boot");
+    assert!(gone.starts_with("/run/a.sock answered earlier"), "{gone}");
+}
+
+#[test]
+fn where_nobody_knows_what_was_heard_lists_are_doubted_for_one_gate() {
+    let mut book = SandboxBook::default();
+    book.remember(None);
+    let full = || SocketAnswer::Sandboxes(vec![sandbox(1)]);
+    book.hear(report(vec![SocketAnswer::Absent, full()]), minutes(0));
+    assert_eq!(book.problem(), None);
+    let doubt = book.doubt(GATE, minutes(3)).expect("it may have answered");
+    assert_eq!(
+        doubt.detail,
+        "cri: what was listed earlier in this boot is forgotten, so what is listed now is \
+         believed after a while: 3 min of 15 min"
+    );
+    let failed = SocketAnswer::Failed("hung".into());
+    book.hear(report(vec![failed, full()]), minutes(4));
+    book.hear(listing(vec![sandbox(1)]), minutes(5));
+    assert_eq!(
+        book.doubt(GATE, minutes(19)).and_then(|doubt| doubt.until),
+        Some(minutes(20))
+    );
+    assert_eq!(book.doubt(GATE, minutes(20)), None);
+    // Or it can be read after all.
+    book.remember(None);
+    book.remember(Some(Vec::new()));
+    assert_eq!(book.doubt(GATE, minutes(6)), None);
+}
+
 #[test]
 fn in_a_pod_the_list_must_hold_its_own_sandbox() {
     let mut book = SandboxBook::default();

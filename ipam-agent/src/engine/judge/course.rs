@@ -42,18 +42,26 @@ pub(super) fn update(
     let involved = || verdict.macs().iter().filter_map(of);
     let last_seen = involved().filter_map(|claim| claim.last_strong()).max();
     let first_seen = match verdict.kind() {
-        Kind::DuplicateAddress => contest
-            .runs
-            .second_since(contest.settled)
-            .or_else(|| involved().map(|claim| claim.first_seen).min()),
+        // What it would have been before, had all been told in order, is part of it.
+        Kind::DuplicateAddress => {
+            let parts = [
+                contest.begun,
+                contest.stranger_since,
+                contest.reserved_since,
+            ];
+            parts.into_iter().flatten().min()
+        }
         Kind::LeaseMismatch => contest.stranger_since,
         Kind::ReservedAddress => contest.reserved_since,
         _ => contest.unleased_since,
     };
     let first_seen = first_seen.unwrap_or(now);
     let last_seen = last_seen.unwrap_or(now);
+    judged.since = Some(first_seen);
     match &mut contest.conflict {
         Some(conflict) => {
+            let known = conflict.verdict.macs();
+            judged.joined = verdict.macs().iter().any(|mac| !known.contains(mac));
             let worse = verdict.kind() < conflict.verdict.kind() || severity > conflict.severity;
             judged.opened = conflict.go_on(verdict, severity, last_seen, now) || worse;
         }

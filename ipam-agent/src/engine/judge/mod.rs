@@ -71,6 +71,10 @@ pub struct Judged {
     pub opened: bool,
     /// It ended.
     pub resolved: bool,
+    /// One more MAC is part of it.
+    pub joined: bool,
+    /// Since when what it now is has been going on.
+    pub since: Option<Timestamp>,
     /// An address of ours moved: from, to.
     pub moved: Option<(Mac, Mac)>,
     /// Two local ports are to be looked behind.
@@ -132,14 +136,12 @@ impl Judge<'_> {
         // Of what is told late the earliest counts.
         let first = first_as_stranger(self, &records, claims, &strangers, now);
         note_first(&mut contest.stranger_since, first);
-        self.note_proofs(&records, claims, contest, &strangers);
+        self.note_proofs(&records, claims, contest, &strangers, now);
         self.note_ours(ours, claims, contest, heard, now, &mut judged);
         self.note_behind(claims, contest, now, &mut judged);
         let duplicate_until = self.duplicate_until(claims, contest, ours);
         if !contest.proofs.is_empty() && duplicate_until.is_none_or(|until| until <= now) {
-            contest.proofs.clear();
-            contest.rivals.clear();
-            contest.settled = now;
+            contest.settle(claims);
         }
 
         let verdict = match Contested::new(contest.rivals.clone(), contest.proofs.clone()) {
@@ -312,12 +314,17 @@ impl Judge<'_> {
         })
     }
 
-    /// When a claim that is asserted now began to be: at its first word, unless it may have
-    /// been quiet since.
+    /// When a claim that is asserted now began to be.
     fn first_word(&self, claim: &Claim, now: Timestamp) -> Option<Timestamp> {
-        match now.since(claim.first_seen) < self.windows.quiet {
-            true => Some(claim.first_seen),
-            false => claim.last_strong(),
+        Some(self.began(claim.first_seen, claim.last_strong()?, now))
+    }
+
+    /// When what was said first and last at these times, and goes on, began: at the first
+    /// word, unless others, or whoever says it, may have been quiet since.
+    fn began(&self, first: Timestamp, last: Timestamp, now: Timestamp) -> Timestamp {
+        match now.since(first) < self.windows.quiet {
+            true => first,
+            false => last,
         }
     }
 

@@ -1,11 +1,12 @@
 //! What shows that two claimants of one address are both alive.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use ipam_common::{Evidence, Mac};
 
 use super::{BEHIND_GRACE, Judge, Judged, OURS_GRACE};
 use crate::engine::{
+    answers::answered_together,
     conflict::Alive,
     leasebook::Record,
     owner::OwnerKey,
@@ -13,9 +14,6 @@ use crate::engine::{
     table::{Claim, Contest, Entry, MAX_CLAIMS},
     time::Timestamp,
 };
-
-/// Two answers to one asker within this time are two machines' answers to one question.
-const ANSWER_WINDOW: Duration = Duration::from_secs(1);
 
 impl Judge<'_> {
     /// Look for what shows that two claimants are alive.
@@ -25,31 +23,38 @@ impl Judge<'_> {
         claims: &[Claim],
         contest: &mut Contest,
         strangers: &[Mac],
+        now: Timestamp,
     ) {
-        let mut found: Vec<(Alive, (Mac, Mac))> = Vec::new();
+        // What it is, who shows it, and with which frame their contest began.
+        let mut found: Vec<(Alive, Vec<Mac>, Timestamp)> = Vec::new();
         let runs = &contest.runs;
         // What has been weak may not have been an assertion then.
         let weak = Evidence::WeakAdvertisement.bit();
         let spoke = |owner, at| {
             claims.iter().any(|claim| {
-                claim.kinds & weak == 0
+                claim.kinds() & weak == 0
                     && claim.first_seen < at
                     && self.owner_of(claim.mac) == owner
             })
         };
-        if let Some(pair) = runs.returned(contest.settled, &spoke) {
-            found.push((Alive::Return, pair));
+        if let Some((back, others)) = runs.returned(contest.settled, &spoke) {
+            found.extend(others.iter().map(|other| {
+                let begun = self.began(other.first, other.last, now);
+                (Alive::Return, vec![other.mac, back.mac], begun)
+            }));
         }
-        if let Some(pair) = runs.alternated(contest.settled) {
-            found.push((Alive::Alternation, pair));
+        if let Some([first, second, last]) = runs.alternated(contest.settled) {
+            let rivals = vec![first.mac, last.mac];
+            found.push((Alive::Alternation, rivals, second.first));
         }
         for (i, claim) in claims.iter().enumerate() {
             for other in &claims[i + 1..] {
                 if self.owner_of(claim.mac) == self.owner_of(other.mac) {
                     continue;
                 }
-                if answered_together(claim, other, contest.settled) {
-                    found.push((Alive::TwoAnswers, (claim.mac, other.mac)));
+                let (one, two) = (&claim.answers, &other.answers);
+                if let Some(at) = answered_together(one, two, contest.settled) {
+                    found.push((Alive::TwoAnswers, vec![claim.mac, other.mac], at));
                 }
             }
             // The holder spoke after a stranger had, who is still there.
@@ -60,26 +65,22 @@ impl Judge<'_> {
                 && contest.stranger_since.is_some()
                 && claim.last_strong() > contest.stranger_since.max(Some(contest.settled))
             {
-                let pairs = strangers.iter().map(|&mac| (mac, claim.mac));
-                found.extend(pairs.map(|pair| (Alive::HolderReturn, pair)));
+                let strange = |other: &&Claim| strangers.contains(&other.mac);
+                found.extend(claims.iter().filter(strange).filter_map(|other| {
+                    let rivals = vec![other.mac, claim.mac];
+                    Some((Alive::HolderReturn, rivals, other.last_strong()?))
+                }));
             }
         }
-        for (proof, (one, other)) in found {
-            contest.proofs.insert(proof);
-            contest.rivals.extend([one, other]);
+        for (alive, rivals, begun) in found {
+            contest.prove(alive, rivals, begun);
         }
         // Of those who come and go only who is still known is named.
         if contest.rivals.len() > MAX_CLAIMS {
             let known = |mac: &Mac| claims.iter().any(|claim| claim.mac == *mac);
             contest.rivals.retain(known);
         }
-        let begun = match &contest.conflict {
-            Some(conflict) => Some(conflict.first_seen),
-            None => contest.runs.second_since(contest.settled),
-        };
-        if !contest.proofs.is_empty()
-            && begun.is_some_and(|begun| contest.runs.came_again(contest.settled, begun))
-        {
+        if contest.begun.is_some_and(|at| contest.runs.came_again(at)) {
             contest.proofs.insert(Alive::SecondReturn);
         }
     }
@@ -114,8 +115,8 @@ impl Judge<'_> {
         contest.ours_since = None;
         match ours {
             Some(mac) => {
-                contest.proofs.insert(Alive::Ours);
-                contest.rivals.extend([mac, claim.mac]);
+                let begun = self.first_word(claim, now).unwrap_or(now);
+                contest.prove(Alive::Ours, [mac, claim.mac], begun);
             }
             None => judged.moved = contest.our_mac.take().map(|mac| (mac, claim.mac)),
         }
@@ -187,8 +188,8 @@ impl Judge<'_> {
             return;
         }
         let contest = entry.contest(&owner_of, now);
-        contest.proofs.insert(alive);
-        contest.rivals.extend(rivals);
+        let begun = contest.runs.met(&|owner| owners.contains(&owner));
+        contest.prove(alive, rivals, begun.unwrap_or(now));
         contest.found_at = Some(now);
     }
 
@@ -226,14 +227,4 @@ impl Judge<'_> {
             .max(contest.found_at)
             .map(|at| at + self.windows.quiet)
     }
-}
-
-fn answered_together(one: &Claim, other: &Claim, settled: Timestamp) -> bool {
-    let (Some((asker, at)), Some((other_asker, other_at))) = (one.answered(), other.answered())
-    else {
-        return false;
-    };
-    asker == other_asker
-        && at.max(other_at) > settled
-        && at.max(other_at).since(at.min(other_at)) <= ANSWER_WINDOW
 }

@@ -111,9 +111,13 @@ impl World {
             ports: self.ports.clone(),
             ..Topology::default()
         };
-        self.tell(Input::Links(Arc::new(topology)));
+        self.tell(Input::Links {
+            topology: Arc::new(topology),
+            since: self.now,
+        });
         for ifindex in self.ports.keys().copied().collect::<Vec<_>>() {
-            let since = self.now;
+            // From the beginning of each.
+            let since = Timestamp(0);
             self.tell(Input::Attached { ifindex, since });
         }
     }
@@ -152,7 +156,9 @@ impl World {
         let ports = self.ports.keys();
         self.tell(Input::Evidence(PassEvidence {
             runtimes: None,
-            ports: ports.map(|&port| (port, PortCheck::Attached)).collect(),
+            ports: ports
+                .map(|&port| (port, PortCheck::Attached(Timestamp(0))))
+                .collect(),
             stamps: vec![(LEASED, self.alive)],
             sources: vec![SourceReport {
                 source: Source::Namespaces,

@@ -126,7 +126,10 @@ impl World {
             };
             topology.bridges.insert(name.into(), bridge);
         }
-        world.tell(Input::Links(Arc::new(topology)));
+        world.tell(Input::Links {
+            topology: Arc::new(topology),
+            since: world.now,
+        });
         world.read();
         world
     }
@@ -216,7 +219,7 @@ impl World {
                 asked: None,
                 tags: Tags::default(),
                 ether_src: mac.bytes(),
-                ether_dst: [0xff; 6],
+                to: [0xff; 6],
                 nonce: None,
             },
         }));

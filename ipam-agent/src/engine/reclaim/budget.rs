@@ -6,7 +6,7 @@ use ipam_common::Address;
 
 use super::{Planner, words};
 use crate::engine::{
-    lease::{Lease, StoreName},
+    lease::{Lease, Pool, StoreName},
     plan::{Blocker, Kept, Reason, ReclaimPlan, Release},
     time::Timestamp,
 };
@@ -138,12 +138,17 @@ impl Planner<'_> {
         });
     }
 
-    pub(super) fn pool_size(&self, store: &StoreName, address: Address) -> Option<usize> {
+    /// How many addresses the pool has that this one is of.
+    fn pool_size(&self, store: &StoreName, address: Address) -> Option<usize> {
         let pools = &self.leases.stores().get(store)?.pools;
-        let pool = pools
+        let here = pools
             .iter()
-            .find(|pool| pool.prefix.contains(&address.ip()))?;
-        let bits = u32::from(pool.prefix.max_prefix_len() - pool.prefix.prefix_len());
-        1usize.checked_shl(bits)
+            .filter(|pool| pool.prefix.contains(&address.ip()));
+        // A prefix may be of several pools; of what is in none of them the smallest counts.
+        let pool = { here.clone() }
+            .find(|pool| pool.manages(address))
+            .map(Pool::managed_size)
+            .or_else(|| here.map(Pool::managed_size).min_by(f64::total_cmp))?;
+        Some(pool as usize)
     }
 }

@@ -1,6 +1,9 @@
 //! What the wire is asked before a release, and what its silence is worth.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ipam_common::Address;
 
@@ -10,7 +13,7 @@ use crate::engine::{
     lease::{Lease, StoreName},
     leasebook::{Origin, Record},
     plan::{Asker, Blocker, Reason},
-    probing::{Against, MAX_ASKED, Unanswered},
+    probing::{Against, MAX_ASKED, Unanswered, exits},
     segment::{PortKind, Segment, Wiring},
     time::Timestamp,
 };
@@ -97,16 +100,25 @@ impl Planner<'_> {
     ) -> Vec<(Lease, Segment)> {
         let mut asked = BTreeSet::new();
         let mut questions = Vec::new();
+        let (mut sent, mut reached) = (0, BTreeMap::new());
         let mut ask = |record: &Record| {
             let lease = &record.lease;
             let key = (lease.store.clone(), lease.address);
-            if questions.len() >= MAX_ASKED || going.contains(&key) || asked.contains(&key) {
+            if going.contains(&key) || asked.contains(&key) {
                 return;
             }
             if let Ok(segment) = self.segment(record)
                 && !self.is_routed(&segment)
                 && self.wanted(record, &segment).is_none()
             {
+                // Where nobody is there to be asked it takes no time.
+                let is_sent = *reached
+                    .entry(segment.clone())
+                    .or_insert_with(|| !exits(self.topology, &segment).is_empty());
+                if is_sent && sent >= MAX_ASKED {
+                    return;
+                }
+                sent += usize::from(is_sent);
                 asked.insert(key);
                 questions.push((lease.clone(), segment));
             }

@@ -14,7 +14,7 @@ use crate::{
         Engine,
         evidence::{PassEvidence, PortCheck, SourceReport},
         input::{Command, Input, Remembered},
-        lease::{Damage, Generation, Holder, Lease, Mode, Place, StoreName, StoreView},
+        lease::{Damage, Generation, Holder, Lease, Mode, Place, Pool, StoreName, StoreView},
         owner::Owners,
         segment::{Port, PortKind, Wiring},
     },
@@ -77,7 +77,13 @@ fn the_oldest_boot_goes_first_and_of_each_the_damaged_last() {
     });
     engine.handle(Input::Remembered(remembered.into()), now);
     engine.handle(Input::State(Ok(())), now);
-    engine.handle(Input::Links(Arc::new(topology())), now);
+    engine.handle(
+        Input::Links {
+            topology: Arc::new(topology()),
+            since: now,
+        },
+        now,
+    );
     engine.handle(
         Input::Attached {
             ifindex: 1,
@@ -114,7 +120,7 @@ fn the_oldest_boot_goes_first_and_of_each_the_damaged_last() {
         let evidence = PassEvidence {
             runtimes: None,
             person: false,
-            ports: vec![(1, PortCheck::Attached)],
+            ports: vec![(1, PortCheck::Attached(Timestamp(0)))],
             stamps: stamps.collect(),
             sources: vec![SourceReport {
                 source: Source::Namespaces,

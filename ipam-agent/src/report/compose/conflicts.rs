@@ -45,6 +45,7 @@ impl Composer<'_> {
                 mac: mac.into(),
                 vendor: vendor_name(mac),
                 interface: None,
+                this_host: true,
                 first_seen: self.clock.at(conflict.first_seen),
                 last_seen: self.clock.at(self.now),
                 frames: 0,
@@ -106,11 +107,13 @@ impl Composer<'_> {
     }
 
     pub(super) fn claim(&self, claim: &Claim) -> ClaimRecord {
-        let port = self.engine.topology().ports.get(&claim.ifindex);
+        let topology = self.engine.topology();
+        let port = topology.ports.get(&claim.ifindex);
         ClaimRecord {
             mac: claim.mac.into(),
             vendor: vendor_name(claim.mac),
             interface: port.map(|port| port.name.to_string()),
+            this_host: topology.own_macs.contains(&claim.mac),
             first_seen: self.clock.at(claim.first_seen),
             last_seen: self.clock.at(claim.last_seen),
             frames: claim.frames.into(),

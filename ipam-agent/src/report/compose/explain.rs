@@ -6,9 +6,13 @@ use ipam_common::Address;
 
 use super::{Composer, segment_name, sort_conflicts, story};
 use crate::{
-    engine::{evidence::Source, leasebook::Record, quarantine::Quarantined, time::Timestamp},
+    engine::{
+        evidence::Source, leasebook::Record, quarantine::Quarantined, scope::SetApart,
+        time::Timestamp,
+    },
     report::document::{
-        ConflictRecord, ConflictState, Explain, Held, HolderAnswer, LeaseRecord, Life, SegmentClaim,
+        ConflictRecord, ConflictState, Explain, Held, HolderAnswer, LeaseRecord, Life, PoolRole,
+        SegmentClaim, SetApartRecord,
     },
 };
 
@@ -42,6 +46,8 @@ impl Composer<'_> {
                     .map(|entry| self.quarantined_lease(entry)),
             )
             .collect();
+        let this_host = self.engine.topology().local.get(&known);
+        let this_host = this_host.map(|link| link.to_string());
         let events = self.events(|event| event.address == known);
         let stamps = records.first().map(|record| record.stamps);
         let stamps = stamps.or(quarantined.first().map(|entry| entry.stamps));
@@ -51,13 +57,15 @@ impl Composer<'_> {
             generated_at: self.clock.at(self.now),
             host: self.host.into(),
             address,
-            verdict: verdict_of(address, &conflicts, &leases, &claims),
+            verdict: verdict_of(address, this_host.as_deref(), &conflicts, &leases, &claims),
+            this_host,
+            set_apart: self.set_apart(known),
             life: stamps.map_or(Life::default(), |stamps| Life {
                 assertion: stamp(stamps.assertion),
                 probe: stamp(stamps.probe),
                 packet: stamp(stamps.packet),
             }),
-            holders: self.holders(&records),
+            holders: self.holders(known, &records),
             story: self.story(&records, &claims, &conflicts, &events),
             leases,
             claims,
@@ -67,19 +75,41 @@ impl Composer<'_> {
         }
     }
 
-    fn holders(&self, records: &[&Record]) -> Vec<HolderAnswer> {
+    fn set_apart(&self, address: Address) -> Vec<SetApartRecord> {
+        let stores = self.engine.leases().stores().iter();
+        let pools = stores.flat_map(|(store, known)| known.pools.iter().map(move |p| (store, p)));
+        let set_apart = pools.filter_map(|(store, pool)| {
+            Some(SetApartRecord {
+                store: store.to_string(),
+                pool: pool.prefix.to_string(),
+                role: match pool.set_apart(address)? {
+                    SetApart::Gateway => PoolRole::Gateway,
+                    SetApart::Excluded => PoolRole::Excluded,
+                    SetApart::Network => PoolRole::Network,
+                    SetApart::Broadcast => PoolRole::Broadcast,
+                },
+            })
+        });
+        set_apart.collect()
+    }
+
+    fn holders(&self, address: Address, records: &[&Record]) -> Vec<HolderAnswer> {
         let pass = self.engine.last_pass();
+        let topology = self.engine.topology();
         let configured = records.iter().find_map(|record| record.held);
         let port = configured.flatten().and_then(|ifindex| {
-            let port = self.engine.topology().ports.get(&ifindex)?;
+            let port = topology.ports.get(&ifindex)?;
             Some(format!("configured behind {}", port.name))
         });
+        let own = topology.local.get(&address);
+        let own = own.map(|link| format!("configured on {link} of this host itself"));
+        let port = port.or(own);
         let sandbox = records
             .iter()
             .find_map(|record| pass.sandboxes.holder(&record.lease, self.now));
         let answered = pass.sources.iter().map(|source| {
             let (held, detail) = match source {
-                Source::Namespaces => (configured.is_some(), port.clone()),
+                Source::Namespaces => (configured.is_some() || port.is_some(), port.clone()),
                 Source::Cri => {
                     let detail = sandbox.as_ref().map(|blocker| blocker.detail.clone());
                     (detail.is_some(), detail)
@@ -102,6 +132,7 @@ impl Composer<'_> {
 
 fn verdict_of(
     address: IpAddr,
+    this_host: Option<&str>,
     conflicts: &[ConflictRecord],
     leases: &[LeaseRecord],
     claims: &[SegmentClaim],
@@ -111,17 +142,20 @@ fn verdict_of(
         return conflict.reason.clone();
     }
     let last = claims.iter().max_by_key(|claim| claim.claim.last_seen);
-    let now = match (leases, last) {
-        ([], None) => format!("nobody leased {address} and nobody was heard with it"),
-        ([], Some(claim)) => format!(
+    let now = match (leases, last, this_host) {
+        ([], None, Some(link)) => {
+            format!("this host has {address}, on {link}; no store that is read leased it")
+        }
+        ([], None, None) => format!("nobody leased {address} and nobody was heard with it"),
+        ([], Some(claim), _) => format!(
             "{address} is used by {}; no store that is read leased it",
             story::name(&claim.claim)
         ),
-        ([lease, ..], _) if lease.quarantine.is_some() => format!(
+        ([lease, ..], ..) if lease.quarantine.is_some() => format!(
             "{address} was leased to {} by {}: {}",
             lease.lease.holder, lease.lease.store, lease.reason
         ),
-        ([lease, ..], _) => format!(
+        ([lease, ..], ..) => format!(
             "{address} is leased to {} by {} and {}: {}",
             lease.lease.holder, lease.lease.store, lease.lease.state, lease.reason
         ),

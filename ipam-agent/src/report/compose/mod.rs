@@ -33,6 +33,8 @@ pub struct WallClock<'a> {
     /// Where the wall clock was set back: from when on the engine's is ahead of it by so many
     /// nanoseconds, in the order of time.
     pub set_back: &'a [(Timestamp, u64)],
+    /// The first time there is: what was before has none of its own, and is told as of then.
+    pub first: Timestamp,
 }
 
 impl WallClock<'_> {
@@ -41,11 +43,13 @@ impl WallClock<'_> {
         Self {
             began,
             set_back: &[],
+            first: Timestamp(0),
         }
     }
 
     /// The wall time of an engine's time.
     pub fn at(self, at: Timestamp) -> WallTime {
+        let at = at.max(self.first);
         let before = self.set_back.iter().rev().find(|(since, _)| *since <= at);
         let ahead = before.map_or(0, |&(_, ahead)| i128::from(ahead));
         let wall = self.began + i128::from(at.0) - ahead;
@@ -171,11 +175,12 @@ impl Composer<'_> {
     }
 
     fn stores_down(&self) -> Vec<String> {
-        let leases = self.engine.leases();
-        let stores = leases.stores().iter();
-        let down =
-            stores.filter_map(|(name, store)| Some(format!("{name}: {}", store.failed.as_ref()?)));
-        down.chain(leases.failing().map(str::to_owned)).collect()
+        let unread = self.engine.leases().unread();
+        let told = unread.map(|(store, why)| match store {
+            Some(store) => format!("{store}: {why}"),
+            None => why.to_owned(),
+        });
+        told.collect()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     driver::settings,
     engine::{
         input::{Input, Seen},
-        lease::{Generation, Lease, Mode, Place, StoreName, StoreView},
+        lease::{Generation, Lease, Mode, Place, Pool, StoreName, StoreView},
         owner::Owners,
         plan::Asker,
         segment::{Bridge, OwnAddress, Port, PortKind, Topology, Wiring},
@@ -44,6 +44,7 @@ struct World {
     engine: Engine,
     now: Timestamp,
     grants: i64,
+    pools: Vec<Pool>,
 }
 
 impl World {
@@ -56,6 +57,7 @@ impl World {
     fn ours(mac: Mac) -> Self {
         let mut topology = Topology::default();
         topology.own_macs.insert(mac);
+        topology.local.insert(address(), BRIDGE.into());
         topology.own_addresses.push(OwnAddress {
             address: address(),
             ifindex: 100,
@@ -70,6 +72,7 @@ impl World {
             engine: Engine::new(settings(&config, "boot")),
             now: START,
             grants: 0,
+            pools: Vec::new(),
         };
         let ports = [
             ("veth1a2b3c4d", PortKind::Veth),
@@ -98,9 +101,13 @@ impl World {
             filtering: None,
         };
         topology.bridges.insert(BRIDGE.into(), bridge);
-        world
-            .engine
-            .handle(Input::Links(Arc::new(topology)), world.now);
+        world.engine.handle(
+            Input::Links {
+                topology: Arc::new(topology),
+                since: world.now,
+            },
+            world.now,
+        );
         world.leased(None);
         world
     }
@@ -131,7 +138,7 @@ impl World {
                 asked: None,
                 tags: Tags::default(),
                 ether_src: mac,
-                ether_dst: [0xff; 6],
+                to: [0xff; 6],
                 nonce: None,
             },
         };
@@ -156,7 +163,7 @@ impl World {
                 bridge: BRIDGE.into(),
                 vlan: None,
             },
-            pools: Vec::new(),
+            pools: self.pools.clone(),
             leases: holder.map(lease).into_iter().collect(),
         };
         let stores = Input::Stores {
@@ -283,6 +290,37 @@ fn this_host_may_be_the_leaseholder() {
         "10.52.0.5 is used by 02:00:00:00:00:07 (this host) and 3c:ec:ef:00:00:02 (Super Micro \
          Computer) on mgmt-bo at once: one of them is this host; host-local:net leased it to \
          vm/router (02:00:00:00:00:07)"
+    );
+}
+
+#[test]
+fn an_address_of_this_host_is_told_as_such() {
+    let mac = Mac::new([2, 0, 0, 0, 0, 7]).expect("unicast");
+    let mut world = World::ours(mac);
+    world.pools.push(Pool {
+        prefix: "10.52.0.0/24".parse().expect("a prefix"),
+        range: None,
+        gateway: Some(address()),
+        gateway_mac: None,
+        exclude: Vec::new(),
+        place: None,
+    });
+    world.leased(None);
+    let silent = world.explained();
+    world.announces(10.0, MACHINE);
+    world.at(12.0);
+    let contested = world.explained();
+    assert_snapshot!(format!("{silent}\n----\n{contested}"));
+
+    // Nobody hears this host's own frames: it is not gone for that.
+    let report = world.composer().report();
+    let table = render(&report, Format::Table, View::default()).expect("rendered");
+    let own = table
+        .lines()
+        .find(|line| line.contains("02:00:00:00:00:07  "));
+    assert!(
+        own.is_some_and(|line| line.contains("this host")),
+        "{table}"
     );
 }
 

@@ -104,6 +104,12 @@ pub struct Explain {
     pub address: IpAddr,
     /// What the agent makes of it: one sentence.
     pub verdict: String,
+    /// The interface of this host that has it; null if this host hasn't.
+    #[serde(default)]
+    pub this_host: Option<String>,
+    /// The pools that never hand it out, by store.
+    #[serde(default)]
+    pub set_apart: Vec<SetApartRecord>,
     /// Who asserts it, by segment and MAC.
     pub claims: Vec<SegmentClaim>,
     /// Its last signs of life.
@@ -122,6 +128,31 @@ pub struct Explain {
     /// What could not be read, so that more may have happened; empty if all could.
     #[serde(default)]
     pub blind: Vec<String>,
+}
+
+/// A pool that never hands an address out, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SetApartRecord {
+    /// The store: kind and network.
+    pub store: String,
+    /// The pool's prefix.
+    pub pool: String,
+    /// What the address is to it.
+    pub role: PoolRole,
+}
+
+named! {
+    /// What an address that is never handed out is to its pool.
+    PoolRole {
+        /// The gateway's.
+        Gateway = "gateway",
+        /// Excluded by somebody.
+        Excluded = "excluded",
+        /// The subnet's own number.
+        Network = "network",
+        /// The subnet's broadcast address.
+        Broadcast = "broadcast",
+    }
 }
 
 /// One thing that happened to an address.

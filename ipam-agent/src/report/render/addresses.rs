@@ -47,7 +47,7 @@ impl Document for Addresses {
                     record.address.to_string().into(),
                     claim.mac.to_string().into(),
                     report::vendor(claim, VENDOR_WIDTH[usize::from(wide)]).into(),
-                    claim.interface.as_deref().unwrap_or("gone").into(),
+                    claim.behind().into(),
                     page.ago(claim.last_seen).into(),
                 ];
                 let more = [

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Csv, Document, blindness, joined, leases, report};
 use crate::report::{
-    document::{Explain, Held, HolderAnswer, Life},
+    document::{Explain, Held, HolderAnswer, Life, PoolRole, SetApartRecord},
     page::{Align::Left, Cell, Page, Style, Table, date},
 };
 
@@ -16,6 +16,20 @@ impl Document for Explain {
     fn table(&self, page: &mut Page) {
         page.line(0, [Cell::new(Style::Bold, self.address.to_string())]);
         page.text(2, Style::Plain, &self.verdict);
+        for of in &self.set_apart {
+            let SetApartRecord { store, pool, role } = of;
+            let what = match role {
+                PoolRole::Gateway => "the gateway of",
+                PoolRole::Excluded => "excluded from",
+                PoolRole::Network => "the network's own address of",
+                PoolRole::Broadcast => "the broadcast address of",
+            };
+            page.text(
+                2,
+                Style::Plain,
+                &format!("{what} {pool}, a pool of {store}"),
+            );
+        }
         if !self.conflicts.is_empty() {
             section(page, "Conflicts");
         }
@@ -27,8 +41,10 @@ impl Document for Explain {
             report::facts(page, 4, conflict);
         }
         section(page, "Who says it is theirs");
-        if self.claims.is_empty() {
-            page.text(2, Style::Plain, "nobody was heard");
+        match &self.this_host {
+            Some(link) => page.text(2, Style::Plain, &format!("this host, on {link}")),
+            None if self.claims.is_empty() => page.text(2, Style::Plain, "nobody was heard"),
+            None => {}
         }
         for segment in self.claims.chunk_by(|a, b| a.segment == b.segment) {
             let [first, ..] = segment else { continue };

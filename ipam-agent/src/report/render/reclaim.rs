@@ -209,7 +209,7 @@ fn kept_group(page: &mut Page, reason: Option<Reason>, group: &[&KeptLease]) {
 fn meaning(reason: Reason) -> &'static str {
     match reason {
         Reason::Mode => "the store's mode doesn't allow it unasked",
-        Reason::Kept => "the configuration's `keep` names them",
+        Reason::Kept => "`keep` names them, or a person has to decide",
         Reason::Age => "not seen unchanged for long enough",
         Reason::Coverage => "life could have been missed",
         Reason::SegmentUnwatched => "their wire isn't watched",

@@ -253,7 +253,7 @@ pub(super) fn claims(page: &mut Page, indent: usize, claims: &[ClaimRecord]) {
         let mut cells = vec![Cell::from(claim.mac.to_string())];
         cells.extend(vendors.then(|| vendor(claim, VENDOR_WIDTH).into()));
         cells.extend([
-            claim.interface.as_deref().unwrap_or("gone").into(),
+            claim.behind().into(),
             page.ago(claim.first_seen).into(),
             page.ago(claim.last_seen).into(),
         ]);
@@ -295,8 +295,8 @@ pub(super) fn in_short(page: &mut Page, conflicts: &[ConflictRecord]) {
     ]);
     for conflict in &conflicts[..shown] {
         let who = conflict.claims.iter().map(|claim| match &claim.interface {
-            Some(interface) => format!("{} ({interface})", claim.mac),
-            None => claim.mac.to_string(),
+            None if !claim.this_host => claim.mac.to_string(),
+            _ => format!("{} ({})", claim.mac, claim.behind()),
         });
         table.row([
             Cell::new(severity_style(conflict), standing(conflict)),

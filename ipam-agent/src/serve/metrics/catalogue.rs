@@ -158,6 +158,9 @@ families! {
     PASS_AGE = "ipam_pass_age", Gauge, S, [],
         "Since when no pass was completed; since the start, before the first.",
         "More than a few `reclaim.pass_interval`: a store or a container runtime hangs; the log says which.";
+    PASS_INTERVAL = "ipam_pass_interval", Gauge, S, [],
+        "From one pass to the next, as configured (`reclaim.pass_interval`).",
+        "What ipam_pass_age_seconds is to be compared with.";
     STORE_ERRORS = "ipam_store_errors", Counter, None, ["store"],
         "How often a store could not be read.",
         "The log and /readyz say why. What was known of its leases stays known; nothing of it is released.";

@@ -132,6 +132,8 @@ pub struct Snapshot {
     pub persistent: bool,
     /// Since the last pass, or the start.
     pub pass_age: Duration,
+    /// From one pass to the next.
+    pub pass_interval: Duration,
     /// Who watches.
     pub watchers: usize,
     /// The configuration is that of the file, as far as was asked.

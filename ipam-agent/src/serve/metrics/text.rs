@@ -337,6 +337,8 @@ impl Exposition {
         self.add(catalogue::PASS, stages);
         let age = Value::Gauge(snapshot.pass_age.as_secs_f64());
         self.one(catalogue::PASS_AGE, age);
+        let interval = Value::Gauge(snapshot.pass_interval.as_secs_f64());
+        self.one(catalogue::PASS_INTERVAL, interval);
         let mut errors: BTreeMap<String, u64> = { snapshot.stores.keys() }
             .map(|store| (store.to_string(), 0))
             .collect();

@@ -1,12 +1,18 @@
 //! What is known of the host's links, kept by what the kernel says. It reads messages and
 //! makes requests; it does no I/O.
 
-use std::{collections::BTreeSet, io, mem, net::IpAddr, num::NonZero, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io, mem,
+    net::IpAddr,
+    num::NonZero,
+    sync::Arc,
+};
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 
 use super::{
-    LinkEvent, LinksError, NameFilter,
+    LinkEvent, LinksError, NameFilter, Touch,
     news::{self, News},
     topology::Records,
 };
@@ -51,10 +57,12 @@ pub(super) struct Follower {
     /// What was told last.
     topology: Option<Arc<Topology>>,
     lost: bool,
+    /// Something was dropped, and not all tables have been dumped since.
+    behind: bool,
     /// All that the kernel had for us when it last dropped something has been read. Before,
     /// a notification may speak of a link whose end was dropped.
     drained: bool,
-    touched: BTreeSet<u32>,
+    touched: BTreeMap<u32, Touch>,
 }
 
 impl Follower {
@@ -68,14 +76,20 @@ impl Follower {
             dirty: false,
             topology: None,
             lost: false,
+            behind: false,
             drained: true,
-            touched: BTreeSet::new(),
+            touched: BTreeMap::new(),
         }
     }
 
     /// Whether an answer is awaited.
     pub(super) fn dumping(&self) -> bool {
         self.dump.is_some()
+    }
+
+    /// Whether no link can be there of which nothing was read.
+    pub(super) fn is_current(&self) -> bool {
+        self.complete && self.drained && !self.behind
     }
 
     /// Nothing is left to be read. Returns whether that is news.
@@ -85,7 +99,7 @@ impl Follower {
 
     /// The kernel dropped notifications; it says so before it hands out those it kept.
     fn overrun(&mut self) {
-        self.lost = true;
+        (self.lost, self.behind) = (true, true);
         self.drained = false;
         self.due = [Table::Links, Table::Vlans, Table::Addresses].into();
     }
@@ -134,7 +148,8 @@ impl Follower {
 
     /// The next thing to tell.
     pub(super) fn event(&mut self) -> Option<LinkEvent> {
-        if mem::take(&mut self.lost) {
+        // Until then more may be dropped.
+        if self.drained && mem::take(&mut self.lost) {
             return Some(LinkEvent::Lost);
         }
         if self.complete && mem::take(&mut self.dirty) {
@@ -144,7 +159,8 @@ impl Follower {
                 return topology.map(LinkEvent::Topology);
             }
         }
-        self.touched.pop_first().map(LinkEvent::Touched)
+        let (index, touch) = self.touched.pop_first()?;
+        Some(LinkEvent::Touched(index, touch))
     }
 
     /// Read a message: a notification, or a part of the answer to the dump under way.
@@ -180,9 +196,9 @@ impl Follower {
         for key in dump.unheard {
             self.forget(key);
         }
-        if self.due.is_empty() && !self.complete {
-            self.complete = true;
-            self.dirty = true;
+        if self.due.is_empty() {
+            self.dirty |= !self.complete;
+            (self.complete, self.behind) = (true, false);
         }
         Ok(())
     }
@@ -209,11 +225,7 @@ impl Follower {
                 self.dirty |= known != Some(address.flags);
             }
             News::AddressGone(index, ip) => self.forget(Key::Address(index, ip)),
-            News::Touched(index) => {
-                if self.records.links.contains_key(&index) {
-                    self.touched.insert(index);
-                }
-            }
+            News::Touched(index, touch) => self.touch(index, touch),
             News::Question(_) | News::Other => {}
         }
     }
@@ -225,11 +237,25 @@ impl Follower {
         if known == Some(&link) {
             return;
         }
-        if known.is_some_and(|known| known.xdp != link.xdp) {
-            self.touched.insert(index);
+        // Beyond a veth without carrier there is nobody.
+        let lit = |known: &LinkRecord| known.carrier_changes != link.carrier_changes;
+        let lit = known.is_some_and(|known| !link.is("veth") && lit(known));
+        let xdp = known.is_some_and(|known| known.xdp != link.xdp);
+        if xdp {
+            self.touch(index, Touch::Xdp);
+        } else if lit {
+            self.touch(index, Touch::Shown);
         }
         self.dirty = true;
         self.records.links.insert(index, link);
+    }
+
+    /// What is told is the gravest.
+    fn touch(&mut self, index: u32, touch: Touch) {
+        if self.records.links.contains_key(&index) {
+            let told = self.touched.entry(index).or_insert(touch);
+            *told = touch.max(*told);
+        }
     }
 
     fn heard(&mut self, key: Key) {

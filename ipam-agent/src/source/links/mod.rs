@@ -15,6 +15,7 @@
 use std::{
     future::poll_fn,
     io,
+    os::fd::AsFd,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -22,7 +23,11 @@ use std::{
 
 use futures_util::{StreamExt, stream::BoxStream};
 use netlink_packet_core::NetlinkMessage;
-use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{setsockopt, sockopt::RcvBufForce},
+};
 use rtnetlink::{
     MulticastGroup,
     proto::{Connection, ConnectionHandle, new_connection},
@@ -30,17 +35,19 @@ use rtnetlink::{
 };
 use thiserror::Error;
 use tokio::{
-    task::coop,
+    task::{coop, yield_now},
     time::{Instant, timeout_at},
 };
 
 use crate::engine::segment::Topology;
 
 mod follow;
+mod look;
 mod news;
 mod topology;
 
 use follow::Follower;
+pub use look::look;
 use news::News;
 pub use topology::NameFilter;
 
@@ -52,6 +59,8 @@ const GROUPS: [MulticastGroup; 4] = [
 ];
 /// Room for what is not yet read, in bytes; 250 pods that start at once fill 2 MiB.
 const ROOM: usize = 8 << 20;
+/// How often it is read at once, where all that is read is no news.
+const MOST_READS: usize = 64;
 /// How long a dump may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -60,12 +69,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum LinkEvent {
     /// The links as they are now, complete; it differs from the one before.
     Topology(Arc<Topology>),
-    /// Somebody (we too) changed the ingress filters or the XDP program of this link: ask
-    /// whether ours is still there and first.
-    Touched(u32),
+    /// Something of how this link takes its frames was changed (by us, too): ask whether our
+    /// program is still there, first, and has been all the while.
+    Touched(u32, Touch),
     /// The kernel dropped notifications, perhaps of filters: ask for every port. The
     /// topology follows as soon as it is dumped anew.
     Lost,
+}
+
+/// What was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Touch {
+    /// What the kernel counts, or what shows when it is asked.
+    Shown,
+    /// A filter that isn't ours, where one may come before ours at the clsact qdisc: it may be
+    /// gone again.
+    Filter,
+    /// An XDP program came or went: it may be gone again.
+    Xdp,
 }
 
 /// Why the links can't be followed any more. What was known of them may be out of date:
@@ -89,6 +110,8 @@ pub struct Links {
     handle: ConnectionHandle<News>,
     messages: BoxStream<'static, (NetlinkMessage<News>, SocketAddr)>,
     follower: Follower,
+    /// News that waits could not be read.
+    unread: bool,
     deadline: Instant,
 }
 
@@ -108,6 +131,7 @@ impl Links {
             handle,
             messages: messages.boxed(),
             follower: Follower::new(filter),
+            unread: false,
             deadline: Instant::now(),
         })
     }
@@ -133,6 +157,50 @@ impl Links {
             } else {
                 read.await?;
             }
+        }
+    }
+
+    /// News that has come by now, and none once all of it was told; nothing is waited for but
+    /// the runtime, which alone sees what has come while it was not asked. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Links::next`].
+    pub async fn waiting(&mut self) -> Result<Option<LinkEvent>, LinksError> {
+        for _ in 0..MOST_READS {
+            if let Some(event) = self.follower.event() {
+                return Ok(Some(event));
+            }
+            self.ask()?;
+            self.unread = self.has_unread()?;
+            if !self.unread {
+                return Ok(None);
+            }
+            yield_now().await;
+            poll_fn(|cx| match self.poll_read(cx) {
+                Poll::Ready(read) => Poll::Ready(read),
+                Poll::Pending => Poll::Ready(Ok(())),
+            })
+            .await?;
+        }
+        Ok(None)
+    }
+
+    /// Whether that was all: not while the tables are listed because news was dropped.
+    pub fn is_current(&self) -> bool {
+        self.follower.is_current() && !self.unread
+    }
+
+    /// Asked of the kernel. The runtime's word would be of when it looked last, and reading
+    /// would swallow that something was dropped.
+    fn has_unread(&mut self) -> Result<bool, LinksError> {
+        let socket = self.connection.socket_mut().socket_mut();
+        let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, PollTimeout::ZERO) {
+            Ok(count) => Ok(count > 0),
+            // It is asked again soon.
+            Err(Errno::EINTR) => Ok(true),
+            Err(error) => Err(LinksError::Socket(error.into())),
         }
     }
 

@@ -23,7 +23,11 @@ use netlink_packet_route::{
     tc::{TcHandle, TcHeader},
 };
 
-use crate::netlink::{AddressRecord, LinkRecord, Message, PortVlans};
+use super::Touch;
+use crate::{
+    netlink::{AddressRecord, LinkRecord, Message, PortVlans},
+    source::live::may_come_first,
+};
 
 /// `RTM_…` of this family that the libc crate doesn't have.
 const RTM_NEWVLAN: u16 = 112;
@@ -49,7 +53,7 @@ pub(super) enum News {
     /// An address is gone.
     AddressGone(u32, IpAddr),
     /// The ingress filters of a link are changed.
-    Touched(u32),
+    Touched(u32, Touch),
     /// Something else.
     Other,
 }
@@ -60,14 +64,21 @@ impl NetlinkDeserializable for News {
     fn deserialize(header: &NetlinkHeader, body: &[u8]) -> Result<Self, Infallible> {
         let kind = header.message_type;
         let touched = |place: fn(&TcHeader) -> TcHandle| {
-            // The header is enough; a filter's own attributes are many, and not our business.
             let tc = TcHeader::parse(body).ok();
-            tc.filter(|tc| place(tc).major == TcHandle::INGRESS.major)
-                .and_then(|tc| Some(Self::Touched(u32::try_from(tc.index).ok()?)))
+            let tc = tc.filter(|tc| place(tc).major == TcHandle::INGRESS.major)?;
+            u32::try_from(tc.index).ok()
         };
         let news = match kind {
-            libc::RTM_NEWQDISC | libc::RTM_DELQDISC => touched(|tc| tc.handle),
-            libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER => touched(|tc| tc.parent),
+            libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
+                touched(|tc| tc.handle).map(|index| Self::Touched(index, Touch::Shown))
+            }
+            libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER => touched(|tc| tc.parent).map(|index| {
+                let touch = match may_come_first(&message(kind, body)) {
+                    true => Touch::Filter,
+                    false => Touch::Shown,
+                };
+                Self::Touched(index, touch)
+            }),
             // The default PVID of a bridge changes its ports' VLANs and says so here alone.
             RTM_NEWVLAN | RTM_DELVLAN => Some(Self::VlansChanged),
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
@@ -156,14 +167,18 @@ fn typed(message: RouteNetlinkMessage) -> Option<News> {
     }
 }
 
-/// Read what `netlink-packet-route` refused.
-fn untyped(kind: u16, body: &[u8]) -> Option<News> {
-    let message = Message {
+fn message(kind: u16, body: &[u8]) -> Message<'_> {
+    Message {
         kind,
         flags: 0,
         sequence: 0,
         body,
-    };
+    }
+}
+
+/// Read what `netlink-packet-route` refused.
+fn untyped(kind: u16, body: &[u8]) -> Option<News> {
+    let message = message(kind, body);
     let link = || LinkRecord::read(&message);
     let port = || PortVlans::read(&message);
     let address = || AddressRecord::read(&message);

@@ -73,6 +73,13 @@ impl Filter {
     }
 }
 
+/// Whether an `RTM_NEWTFILTER` or `RTM_DELTFILTER` is of a filter of somebody else's that may
+/// see frames before ours, which is the first of its priority only as long as it is the newest.
+pub(crate) fn may_come_first(message: &Message<'_>) -> bool {
+    Filter::read(message)
+        .is_some_and(|filter| filter.chain == 0 && filter.priority <= PRIORITY && !filter.is_ours())
+}
+
 /// The filters that see the port's frames, in the order in which they do.
 pub(super) fn ingress(netlink: &mut Netlink, ifindex: u32) -> Result<Vec<Filter>, NetlinkError> {
     let mut filters = filters(netlink, ifindex, INGRESS)?;

@@ -82,7 +82,7 @@ fn sightings(event: &Event) -> Option<(Option<Seen>, Seen)> {
                 vlan: event.vlan,
             },
             ether_src: event.ether_src,
-            ether_dst: event.ether_dst,
+            to: event.to,
             nonce: (event.nonce != [0; 6]).then_some(event.nonce),
         },
         again: false,
@@ -109,7 +109,7 @@ fn previous(address: Address, speaker: &Speaker) -> Option<Seen> {
                 vlan: speaker.vlan,
             },
             ether_src: speaker.mac,
-            ether_dst: speaker.ether_dst,
+            to: speaker.to,
             nonce: None,
         },
         again: true,
@@ -130,7 +130,7 @@ mod tests {
             vlan: 100,
             mac: [2, 0, 0, 0, 0, 2],
             ether_src: [2, 0, 0, 0, 0, 2],
-            ether_dst: [0xff; 6],
+            to: [0xff; 6],
             evidence: Evidence::ArpRequest as u8,
             ..Event::default()
         }

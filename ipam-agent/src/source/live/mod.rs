@@ -16,7 +16,10 @@ use std::{
 use aya::{Ebpf, maps::RingBuf, programs::ProgramError};
 use nix::net::if_::if_indextoname;
 
-use crate::engine::{evidence::PortCheck, time::Timestamp};
+use crate::{
+    engine::{evidence::PortCheck, time::Timestamp},
+    source::links::Touch,
+};
 
 mod attach;
 mod clsact;
@@ -29,6 +32,7 @@ mod tables;
 
 pub use attach::{AttachError, Hook, remove_all_leftovers, remove_leftovers};
 use attach::{Attachment, Place};
+pub(crate) use clsact::may_come_first;
 pub use events::Events;
 use ipam_common::sighting::Watch;
 pub use load::LoadError;
@@ -145,10 +149,8 @@ impl Live {
     ///
     /// Why not. Nothing of ours is then on the port.
     pub fn attach(&mut self, ifindex: u32, name: &str) -> Result<Timestamp, AttachError> {
-        if self.check(ifindex) == PortCheck::Attached
-            && let Some(watch) = self.tables.watch(ifindex)
-        {
-            return Ok(Timestamp(watch.since));
+        if let PortCheck::Attached(since) = self.check(ifindex) {
+            return Ok(since);
         }
         self.release(ifindex);
         self.make_or_leave(ifindex, name, self.options.mode)
@@ -191,7 +193,7 @@ impl Live {
         let (ifindex, name) = loop {
             let ifindex = self.unsettled.pop_first()?;
             // Where it isn't first any more, the next check has it attached anew.
-            if self.check(ifindex) == PortCheck::Attached
+            if matches!(self.check(ifindex), PortCheck::Attached(_))
                 && let Ok(name) = if_indextoname(ifindex)
             {
                 break (ifindex, name.to_string_lossy().into_owned());
@@ -268,8 +270,8 @@ impl Live {
         Ok(Timestamp(watch.since))
     }
 
-    /// Ask the kernel whether our program is on the port, sees its frames first, and has done
-    /// so since it was attached.
+    /// Ask the kernel whether our program is on the port and sees its frames first, and since
+    /// when it has seen every one that came.
     pub fn check(&self, ifindex: u32) -> PortCheck {
         let (Some(attachment), Some(watch)) =
             (self.ports.get(&ifindex), self.tables.watch(ifindex))
@@ -285,24 +287,59 @@ impl Live {
             let why = "what takes the frames at TCX was changed meanwhile";
             return PortCheck::Blind(why.to_owned());
         }
-        if standing.carrier_changes != watch.carrier_changes {
-            // The one who looks at carriers is told by the links; this is for who comes after us.
-            let again = Watch {
-                since: (self.clock)().0,
-                carrier_changes: standing.carrier_changes,
-                ..watch
-            };
-            if let Err(error) = self.tables.note_watch(ifindex, again) {
-                return PortCheck::Blind(explain(&error));
-            }
+        if standing.carrier_changes == watch.carrier_changes {
+            return PortCheck::Attached(Timestamp(watch.since));
         }
-        PortCheck::Attached
+        let lit = Watch {
+            carrier_changes: standing.carrier_changes,
+            ..watch
+        };
+        self.begin_again(ifindex, lit)
     }
 
-    /// Since when the program has seen every frame of a port, as far as that is noted.
-    pub fn attached_since(&self, ifindex: u32) -> Option<Timestamp> {
-        let watch = self.tables.watch(ifindex);
-        watch.map(|watch| Timestamp(watch.since))
+    /// [`Live::check`] after this was done to the port. What came before our program and went
+    /// again leaves no trace, and what it took meanwhile is missed all the same.
+    pub fn touched(&self, ifindex: u32, touch: Touch) -> PortCheck {
+        let is_overtaken = match touch {
+            Touch::Shown => false,
+            // TCX runs before.
+            Touch::Filter => {
+                { self.ports.get(&ifindex) }.map(Attachment::hook) == Some(Hook::Clsact)
+            }
+            Touch::Xdp => true,
+        };
+        match (self.check(ifindex), self.tables.watch(ifindex)) {
+            (PortCheck::Attached(_), Some(watch)) if is_overtaken => {
+                self.begin_again(ifindex, watch)
+            }
+            (check, _) => check,
+        }
+    }
+
+    /// Nobody can tell what came and went until now: it is as if the host were watched only
+    /// since now.
+    pub fn begin_anew(&mut self) {
+        self.since = (self.clock)();
+        let host = Watch {
+            since: self.since.0,
+            ..Watch::default()
+        };
+        // Unnoted, the next agent believes in more than there was; what is noted of ports it
+        // compares with the kernel.
+        let _ = self.tables.note_watch(HOST, host);
+    }
+
+    /// The program is there and first, and has seen every frame since now.
+    fn begin_again(&self, ifindex: u32, watch: Watch) -> PortCheck {
+        let since = (self.clock)();
+        let again = Watch {
+            since: since.0,
+            ..watch
+        };
+        match self.tables.note_watch(ifindex, again) {
+            Ok(()) => PortCheck::Attached(since),
+            Err(error) => PortCheck::Blind(explain(&error)),
+        }
     }
 
     /// Take our program off a port, or forget a port that is gone. Its entries in

@@ -30,8 +30,7 @@ pub(super) struct Cooked<'a> {
     payload: &'a [u8],
     /// By which interface, of the host's numbers; version 1 doesn't say.
     pub(super) ifindex: Option<u32>,
-    /// Whether the host that captured sent it, or passed it on.
-    pub(super) outgoing: bool,
+    addressed: Addressed,
 }
 
 impl<'a> Cooked<'a> {
@@ -96,8 +95,18 @@ impl<'a> Cooked<'a> {
             header,
             payload,
             ifindex,
-            outgoing: addressed == Addressed::Outgoing,
+            addressed,
         })
+    }
+
+    /// Whether the host that captured sent it, or passed it on.
+    pub(super) fn is_outgoing(&self) -> bool {
+        self.addressed == Addressed::Outgoing
+    }
+
+    /// Whether it came in and was sent to one station.
+    pub(super) fn is_to_one(&self) -> bool {
+        self.addressed == Addressed::Unicast
     }
 }
 

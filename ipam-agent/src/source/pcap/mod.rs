@@ -123,6 +123,11 @@ impl Capture {
         self.wires.name(port)
     }
 
+    /// The names of all ports that were described so far, or that a frame came in by.
+    pub fn ports(&self) -> &[PortName] {
+        self.wires.names()
+    }
+
     /// The next frame that can be looked at; `None` at the end.
     ///
     /// # Errors

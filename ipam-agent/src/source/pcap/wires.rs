@@ -84,6 +84,11 @@ impl Wires {
         name.unwrap_or(&PortName::Whole)
     }
 
+    /// What all ports are called.
+    pub(super) fn names(&self) -> &[PortName] {
+        &self.names
+    }
+
     /// Whether a block begins here that says to be shorter than its type and its two lengths.
     pub(super) fn is_too_short(&self, bytes: &[u8]) -> bool {
         let (Some(big_endian), Some((_, rest))) = (self.big_endian, bytes.split_first_chunk::<4>())
@@ -277,9 +282,14 @@ impl Wires {
             }
             self.counts.believe(evidence);
         }
+        // A probe of one station is a keep-alive. Its destination is not in a cooked frame.
+        let keep_alive = |sighting: &Sighting| {
+            sighting.evidence.is_probe() && cooked.is_some_and(|frame| frame.is_to_one())
+        };
+        let heard = sighting.filter(|sighting| !keep_alive(sighting));
         Ok(CapturedFrame {
             at,
-            heard: sighting.map(|sighting| (port, sighting)),
+            heard: heard.map(|sighting| (port, sighting)),
         })
     }
 
@@ -296,7 +306,7 @@ impl Wires {
     /// heard coming in before. Its own questions and announcements count; its answers don't,
     /// because it may give them for another (proxy ARP), which no capture can tell.
     fn cooked(&mut self, frame: &Cooked<'_>) -> Result<Option<Sighting>, Skipped> {
-        if !frame.outgoing {
+        if !frame.is_outgoing() {
             let sighting = self.parsed(frame);
             if let Some(sighting) = sighting
                 && self.incoming.len() < MAX_INCOMING

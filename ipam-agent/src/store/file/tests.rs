@@ -172,6 +172,36 @@ fn what_is_wrong_is_told_with_its_line() {
             Some(3),
             "ends before",
         ),
+        (
+            "a.yaml",
+            "pools:\n  - cidr: 10.0.0.0/24\n  - cidr: 10.0.1.0/24\n  - cidr: 10.0.0.0/24\nleases: []\n",
+            Some(4),
+            "10.0.0.0/24 is there twice",
+        ),
+        (
+            "a.json",
+            "{\"pools\": [{\"cidr\": \"10.0.0.0/24\"},\n{\"cidr\": \"10.0.0.0/24\"}]}",
+            Some(2),
+            "10.0.0.0/24 is there twice",
+        ),
+        (
+            "a.yaml",
+            "owners:\n  - { name: a, macs: [\"3c:ec:ef:00:01:a1\"] }\n  - name: b\n    macs: [\"3c:ec:ef:00:01:a1\"]\n",
+            Some(3),
+            "`a` has it already",
+        ),
+        (
+            "a.yaml",
+            "owners:\n  - name: a\n    macs: []\n",
+            Some(3),
+            "names no MAC",
+        ),
+        (
+            "a.yaml",
+            "exempt:\n  - reason: x\n    addresses: []\n",
+            Some(3),
+            "names no address",
+        ),
         ("a.yaml", "lease: []\n", Some(1), "lease"),
         ("a.yaml", "leases: [\n", None, ""),
         (

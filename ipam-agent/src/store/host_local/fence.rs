@@ -15,6 +15,8 @@ use crate::{
 /// DEL frees the file that has its container's id and interface; every runtime's ids are 64
 /// hexadecimal digits, so none is this.
 pub const CONTENT: &[u8] = b"ipam-agent-fence\r\nfence";
+/// The container that it names.
+pub const HOLDER: &str = "ipam-agent-fence";
 
 /// Reserves the address, unless somebody has it. The file appears whole or not at all,
 /// whenever the power fails.

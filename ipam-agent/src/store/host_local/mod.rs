@@ -14,6 +14,8 @@ mod release;
 #[cfg(test)]
 mod tests;
 
+pub use self::fence::HOLDER as FENCE_HOLDER;
+
 use std::{ffi::CString, fs, io, path::PathBuf, sync::Arc};
 
 use ipam_common::Address;

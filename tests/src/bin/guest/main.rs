@@ -5,14 +5,16 @@
 //! commands alone. The last line on stdout is the verdict, for the machine that booted this
 //! one.
 //!
-//! With an argument it is one half of a power cut: `up-to-the-cut`, after whose verdict the
-//! machine is killed, and `after-the-cut`, on the same disk.
+//! With an argument it is another part: one half of a power cut, `up-to-the-cut`, after whose
+//! verdict the machine is killed, and `after-the-cut`, on the same disk; or `package`, on a
+//! host that systemd runs.
 
 mod bond;
 mod clock;
 mod harvester;
 mod host;
 mod leftovers;
+mod package;
 mod pods;
 mod power_cut;
 mod scripts;
@@ -51,8 +53,8 @@ const CASES: [(&str, Case); 9] = [
 ];
 
 fn main() -> Result<()> {
-    let half = std::env::args().nth(1);
-    match half.as_deref() {
+    let part = std::env::args().nth(1);
+    match part.as_deref() {
         None => suite(),
         Some("up-to-the-cut") => {
             let running = tried("the host runs up to the power cut", power_cut::up_to);
@@ -65,6 +67,10 @@ fn main() -> Result<()> {
             let name = "what leaked in the power cut is given back, and nothing else, by any clock";
             let passed = tried(name, power_cut::after);
             tell(u32::from(passed.is_some()), 1)
+        }
+        Some("package") => {
+            let (passed, of) = package::tale();
+            tell(u32::try_from(passed)?, u32::try_from(of)?)
         }
         Some(other) => bail!("no part {other}"),
     }

@@ -14,6 +14,7 @@ use ipam_agent::{
     engine::{
         Engine, Settings, Windows,
         evidence::{PassEvidence, PortCheck},
+        holders::HeardSocket,
         input::{Command, Input, Remembered, Seen},
         lease::{StoreName, StoreView},
         owner::Owners,
@@ -21,6 +22,7 @@ use ipam_agent::{
         probing::{Found, Inquiry},
         quarantine::PutBack,
         time::Timestamp,
+        vigil::Vigil,
     },
     error::in_full,
     executor,
@@ -36,6 +38,9 @@ use super::{
     shop::{Killed, Shop, lock},
     sources::Answers,
 };
+
+/// So many milliseconds after a link changed it is known: a port's first frame comes later.
+const LATEST_LINKS: u64 = 800;
 
 /// What comes back to the loop.
 pub enum Job {
@@ -82,7 +87,7 @@ pub struct Agent {
     /// When the last pass began, and the one before.
     began: [u64; 2],
     asked: Vec<u32>,
-    plans: VecDeque<ReclaimPlan>,
+    plans: VecDeque<(ReclaimPlan, Vigil)>,
     execution: Option<Execution>,
     /// The inquiry under way.
     probing: Option<u64>,
@@ -90,7 +95,24 @@ pub struct Agent {
 }
 
 /// What the agent remembers from run to run.
-pub type Memory = BTreeMap<(StoreName, Address), Remembered>;
+#[derive(Default)]
+pub struct Memory {
+    /// Of leases.
+    pub leases: BTreeMap<(StoreName, Address), Remembered>,
+    /// Of container runtimes, and in which boot.
+    heard: (String, Vec<HeardSocket>),
+}
+
+impl Memory {
+    /// What was heard of container runtimes in this boot.
+    pub fn heard(&self, boot: &str) -> Vec<HeardSocket> {
+        let (of, heard) = &self.heard;
+        match of == boot {
+            true => heard.clone(),
+            false => Vec::new(),
+        }
+    }
+}
 
 /// What came of a step.
 #[derive(Default)]
@@ -130,7 +152,7 @@ impl Agent {
         let settled = settled.map_err(|error| in_full(&error))?;
         journal.settled(settled.left);
         let engine = Engine::new(Settings {
-            boot: boot.into(),
+            boot: boot.as_str().into(),
             owners: Owners::default(),
             confirm: Vec::new(),
             windows: Windows::default(),
@@ -159,7 +181,9 @@ impl Agent {
         };
         let since = lock(host).take_over();
         agent.tell(Input::WatchedSince(since));
-        agent.tell(Input::Remembered(memory.values().cloned().collect()));
+        let leases = memory.leases.values().cloned();
+        agent.tell(Input::Remembered(leases.collect()));
+        agent.tell(Input::HeardBefore(Some(memory.heard(&boot))));
         for reading in readings {
             agent.tell(reading);
         }
@@ -210,8 +234,7 @@ impl Agent {
         let news = std::mem::take(&mut lock(&self.host).news);
         for news in news {
             let most = match news {
-                // A port's first frame comes later than this.
-                News::Links | News::Touched(_) => 800,
+                News::Links | News::Touched(_) => LATEST_LINKS,
                 News::Store => 2000,
                 News::Seen { .. } | News::Lost => 50,
             };
@@ -369,7 +392,7 @@ impl Agent {
             person: self.asked.iter().any(|passes| *passes > counts),
         }));
         for (ifindex, check) in ports {
-            if check != PortCheck::Attached {
+            if let PortCheck::Blind(_) = check {
                 self.attach(ifindex);
             }
         }
@@ -415,7 +438,8 @@ impl Agent {
         let topology = lock(&self.host).topology();
         let ports: Vec<u32> = topology.ports.keys().copied().collect();
         self.attached.retain(|ifindex| ports.contains(ifindex));
-        self.tell(Input::Links(topology));
+        let since = self.heard();
+        self.tell(Input::Links { topology, since });
         for ifindex in ports {
             if !self.attached.contains(&ifindex) {
                 self.attach(ifindex);
@@ -423,14 +447,22 @@ impl Agent {
         }
     }
 
+    /// All that the links were before is known.
+    fn heard(&self) -> Timestamp {
+        Timestamp(self.clock().0.saturating_sub(LATEST_LINKS * 1_000_000))
+    }
+
     fn look_at(&mut self, ifindex: u32) {
         if !self.knows(ifindex) {
             return;
         }
         let check = lock(&self.host).check(ifindex);
-        if let PortCheck::Blind(why) = check {
-            self.tell(Input::Unattached { ifindex, why });
-            self.attach(ifindex);
+        match check {
+            PortCheck::Attached(since) => self.tell(Input::Attached { ifindex, since }),
+            PortCheck::Blind(why) => {
+                self.tell(Input::Unattached { ifindex, why });
+                self.attach(ifindex);
+            }
         }
     }
 
@@ -483,13 +515,16 @@ impl Agent {
                 }
                 Command::Remember { leases, forget } => {
                     for key in forget {
-                        memory.remove(&key);
+                        memory.leases.remove(&key);
                     }
                     for (store, address) in leases {
                         if let Some(known) = self.engine.leases().to_remember(&store, &address) {
-                            memory.insert((store, address), known);
+                            memory.leases.insert((store, address), known);
                         }
                     }
+                }
+                Command::RememberHeard(heard) => {
+                    memory.heard = (lock(&self.host).boots.to_string(), heard);
                 }
                 Command::Probe(inquiry) => self.probe(inquiry),
                 Command::PutBack { id, reason } => self.put_back(&id, reason),

@@ -1,20 +1,19 @@
 //! What is done to the stores: releases, and leases that are put back.
 
 use std::{
-    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Mutex},
 };
 
 use ipam_agent::{
     engine::{
-        evidence::PortCheck,
         holders::{Sandbox, SocketAnswer},
         input::Input,
         lease::Holder,
         plan::{Asker, Blocker, Outcome, OutcomeResult, Reason, ReclaimPlan, Release},
         quarantine::{MAX_QUARANTINED, PutBack},
         time::Timestamp,
+        vigil::Vigil,
     },
     error::in_full,
     executor::{self, Back, UndoError},
@@ -24,7 +23,7 @@ use ipam_agent::{
 use super::{
     super::{
         host::Host,
-        shop::{Killed, lock},
+        shop::{Killed, lock, silence},
     },
     Agent, Job, Step, views,
 };
@@ -32,19 +31,26 @@ use super::{
 /// A plan that is carried out.
 pub(super) struct Execution {
     pub(super) plan: ReclaimPlan,
+    vigil: Vigil,
     next: usize,
     outcomes: Vec<Outcome>,
 }
 
 impl Agent {
     pub(super) fn execute(&mut self, plan: ReclaimPlan) {
+        let vigil = Vigil::of(&self.engine, &plan, self.heard());
+        self.carry_out(plan, vigil);
+    }
+
+    fn carry_out(&mut self, plan: ReclaimPlan, vigil: Vigil) {
         if self.execution.is_some() {
-            self.plans.push_back(plan);
+            self.plans.push_back((plan, vigil));
             return;
         }
         self.tell(Input::Releasing(plan.releases.clone()));
         self.execution = Some(Execution {
             plan,
+            vigil,
             next: 0,
             outcomes: Vec::new(),
         });
@@ -66,16 +72,10 @@ impl Agent {
         execution.next += count;
         let is_last = count == left;
         *self.shop.asker.lock().expect("no panic") = part.asker;
-        let ports: Vec<BTreeSet<u32>> = part
-            .releases
-            .iter()
-            .map(|release| self.ports(release))
-            .collect();
+        let vigil = &mut execution.vigil;
         let (host, journal, stores) = (&self.host, &mut self.journal, &self.stores);
-        let mut recheck = |release: &Release| {
-            let place = part.releases.iter().position(|other| other == release);
-            last_look(host, release, place.map(|place| &ports[place]))
-        };
+        let mut recheck = |release: &Release| last_look(host, release, vigil);
+        let began = lock(&self.host).now;
         let done = catch_unwind(AssertUnwindSafe(|| {
             executor::execute(&part, None, stores, journal, &clocks(host), &mut recheck)
         }));
@@ -83,6 +83,14 @@ impl Agent {
             Ok(outcomes) => outcomes,
             Err(panic) => match panic.downcast::<Killed>() {
                 Ok(killed) => {
+                    let mut host = lock(&self.host);
+                    for release in &part.releases {
+                        if let Some((key, quiet_since)) = silence(&host, release, began) {
+                            let generation = release.lease().generation();
+                            host.leases.intended(key, &generation, quiet_since, began);
+                        }
+                    }
+                    drop(host);
                     step.killed = Some(*killed);
                     return;
                 }
@@ -108,23 +116,8 @@ impl Agent {
         step.undone.extend(undone.cloned());
         self.tell(Input::Outcomes(outcomes));
         self.read_stores();
-        if let Some(plan) = self.plans.pop_front() {
-            self.execute(plan);
-        }
-    }
-
-    fn ports(&self, release: &Release) -> BTreeSet<u32> {
-        let planner = self.engine.planner(self.clock());
-        let lease = release.lease();
-        let records = self.engine.leases().of(&lease.address).iter();
-        let mut same = records.filter(|record| record.lease.store == lease.store);
-        match same.next().map(|record| planner.segment(record)) {
-            Some(Ok(segment)) => {
-                let ports = self.engine.topology().ports_of(&segment);
-                ports.map(|(ifindex, _)| ifindex).collect()
-            }
-            // Of nothing that is there: it is kept.
-            _ => BTreeSet::from([u32::MAX]),
+        if let Some((plan, vigil)) = self.plans.pop_front() {
+            self.carry_out(plan, vigil);
         }
     }
 
@@ -182,18 +175,16 @@ impl Agent {
 }
 
 /// What is asked again under the store's lock.
-fn last_look(
-    host: &Mutex<Host>,
-    release: &Release,
-    ports: Option<&BTreeSet<u32>>,
-) -> Result<(), Blocker> {
+fn last_look(host: &Mutex<Host>, release: &Release, vigil: &mut Vigil) -> Result<(), Blocker> {
     let mut host = lock(host);
     let address = release.lease().address;
-    for &port in ports.into_iter().flatten() {
-        if let PortCheck::Blind(why) = host.check(port) {
-            return Err(Blocker::new(Reason::Coverage, why));
-        }
+    let now = host.clock();
+    vigil.links((*host.topology()).clone(), now, now);
+    for ifindex in vigil.ports() {
+        let check = host.check(ifindex);
+        vigil.checked(ifindex, &check, now);
     }
+    vigil.is_kept(release, now)?;
     let Some(stamps) = host.leased.get(&address) else {
         return Err(Blocker::new(Reason::Coverage, "not watched for"));
     };

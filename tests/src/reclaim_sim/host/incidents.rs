@@ -148,7 +148,7 @@ impl Host {
                     });
                     self.later(self.now + time(for_), Task::Light(ifindex));
                     self.troubled(ifindex);
-                    self.news.push(News::Links);
+                    self.news.extend([News::Links, News::Touched(ifindex)]);
                 }
             }
             What::Lossy { beats: for_ } => self.lossy_until = self.now + time(for_),

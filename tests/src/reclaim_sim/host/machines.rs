@@ -231,7 +231,7 @@ impl Host {
             asked: None,
             tags,
             ether_src: mac.bytes(),
-            ether_dst: [0xff; 6],
+            to: [0xff; 6],
             nonce: None,
         };
         let key = SightingKey {

@@ -267,7 +267,7 @@ impl Host {
                 if let Some(port) = self.ports.get_mut(&ifindex) {
                     port.carrier = true;
                     port.carrier_changes += 1;
-                    self.news.push(News::Links);
+                    self.news.extend([News::Links, News::Touched(ifindex)]);
                     self.troubled(ifindex);
                 }
             }

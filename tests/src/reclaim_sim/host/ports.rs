@@ -117,9 +117,8 @@ impl Host {
     /// Puts the program on a port, and gives since when it sees every frame.
     pub fn attach(&mut self, ifindex: u32) -> Option<Result<Timestamp, String>> {
         let now = self.clock();
-        if self.check(ifindex) == PortCheck::Attached {
-            let watch = self.ports.get(&ifindex)?.watch?;
-            return Some(Ok(Timestamp(watch.since)));
+        if let PortCheck::Attached(since) = self.check(ifindex) {
+            return Some(Ok(since));
         }
         let world = self.now;
         let port = self.ports.get_mut(&ifindex)?;
@@ -174,7 +173,7 @@ impl Host {
             watch.carrier_changes = port.carrier_changes;
             watch.since = now;
         }
-        PortCheck::Attached
+        PortCheck::Attached(Timestamp(watch.since))
     }
 
     /// An agent begins: what one before it left goes on, where nothing came between.

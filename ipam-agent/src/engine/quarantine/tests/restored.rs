@@ -1,7 +1,7 @@
 //! A lease that was put back: what it takes until it may go again.
 
 use super::*;
-use crate::engine::leasebook::Origin;
+use crate::engine::{lease::Damage, leasebook::Origin};
 
 const MINUTE: u32 = 60;
 
@@ -190,4 +190,52 @@ fn an_earlier_run_s_are_known() {
     );
     let (_, kept) = tell(None);
     assert!(kept);
+}
+
+#[test]
+fn what_is_damaged_before_it_is_told_of_was_put_back_by_no_person() {
+    let mut world = World::new();
+    world.later(15 * MINUTE);
+    world.quiet_for = SECOND * (15 * MINUTE);
+    world.release();
+    world.later(3 * MINUTE - 2);
+    world.heard(1, world.now);
+    // The watch on the store is faster than who put it back, and a power cut than both.
+    let generation = Generation {
+        content: Box::default(),
+        ..back(2).generation()
+    };
+    let damage = Some(Damage::Empty);
+    world.leases = vec![Lease::new(
+        store(),
+        address(5),
+        &Holder::default(),
+        &generation,
+        damage,
+    )];
+    world.read();
+    assert!(world.taken.is_empty());
+    world.is_put_back(done(Some(back(2).generation())));
+    assert_eq!(world.blocker(Asker::Daemon, Reason::Kept), None);
+    assert_eq!(
+        world.blocker(Asker::Daemon, Reason::Age).as_deref(),
+        Some(
+            "seen unchanged for 0 s of 72 min, since it was released as 00000001, after which its \
+             address broke a silence of 18 min"
+        )
+    );
+    assert_eq!(world.alarms.len(), 1);
+}
+
+#[test]
+fn a_lease_that_comes_while_an_old_one_cannot_be_put_back_ends_its_quarantine() {
+    let mut world = World::new();
+    world.release();
+    world.heard(1, world.now);
+    world.leases = vec![lease(5, 2)];
+    world.read();
+    assert!(world.taken.is_empty(), "it isn't known yet");
+    world.is_put_back(PutBack::Failed("its lock is held".to_owned()));
+    assert_eq!(world.taken, ["00000001"]);
+    assert_eq!(world.quarantined(), []);
 }

@@ -13,6 +13,7 @@ struct World {
     engine: Engine,
     now: Timestamp,
     leases: Vec<Lease>,
+    pools: Vec<Pool>,
     /// When passes were made, in seconds from the start.
     passes: Vec<u64>,
     /// When plans were carried out.
@@ -35,6 +36,7 @@ impl World {
             engine: Engine::new(agent),
             now: START,
             leases: (1..=count).map(|last| lease(last, None)).collect(),
+            pools: Vec::new(),
             passes: Vec::new(),
             tried: Vec::new(),
             released: Vec::new(),
@@ -43,7 +45,10 @@ impl World {
             executing: None,
         };
         world.tell(Input::State(Ok(())));
-        world.tell(Input::Links(Arc::new(topology())));
+        world.tell(Input::Links {
+            topology: Arc::new(topology()),
+            since: world.now,
+        });
         let since = world.now;
         world.tell(Input::Attached { ifindex: 1, since });
         world
@@ -68,7 +73,7 @@ impl World {
             mode: Mode::Continuous,
             writable: Ok(()),
             place: Place::Routed,
-            pools: Vec::new(),
+            pools: self.pools.clone(),
             leases: self.leases.clone(),
         };
         self.tell(Input::Stores {
@@ -85,7 +90,7 @@ impl World {
         let evidence = PassEvidence {
             runtimes: None,
             person: false,
-            ports: vec![(1, PortCheck::Attached)],
+            ports: vec![(1, PortCheck::Attached(Timestamp(0)))],
             stamps: stamps.collect(),
             sources: vec![SourceReport {
                 source: Source::Namespaces,
@@ -185,6 +190,37 @@ fn what_could_not_be_released_is_tried_once_an_interval_at_most() {
     let often = world.tried.windows(2).filter(|two| two[1] - two[0] < 60);
     assert_eq!(often.count(), 0, "{:?}", world.tried);
     assert!(world.tried.len() > 3 && world.released.is_empty());
+}
+
+#[test]
+fn a_share_is_of_what_the_pool_hands_out_and_not_of_its_prefix() {
+    let within = |first: u8, last: u8| (lease(first, None).address, lease(last, None).address);
+    let pool = Pool {
+        prefix: "10.0.0.0/24".parse().expect("a prefix"),
+        range: Some(within(1, 20)),
+        gateway: None,
+        gateway_mac: None,
+        exclude: Vec::new(),
+        place: None,
+    };
+    let other = Pool {
+        range: Some(within(100, 200)),
+        ..pool.clone()
+    };
+    let excluding = Pool {
+        range: None,
+        exclude: vec![within(21, 254)],
+        ..pool.clone()
+    };
+    for pools in [vec![other, pool], vec![excluding]] {
+        let mut world = World::new(20, |settings| settings.gate = Duration::from_secs(60));
+        world.pools = pools;
+        world.read();
+        world.engine.begin_passes(world.now);
+        world.run(1200);
+        assert_eq!(most(&world.released, 60), 2, "{:?}", world.released);
+        assert_eq!(world.leases, []);
+    }
 }
 
 /// The most that went in any interval.

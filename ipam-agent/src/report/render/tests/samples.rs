@@ -55,6 +55,7 @@ fn claim(last: u8, interface: &str, first: i64, heard: i64) -> ClaimRecord {
         mac: mac(last),
         vendor: crate::report::vendor(mac(last).0).map(str::to_owned),
         interface: Some(interface.to_owned()),
+        this_host: false,
         first_seen: ago(first),
         last_seen: ago(heard),
         frames: 12,
@@ -346,6 +347,8 @@ pub fn explain() -> Explain {
         host: host(),
         address: address(1),
         verdict: "Two machines use it, and default/web-0 has leased it.".to_owned(),
+        this_host: None,
+        set_apart: Vec::new(),
         claims: claims
             .map(|claim| SegmentClaim {
                 segment: conflict.segment.clone(),

@@ -99,7 +99,7 @@ pub(super) fn claims(claims: &[ClaimRecord]) -> Markup {
                         tr {
                             th scope="row" { code { (claim.mac) } }
                             td data-is="Made by" { (claim.vendor.as_deref().map_or("–".into(), named)) }
-                            td data-is="Behind" { (claim.interface.as_deref().map_or("gone".into(), named)) }
+                            td data-is="Behind" { (named(claim.behind())) }
                             td data-is="First heard" { (time(claim.first_seen)) }
                             td data-is="Last heard" { (time(claim.last_seen)) }
                             td.number data-is="Frames" { (claim.frames) }

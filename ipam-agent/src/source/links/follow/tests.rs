@@ -179,8 +179,49 @@ fn a_touched_filter_is_told_for_links_that_exist() {
             .read(message(libc::RTM_NEWTFILTER, 0, &header, None))
             .unwrap();
     }
-    assert_eq!(follower.event(), Some(LinkEvent::Touched(3)));
+    assert_eq!(follower.event(), Some(LinkEvent::Touched(3, Touch::Shown)));
     assert_eq!(follower.event(), None);
+}
+
+#[test]
+fn what_came_and_went_is_told_though_nothing_is_left_of_it() {
+    let mut follower = follower();
+    list(&mut follower, &[(3, "veth3".to_owned())].into());
+    ports(&mut follower);
+    let change = |follower: &mut Follower, xdp: u8, changes: u32| {
+        let message = Request::new(NEW_LINK, 0, &link(3))
+            .with(libc::IFLA_IFNAME, b"veth3\0")
+            .with_nested(libc::IFLA_XDP, &[(2, &[xdp])])
+            .with(libc::IFLA_CARRIER_CHANGES, &changes.to_ne_bytes());
+        let message = NetlinkMessage::deserialize(&message.finish(0)).unwrap();
+        follower.read(message).unwrap();
+    };
+    change(&mut follower, 0, 2);
+    assert_eq!(follower.event(), Some(LinkEvent::Touched(3, Touch::Shown)));
+    for xdp in [1, 0] {
+        change(&mut follower, xdp, 2);
+    }
+    change(&mut follower, 0, 4);
+    // The gravest of all.
+    assert_eq!(follower.event(), Some(LinkEvent::Touched(3, Touch::Xdp)));
+    assert_eq!(follower.event(), None);
+}
+
+#[test]
+fn after_a_loss_it_is_behind_until_all_is_listed() {
+    let mut follower = follower();
+    assert!(!follower.is_current());
+    list(&mut follower, &BTreeMap::new());
+    assert!(follower.is_current());
+    overrun(&mut follower);
+    // More may be dropped until all is read.
+    assert_eq!(ports(&mut follower), Some(vec![]));
+    assert!(!follower.is_current());
+    follower.drained();
+    assert_eq!(follower.event(), Some(LinkEvent::Lost));
+    assert!(!follower.is_current());
+    list(&mut follower, &BTreeMap::new());
+    assert!(follower.is_current());
 }
 
 #[derive(Clone, Debug)]
