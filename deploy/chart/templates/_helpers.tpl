@@ -70,6 +70,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if kindIs "slice" .Values.config.stores -}}
 {{- $given = .Values.config.stores -}}
 {{- end -}}
+{{- $leases := "/etc/ipam-agent/leases.yaml" -}}
+{{- $named := false -}}
 {{- $stores := list -}}
 {{- range $store := $given -}}
 {{- $store = deepCopy $store -}}
@@ -89,11 +91,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- $_ := set $store "reclaim" $mode -}}
 {{- $_ := set $store "dir" ($store.dir | default "/var/lib/cni/networks") -}}
+{{- else -}}
+{{- $path := $store.path | default $leases -}}
+{{- if and (eq $path $leases) $.Values.leaseFile -}}
+{{- $named = true -}}
+{{- else if not (or (hasPrefix "/var/lib/cni/" $path) (hasPrefix (print $.Values.stateDir "/") $path)) -}}
+{{- fail (printf "config.stores: %s is in no directory of the nodes that the pods have: give what is in it as leaseFile" $path) -}}
+{{- end -}}
 {{- end -}}
 {{- $stores = append $stores $store -}}
 {{- end -}}
-{{- if .Values.leaseFile -}}
-{{- $stores = append $stores (dict "kind" "file" "path" "/etc/ipam-agent/leases.yaml") -}}
+{{- if and .Values.leaseFile (not $named) -}}
+{{- $stores = append $stores (dict "kind" "file" "path" $leases) -}}
 {{- end -}}
 {{- dict "stores" $stores | toYaml -}}
 {{- end -}}

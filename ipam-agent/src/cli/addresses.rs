@@ -1,10 +1,12 @@
 //! `ipam-agent addresses`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
 use super::{
     CliError, Io, Status,
-    shared::{ConfigArgs, OutputArgs},
+    shared::{ConfigArgs, OutputArgs, warn_unknown},
 };
 use crate::report::document::Addresses;
 
@@ -31,6 +33,16 @@ pub struct AddressesArgs {
 impl AddressesArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
         let mut addresses: Addresses = self.daemon.client(io)?.get("/api/v1/addresses").await?;
+        let segments: BTreeSet<String> = { addresses.addresses.iter() }
+            .flat_map(|record| [record.segment.called(), record.segment.name.clone()])
+            .collect();
+        let known = segments.iter().map(String::as_str);
+        let nobody = "nobody was heard on a segment";
+        warn_unknown(io, nobody, self.segment.as_deref(), known)?;
+        let interfaces =
+            { addresses.addresses.iter() }.filter_map(|record| record.claim.interface.as_deref());
+        let nobody = "nobody was heard last on an interface";
+        warn_unknown(io, nobody, self.interface.as_deref(), interfaces)?;
         addresses.addresses.retain(|record| {
             let segment = self.segment.as_deref();
             let interface = self.interface.as_deref();

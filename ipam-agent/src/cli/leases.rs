@@ -4,7 +4,7 @@ use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
     CliError, Io, Status,
-    shared::{ConfigArgs, OutputArgs, SourceArgs},
+    shared::{ConfigArgs, OutputArgs, SourceArgs, warn_unknown},
 };
 use crate::{
     config::Config,
@@ -42,6 +42,8 @@ impl LeasesArgs {
         } else {
             offline::leases(&Config::without_file(self.sources.leases)?)?
         };
+        let known = leases.leases.iter().map(|record| &*record.lease.store);
+        warn_unknown(io, "no lease is of a store", self.store.as_deref(), known)?;
         leases.leases.retain(|record| {
             let store = self.store.as_deref();
             let state = self.state.as_deref();

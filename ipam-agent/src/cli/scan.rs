@@ -52,10 +52,12 @@ impl ScanArgs {
         })?;
         log_to_stderr("warn");
         let client = Client::new(config.socket.clone());
-        let report: Report = match client.get("/api/v1/report").await {
+        let (report, contested): (Report, _) = match client.get::<Report>("/api/v1/report").await {
             Ok(report) => {
                 io.tell("a daemon is running: this is what it knows\n")?;
-                report
+                // What is over it remembers.
+                let active = report.summary.active;
+                (report, active)
             }
             Err(error) if error.is_blind() => {
                 let seconds = self.duration.as_secs_f32();
@@ -65,12 +67,14 @@ impl ScanArgs {
                 }
                 let scan = driver::scan(&config, self.duration);
                 let scanned = waiting(&what, Some(self.duration), scan).await;
-                scanned.map_err(CliError::NoLook)?
+                let report = scanned.map_err(CliError::NoLook)?;
+                let seen = report.summary.conflicts;
+                (report, seen)
             }
             Err(error) => return Err(error.into()),
         };
         io.show(&report, self.output.output)?;
-        let found = report.summary.conflicts > 0 || report.leases.stale > 0;
+        let found = contested > 0 || report.leases.stale > 0;
         Ok(Status::of(found, !report.blind.is_empty()))
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{CliError, Io};
 use crate::{
     config::{Config, Overrides, SOCKET},
-    error::in_full,
+    error::{hint, in_full},
     report::{Format, clean},
     serve::Client,
     store::source::Source,
@@ -96,4 +96,21 @@ pub fn log_to_stderr(level: &str) {
 pub fn person() -> Option<String> {
     let behind = std::env::var("SUDO_USER").ok();
     behind.filter(|name| !name.is_empty())
+}
+
+/// Says on standard error that nothing bears the name that was asked for: a slip of the pen
+/// must not look like an empty answer.
+pub fn warn_unknown<'a>(
+    io: &mut Io<'_>,
+    nothing: &str,
+    asked: Option<&str>,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), CliError> {
+    match asked {
+        Some(asked) if !known.clone().any(|known| known == asked) => {
+            let hint = hint(asked, known);
+            io.tell(&format!("{nothing} {}{hint}\n", clean(asked)))
+        }
+        _ => Ok(()),
+    }
 }

@@ -59,7 +59,9 @@ pub(super) struct Config {
     pub reclaim: Reclaim,
     /// Where the agent keeps what must survive a reboot, an absolute path on a disk: nothing is
     /// released while it would be lost. On Harvester `/var/lib/rancher/ipam-agent`, as `/var`
-    /// is not kept there.
+    /// is not kept there. The Debian package's unit lets it write below `/var/lib/ipam-agent`
+    /// alone: for another, `systemctl edit ipam-agent` and a line `ReadWritePaths=` below
+    /// `[Service]`.
     #[schemars(with = "Option<String>", extend("default" = "/var/lib/ipam-agent"))]
     pub state_dir: Option<Text>,
     /// The daemon's socket, mode 0660: who may open it may release leases. At most 107 bytes.

@@ -21,11 +21,13 @@ use nix::{
 /// The name of an abstract socket (unix(7)), of which each network namespace has its own.
 const NAME: &[u8] = b"ipam-agent";
 
+/// How many are turned away at once.
+const CROWD: usize = 64;
+
 /// For as long as this is, no other agent of this network namespace starts.
 #[derive(Debug)]
 pub struct Alone {
-    /// Nobody is answered.
-    _socket: UnixListener,
+    socket: UnixListener,
 }
 
 /// Why nobody can say that it is alone.
@@ -49,9 +51,22 @@ impl Alone {
     fn by_name(name: &[u8]) -> Result<Self, NotAlone> {
         let address = SocketAddr::from_abstract_name(name).map_err(NotAlone::Unknown)?;
         match UnixListener::bind_addr(&address) {
-            Ok(socket) => Ok(Self { _socket: socket }),
+            Ok(socket) => {
+                socket.set_nonblocking(true).map_err(NotAlone::Unknown)?;
+                Ok(Self { socket })
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(taken(name)),
             Err(error) => Err(NotAlone::Unknown(error)),
+        }
+    }
+
+    /// Turns away who asked, so that whoever asks next learns who has the name, too: the kernel
+    /// lets but some wait.
+    pub fn turn_away(&self) {
+        for _ in 0..CROWD {
+            if self.socket.accept().is_err() {
+                return;
+            }
         }
     }
 }
@@ -60,13 +75,14 @@ impl Alone {
 fn taken(name: &[u8]) -> NotAlone {
     match owner(name) {
         Ok((0, pid)) => NotAlone::Another((pid > 0).then_some(pid)),
-        // It never takes up connections, and there were too many.
-        Err(Errno::EAGAIN) => NotAlone::Another(None),
         Ok((uid, pid)) => NotAlone::Unknown(io::Error::other(format!(
             "process {pid} of user {uid} has its name, the abstract socket @{}",
             String::from_utf8_lossy(name)
         ))),
-        Err(error) => NotAlone::Unknown(error.into()),
+        Err(error) => NotAlone::Unknown(io::Error::other(format!(
+            "nobody answers for its name, the abstract socket @{}: {error}",
+            String::from_utf8_lossy(name)
+        ))),
     }
 }
 
@@ -95,6 +111,14 @@ mod tests {
                 assert!(why.to_string().contains(&own.to_string()), "{why}");
             }
             (other, _) => panic!("{other:?}"),
+        }
+        // Who has it and lets all wait is no agent.
+        while owner(name.as_bytes()).is_ok() {}
+        let told = Alone::by_name(name.as_bytes()).expect_err("it is taken");
+        assert!(matches!(told, NotAlone::Unknown(_)), "{told}");
+        // An agent turns them away.
+        while owner(name.as_bytes()).is_err() {
+            alone.turn_away();
         }
         drop(alone);
         // A child that another test has just forked has it until it executes its program.

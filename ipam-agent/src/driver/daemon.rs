@@ -99,6 +99,7 @@ enum Done {
 }
 
 struct Daemon {
+    alone: Option<Alone>,
     observer: Observer,
     state: State,
     /// What earlier runs wrote to it has been told to the engine.
@@ -155,7 +156,7 @@ pub async fn run(
         tracing::warn!("{warning}");
     }
     let socket = Socket::bind(&config.socket).await?;
-    let _alone = match Alone::take() {
+    let alone = match Alone::take() {
         Ok(alone) => Some(alone),
         Err(error @ NotAlone::Another(_)) => return Err(error.into()),
         Err(error) => {
@@ -190,6 +191,7 @@ pub async fn run(
     metering.stores_read(&readings);
     observer.stores_read(readings);
     let mut daemon = Daemon {
+        alone,
         watchers: Watchers::new(&observer.host, clock::wall_time),
         observer,
         state_is_read: state.problem().is_none(),
@@ -339,6 +341,9 @@ impl Daemon {
     fn tick(&mut self) {
         self.hurry |= self.observer.count_lost();
         self.observer.retry();
+        if let Some(alone) = &self.alone {
+            alone.turn_away();
+        }
         self.look_at_health();
         let pause = if self.hurry { HURRIED_SWEEP } else { SWEEP };
         if !self.sweeping && self.swept.elapsed() >= pause {

@@ -51,6 +51,28 @@ pub struct Watched {
     pub after: Option<Gap>,
 }
 
+/// Why a segment isn't watched whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unwatched {
+    /// Nothing was told yet.
+    #[error("the host's links are not known yet")]
+    LinksUnknown,
+    /// One of its ports has no program of ours, or not first.
+    #[error("{port} isn't watched: {why}")]
+    Blind {
+        /// The port.
+        port: Arc<str>,
+        /// Why.
+        why: Arc<str>,
+    },
+    /// All of its ports are watched, but this one has no carrier: an unused bond, a loose cable.
+    #[error("{port} has no carrier")]
+    Dark {
+        /// The port.
+        port: Arc<str>,
+    },
+}
+
 /// The watch on every port.
 #[derive(Clone, Debug, Default)]
 pub struct CoverageBook {
@@ -172,29 +194,29 @@ impl CoverageBook {
         watch.is_none_or(|watch| watch.attached.is_none() && watch.blind.is_none())
     }
 
-    /// Since when the segment's whole wire is watched or, in words, why it isn't.
+    /// Since when the segment's whole wire is watched or why it isn't.
     pub fn since(
         &self,
         topology: &Topology,
         segment: &Segment,
         now: Timestamp,
-    ) -> Result<Watched, String> {
-        let started = self
-            .started
-            .ok_or_else(|| String::from("the host's links are not known yet"))?;
+    ) -> Result<Watched, Unwatched> {
+        let started = self.started.ok_or(Unwatched::LinksUnknown)?;
         let mut watched = Watched {
             since: started,
             after: None,
         };
+        let mut dark = None;
         for (ifindex, port) in topology.ports_of(segment) {
-            let name = &port.name;
+            let blind = |why: Arc<str>| Unwatched::Blind {
+                port: Arc::clone(&port.name),
+                why,
+            };
             if !port.wanted {
-                return Err(format!(
-                    "{name} isn't watched: `interfaces` leaves it out; include it"
-                ));
+                return Err(blind("`interfaces` leaves it out; include it".into()));
             }
             let Some(watch) = self.ports.get(&ifindex) else {
-                return Err(format!("{name} isn't watched yet"));
+                return Err(blind("not attached yet".into()));
             };
             let attached = match (watch.attached, watch.appeared) {
                 (Some(at), Some(appeared)) if at.since(appeared) <= ATTACH_GRACE => started,
@@ -205,13 +227,12 @@ impl CoverageBook {
                     started
                 }
                 (None, _) => {
-                    let why = watch.blind.as_ref();
-                    let why = why.map_or("not attached yet", |(why, _)| why);
-                    return Err(format!("{name} isn't watched: {why}"));
+                    let why = watch.blind.as_ref().map(|(why, _)| Arc::clone(why));
+                    return Err(blind(why.unwrap_or_else(|| "not attached yet".into())));
                 }
             };
             if watch.dark.is_some() {
-                return Err(format!("{name} has no carrier"));
+                dark.get_or_insert(&port.name);
             }
             let since = attached.max(watch.lit.unwrap_or(attached));
             if since > watched.since {
@@ -221,7 +242,12 @@ impl CoverageBook {
                 };
             }
         }
-        Ok(watched)
+        match dark {
+            None => Ok(watched),
+            Some(port) => Err(Unwatched::Dark {
+                port: Arc::clone(port),
+            }),
+        }
     }
 }
 
@@ -276,7 +302,7 @@ mod tests {
         }
     }
 
-    fn since(book: &CoverageBook, topology: &Topology, at: u64) -> Result<Timestamp, String> {
+    fn since(book: &CoverageBook, topology: &Topology, at: u64) -> Result<Timestamp, Unwatched> {
         book.since(topology, &segment(), Timestamp(at))
             .map(|watched| watched.since)
     }
@@ -315,7 +341,7 @@ mod tests {
         book.links_at(&wire, SECOND);
         book.attached_at(1, SECOND, &wire);
         book.blind(1, "the filter is gone", Timestamp(SECOND));
-        assert!(since(&book, &wire, SECOND + 1).is_err_and(|why| why.contains("filter is gone")));
+        assert!(since(&book, &wire, SECOND + 1).is_err_and(|why| why.to_string().contains("filter is gone")));
         book.attached_at(1, SECOND + 2, &wire);
         let watched = book.since(&wire, &segment(), Timestamp(3 * SECOND));
         let gap = Gap {

@@ -10,6 +10,7 @@ use ipam_common::{
 use super::{
     Counts, Engine,
     conflict::{Conflict, Event, Kind, Verdict},
+    coverage::Unwatched,
     judge::Judge,
     lease::Lease,
     leasebook::{LeaseBook, Record},
@@ -319,8 +320,8 @@ impl Engine {
         &self.topology
     }
 
-    /// Since when a segment has been watched whole or, in words, why it isn't.
-    pub fn covered_since(&self, segment: &Segment, now: Timestamp) -> Result<Timestamp, String> {
+    /// Since when a segment has been watched whole or why it isn't.
+    pub fn covered_since(&self, segment: &Segment, now: Timestamp) -> Result<Timestamp, Unwatched> {
         let watched = self.coverage.since(&self.topology, segment, now)?;
         Ok(watched.since)
     }

@@ -106,7 +106,8 @@ impl Vigil {
                 port.name
             ));
         }
-        let watched = self.book.since(&self.links, segment, now)?;
+        let watched = self.book.since(&self.links, segment, now);
+        let watched = watched.map_err(|why| why.to_string())?;
         Ok(watched.since)
     }
 

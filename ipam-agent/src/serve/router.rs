@@ -391,7 +391,11 @@ pub(super) async fn answer<T>(
     let exchange = async {
         let query = query(reply);
         queries.send(query).await.map_err(|_| ApiError::Stopping)?;
-        answer.await.map_err(|_| ApiError::Stopping)
+        // It ends, or has more to do than it takes on.
+        answer.await.map_err(|_| match queries.is_closed() {
+            true => ApiError::Stopping,
+            false => ApiError::Busy,
+        })
     };
     timeout(patience, exchange)
         .await
@@ -415,6 +419,8 @@ pub(super) enum ApiError {
     SlowBody,
     #[error("the daemon is busy; it may still do what was asked")]
     Slow,
+    #[error("the daemon has more to do than it can take on: ask again")]
+    Busy,
     #[error("{0}")]
     Journal(String),
     #[error("{0} watch already, which is as many as may: end one of them")]
@@ -448,7 +454,7 @@ impl IntoResponse for ApiError {
             Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
-            Self::Watched(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Watched(_) | Self::Busy | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Json(_) | Self::Text(_) | Self::Journal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let error = match &self {

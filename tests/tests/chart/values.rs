@@ -9,7 +9,7 @@ use super::{config, rendered, root};
 #[test]
 fn the_release_decides_what_each_store_may_lose() {
     let stores = "config: { stores: [{ kind: host-local }, { kind: host-local, dir: /opt/cni/networks, \
-                  reclaim: observe }, { kind: file, path: /etc/ipam-agent/leases.yaml }] }\n";
+                  reclaim: observe }, { kind: file, path: /var/lib/cni/leases.yaml }] }\n";
     let continuous = "config: { stores: [{ kind: host-local, reclaim: continuous }] }\n";
     let ways = [
         String::new(),
@@ -48,12 +48,52 @@ fn no_store_at_all_is_no_default() {
 }
 
 #[test]
+fn a_lease_file_that_is_named_twice_is_one_store() {
+    let leases = "leaseFile: { leases: [{ address: 192.168.60.11 }] }\n";
+    let ways = [
+        leases.to_owned(),
+        format!("config: {{ stores: [{{ kind: host-local }}, {{ kind: file }}] }}\n{leases}"),
+    ];
+    let ways: Vec<&str> = ways.iter().map(String::as_str).collect();
+    let Some(answer) = rendered(&ways) else {
+        return;
+    };
+    for rendered in &answer.renders {
+        assert_eq!(rendered.error, None);
+        assert_eq!(config(rendered).matches("kind: file").count(), 1);
+    }
+}
+
+#[test]
+fn a_directory_is_mounted_once_and_writable_for_who_has_to_write() {
+    let ways = [
+        "config: { stores: [{ kind: host-local, dir: /var/lib/cni }] }\n",
+        "release: off\nuninstall: true\n",
+        "release: off\n",
+    ];
+    let Some(answer) = rendered(&ways) else {
+        return;
+    };
+    let expected = [false, false, true];
+    for ((way, rendered), read_only) in ways.iter().zip(&answer.renders).zip(expected) {
+        let set = rendered.object("DaemonSet").expect("a DaemonSet");
+        let mounts = &set["spec"]["template"]["spec"]["containers"][0]["volumeMounts"];
+        let of_cni: Vec<_> = { mounts.as_array().expect("mounts").iter() }
+            .filter(|mount| mount["mountPath"] == "/var/lib/cni")
+            .collect();
+        assert_eq!(of_cni.len(), 1, "{way}");
+        assert_eq!(of_cni[0]["readOnly"] == true, read_only, "{way}");
+    }
+}
+
+#[test]
 fn what_contradicts_only_releases_is_taken_without_them() {
     let ways = [
         "config: { observe: { data_plane: false } }\n",
         "release: auto\nconfig: { observe: { data_plane: false }, stores: [{ kind: host-local, \
          reclaim: observe }] }\n",
         "config: { holders: { cri: 'unix:///run/foo/a/foo.sock' } }\nruntimeDirs: [/run/foo]\n",
+        "config: { reclaim: { max_per_pass: 1000, max_percent: 100, lab: true } }\n",
     ];
     let Some(answer) = rendered(&ways) else {
         return;
@@ -130,6 +170,9 @@ fn wrong_values_are_refused_and_named() {
         "config: { owners: [{ name: a, macs: [] }] }\n",
         "config: { exempt: [{ addresses: [10.0.0.1] }] }\n",
         "leaseFile: { leases: [{ ip: 10.0.0.1 }] }\n",
+        "config: { stores: [{ kind: file }] }\n",
+        "config: { reclaim: { max_per_pass: 65 } }\n",
+        "config: { reclaim: { max_percent: 11, lab: false } }\n",
         "release: auto\nconfig: { observe: { data_plane: false } }\n",
         "release: auto\nconfig: { holders: { cri: off, netns: false } }\n",
         "config: { holders: { cri: off }, reclaim: { clean_caches: true } }\n",

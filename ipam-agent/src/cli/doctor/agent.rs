@@ -226,14 +226,10 @@ pub(super) fn floors(config: &Config) -> Check {
     }
 }
 
-/// Whether the daemon could listen, where none does.
+/// Whether the daemon could listen, where none runs: one that does may have been told otherwise
+/// by its flags.
 pub(super) fn listen(config: &Config) -> Check {
     const NAME: &str = "listen";
-    let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-    let addresses = match addresses.as_slice() {
-        [] => return ok(NAME, "off"),
-        addresses => addresses.join(", "),
-    };
     let alone = UnixStream::connect(&config.socket).is_err_and(|error| {
         matches!(
             error.kind(),
@@ -241,8 +237,13 @@ pub(super) fn listen(config: &Config) -> Check {
         )
     });
     if !alone {
-        return ok(NAME, format!("{addresses}, by the daemon that runs"));
+        return ok(NAME, "the daemon that runs listens where it was told to");
     }
+    let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let addresses = match addresses.as_slice() {
+        [] => return ok(NAME, "off"),
+        addresses => addresses.join(", "),
+    };
     match Listeners::bind(&config.listen) {
         Ok(_) => ok(NAME, format!("{addresses} is free")),
         Err(error) => {

@@ -8,10 +8,7 @@ use std::{
 use super::Daemon;
 use crate::{
     driver::clock,
-    engine::{
-        segment::{PortKind, Segment, Topology},
-        time::Timestamp,
-    },
+    engine::{coverage::Unwatched, time::Timestamp},
     serve::health::Health,
 };
 
@@ -65,13 +62,15 @@ impl Daemon {
         let engine = &self.observer.engine;
         let passing = passing.into_iter().map(|(_, what)| what);
         let missing = self.observer.missing().count();
+        let (_, dark) = self.unwatched(now);
         Health {
             up: now.since(self.metering.started),
             watched: self.observer.wanted().len().saturating_sub(missing),
             pass_age: engine.last_pass().at.map(|at| now.since(at)),
             problems: counting.into_iter().map(|(_, what)| what).collect(),
-            notes: { passing.chain(self.reloading.problem().map(str::to_owned)) }
-                .chain(self.unlit(now))
+            notes: { passing.chain(self.state_problem.clone()) }
+                .chain(self.reloading.problem().map(str::to_owned))
+                .chain(dark)
                 .take(MOST_NOTES)
                 .collect(),
         }
@@ -119,44 +118,42 @@ impl Daemon {
             )),
             Some(_) => {}
         }
-        let engine = &self.observer.engine;
-        for segment in engine.segments() {
-            // A port that isn't attached to is told of already, in the same words.
-            if let Err(why) = engine.covered_since(&segment, now)
-                && !is_unlit(engine.topology(), &segment)
-                && !wrong.iter().any(|(_, told)| *told == why)
-            {
-                let told = format!("{segment} is not wholly watched: {why}");
-                wrong.push((told.clone(), told));
-            }
-        }
+        let (blind, _) = self.unwatched(now);
+        wrong.extend(blind.into_iter().map(|told| (told.clone(), told)));
         wrong.truncate(MOST_NOTES);
         wrong
     }
 
-    /// What keeps segments from being watched whole and is nothing that the agent could have.
-    fn unlit(&self, now: Timestamp) -> impl Iterator<Item = String> {
+    /// The segments that aren't watched whole, but for those of a port that is told of as
+    /// missing; and apart from them those that only lack a carrier. That keeps leases, and makes
+    /// no host unready: nobody is there to be heard.
+    fn unwatched(&self, now: Timestamp) -> (Vec<String>, Vec<String>) {
+        let (mut blind, mut dark) = (Vec::new(), Vec::new());
         let engine = &self.observer.engine;
-        let segments = engine.segments().into_iter();
-        segments
-            .filter(|segment| is_unlit(engine.topology(), segment))
-            .filter_map(move |segment| {
-                let why = engine.covered_since(&segment, now).err()?;
-                Some(format!("{segment} is not wholly watched: {why}"))
-            })
+        for segment in engine.segments() {
+            let Err(why) = engine.covered_since(&segment, now) else {
+                continue;
+            };
+            let told = match &why {
+                Unwatched::Dark { .. } => &mut dark,
+                Unwatched::Blind { port, .. }
+                    if self
+                        .observer
+                        .missing()
+                        .any(|(missing, _)| *missing == **port) =>
+                {
+                    continue;
+                }
+                Unwatched::Blind { .. } | Unwatched::LinksUnknown => &mut blind,
+            };
+            told.push(format!("{segment} is not wholly watched: {why}"));
+        }
+        (blind, dark)
     }
 }
 
 /// How much is told at once.
 const MOST_NOTES: usize = 32;
-
-/// Whether a port of the segment has no carrier, as an unused bond or a loose cable, and none is
-/// left out. That keeps leases, and makes no host unready: nobody is there to be heard.
-fn is_unlit(topology: &Topology, segment: &Segment) -> bool {
-    let all_wanted = topology.ports_of(segment).all(|(_, port)| port.wanted);
-    let mut ports = topology.ports_of(segment);
-    all_wanted && ports.any(|(_, port)| port.kind != PortKind::Veth && !(port.up && port.carrier))
-}
 
 #[cfg(test)]
 mod tests {

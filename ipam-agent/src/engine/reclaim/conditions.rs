@@ -142,7 +142,7 @@ impl Planner<'_> {
         };
         match self.coverage.since(self.topology, &segment, self.now) {
             Err(why) => {
-                blockers.push(Blocker::new(Reason::Coverage, why));
+                blockers.push(Blocker::new(Reason::Coverage, why.to_string()));
                 None
             }
             Ok(Watched { since, after }) => {

@@ -188,6 +188,8 @@ async fn story(State(glances): State<Arc<Glances>>, Path(address): Path<String>)
 enum PageError {
     #[error("The daemon is busy and gave no answer for 10 s.")]
     Slow,
+    #[error("The daemon has more to do than it can take on: ask again.")]
+    Busy,
     #[error("The daemon is stopping.")]
     Stopping,
     #[error("No store has such a pool now.")]
@@ -200,6 +202,7 @@ impl From<ApiError> for PageError {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::Slow => Self::Slow,
+            ApiError::Busy => Self::Busy,
             _ => Self::Stopping,
         }
     }
@@ -209,7 +212,7 @@ impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let status = match self {
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
-            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoPool => StatusCode::NOT_FOUND,
             Self::NoAddress => StatusCode::BAD_REQUEST,
         };
