@@ -354,14 +354,14 @@ impl Journal {
     /// All or nothing, on disk when it returns.
     fn append_durably(&mut self, records: &[Record]) -> Result<(), JournalError> {
         self.look_at_the_end()?;
-        let before = self.length;
+        let (before, torn) = (self.length, self.torn);
         fault::reach("intent-unwritten");
         self.append(records)?;
         fault::reach("intent-written");
         if let Err(error) = self.sync() {
             // What isn't surely on disk was never said.
             if self.file.set_len(before).is_ok() {
-                self.length = before;
+                (self.length, self.torn) = (before, torn);
             }
             return Err(error);
         }

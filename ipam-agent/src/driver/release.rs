@@ -6,6 +6,7 @@ mod earlier;
 mod last_look;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
@@ -145,6 +146,12 @@ impl Releaser {
 
     /// Puts a released lease back. Blocks on files and locks.
     pub fn put_back(&self, id: &str, undo: Undo) -> Result<Back, PutBackError> {
+        let put_back = || self.put_back_now(id, undo);
+        // A panic is a defect of ours: the address is looked at again.
+        catch_unwind(AssertUnwindSafe(put_back)).unwrap_or(Err(PutBackError::Defect))
+    }
+
+    fn put_back_now(&self, id: &str, undo: Undo) -> Result<Back, PutBackError> {
         let mut journal = lock(&self.journal);
         match journal.as_mut() {
             Ok(journal) => {
@@ -210,6 +217,9 @@ pub enum PutBackError {
     /// There is no journal to write it down in.
     #[error("nothing can be put back: {0}")]
     NoJournal(String),
+    /// The agent panicked.
+    #[error("the agent has a defect; its log has more")]
+    Defect,
 }
 
 /// A lock that a panicked thread held is as good as any: what it guards is told anew.

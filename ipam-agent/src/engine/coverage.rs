@@ -341,7 +341,10 @@ mod tests {
         book.links_at(&wire, SECOND);
         book.attached_at(1, SECOND, &wire);
         book.blind(1, "the filter is gone", Timestamp(SECOND));
-        assert!(since(&book, &wire, SECOND + 1).is_err_and(|why| why.to_string().contains("filter is gone")));
+        assert!(
+            since(&book, &wire, SECOND + 1)
+                .is_err_and(|why| why.to_string().contains("filter is gone"))
+        );
         book.attached_at(1, SECOND + 2, &wire);
         let watched = book.since(&wire, &segment(), Timestamp(3 * SECOND));
         let gap = Gap {

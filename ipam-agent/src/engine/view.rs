@@ -285,6 +285,17 @@ impl Engine {
         segments
     }
 
+    /// The segments that have ports of their own, or pools, in order: unlike [`Self::segments`]
+    /// nobody on a wire adds to them.
+    pub fn known_segments(&self) -> BTreeSet<Segment> {
+        let mut segments = self.topology.segments();
+        segments.extend(self.pools().filter_map(|pool| match pool.scope() {
+            Scope::Segment(segment) => Some(segment.clone()),
+            Scope::Nowhere(_) | Scope::Anywhere | Scope::Unknown => None,
+        }));
+        segments
+    }
+
     /// What happened that is no conflict, in order of time.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.events.iter()

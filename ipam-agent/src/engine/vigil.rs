@@ -102,7 +102,7 @@ impl Vigil {
     fn watched_since(&self, segment: &Segment, now: Timestamp) -> Result<Timestamp, String> {
         if let Some(port) = self.changed(segment) {
             return Err(format!(
-                "{} was put on {segment}, or taken from it, since the lease was judged",
+                "{} was put on {segment}, taken from it or wired otherwise since the lease was judged",
                 port.name
             ));
         }
@@ -129,10 +129,13 @@ impl Vigil {
             let all = at.chain(topology.ports_of(segment));
             all.map(|(ifindex, _)| ifindex).collect()
         };
-        let (before, after) = (there(&self.judged), there(&self.links));
-        let changed = before.symmetric_difference(&after);
-        { changed.filter_map(|ifindex| self.links.ports.get(ifindex)) }
-            .find(|port| port.kind != PortKind::Veth)
+        let concerned = &there(&self.judged) | &there(&self.links);
+        concerned.iter().find_map(|ifindex| {
+            let port = self.links.ports.get(ifindex)?;
+            let before = self.judged.ports.get(ifindex);
+            let is_as_before = before.is_some_and(|before| before.wiring == port.wiring);
+            (port.kind != PortKind::Veth && !is_as_before).then_some(port)
+        })
     }
 }
 

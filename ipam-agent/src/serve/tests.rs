@@ -204,7 +204,7 @@ async fn what_cannot_be_answered_is_refused_in_words() {
         ("/api/v1/explain/web-0", "no address"),
         ("/api/v1/nothing", "no such path"),
         ("/api/v1/reclaim/apply", "no such method"),
-        ("/api/v1/report", "stopping"),
+        ("/api/v1/report", "ask again"),
     ] {
         match daemon.client().get::<Segments>(path).await {
             Err(ClientError::Refused(error)) => assert!(error.contains(words), "{path}: {error}"),

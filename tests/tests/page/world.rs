@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -13,10 +13,12 @@ use tests::{
     daemon::Daemon,
     frames::{Arp, Mac},
     lab::{Lab, Netns, ip},
+    prometheus::get,
 };
 
 /// Where the daemon serves unless it is told otherwise.
 pub const ORIGIN: &str = "http://127.0.0.1:9477/";
+const SERVED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
 const BRIDGE: &str = "mgmt-br";
 
 /// The host.
@@ -49,10 +51,10 @@ impl World {
             file.display()
         );
         let daemon = Daemon::spawn(&lab.disk().join("daemon"), &config)?;
-        // A debug build takes its time over 100,000 leases.
+        // A debug build takes its time over 100,000 leases, and answers nobody meanwhile.
         let deadline = Instant::now() + Duration::from_secs(180);
-        while let Err(error) = daemon.query("segments", &[]) {
-            ensure!(Instant::now() < deadline, "{error:#}:\n{}", daemon.log());
+        while !get(SERVED, "/readyz").is_ok_and(|(status, _)| status == 200) {
+            ensure!(Instant::now() < deadline, "not ready:\n{}", daemon.log());
             thread::sleep(Duration::from_millis(50));
         }
         Ok(Self { daemon, guests })

@@ -130,7 +130,10 @@ impl Daemon {
     fn unwatched(&self, now: Timestamp) -> (Vec<String>, Vec<String>) {
         let (mut blind, mut dark) = (Vec::new(), Vec::new());
         let engine = &self.observer.engine;
-        for segment in engine.segments() {
+        for segment in engine.known_segments().into_iter().take(MOST_SEGMENTS) {
+            if blind.len() >= MOST_NOTES {
+                break;
+            }
             let Err(why) = engine.covered_since(&segment, now) else {
                 continue;
             };
@@ -154,6 +157,8 @@ impl Daemon {
 
 /// How much is told at once.
 const MOST_NOTES: usize = 32;
+/// How many segments are looked at: VLANs of one name are many.
+const MOST_SEGMENTS: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, TryLockError},
 };
 
 use super::{Releaser, lock};
@@ -43,9 +43,11 @@ impl Releaser {
     /// left open, has the engine watch its address. So it does with all that was released in
     /// this boot, once the journal can be opened that could not be before. Blocks on files.
     pub fn read(&self) -> Readings {
-        // Whoever carries out a plan has the journal; the next reading will do.
-        let Ok(mut journal) = self.journal.try_lock() else {
-            return self.stores.read();
+        let mut journal = match self.journal.try_lock() {
+            Ok(journal) => journal,
+            Err(TryLockError::Poisoned(journal)) => journal.into_inner(),
+            // Whoever carries out a plan has the journal; the next reading will do.
+            Err(TryLockError::WouldBlock) => return self.stores.read(),
         };
         let mut readings = self.stores.read();
         let found = match journal.as_mut() {

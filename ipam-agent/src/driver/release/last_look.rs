@@ -60,12 +60,12 @@ impl<'a> LastLook<'a> {
     }
 
     pub(super) fn at(&mut self, release: &Release) -> Result<(), Blocker> {
-        let now = clock::now();
-        self.is_watched(release, now)?;
-        self.is_silent(release, now)?;
         self.has_no_sandbox(release)?;
-        self.is_not_own(release, now)?;
-        self.is_unheld(release, now)
+        self.is_not_own(release, clock::now())?;
+        self.is_unheld(release, clock::now())?;
+        // Last, so that no sign of life is younger: the others take their time.
+        self.is_watched(release, clock::now())?;
+        self.is_silent(release, clock::now())
     }
 
     fn has_no_sandbox(&mut self, release: &Release) -> Result<(), Blocker> {

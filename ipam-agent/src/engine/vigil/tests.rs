@@ -199,3 +199,31 @@ fn what_was_attached_anew_has_missed_something() {
     let old = (1, attached(Timestamp(1_000_000_000)));
     look(&mut world, SECOND, &[OLD], &[old]).unwrap_err();
 }
+
+#[test]
+fn who_was_wired_otherwise_gives_the_wire_another_name() {
+    let (_, mut vigil, _) = planned();
+    let trunk = |members: &[u16]| {
+        let mut links = links(&[(1, PortKind::Veth), (2, PortKind::Other)]);
+        for port in links.ports.values_mut() {
+            port.wiring = Wiring::Bridge {
+                bridge: "br0".into(),
+                pvid: None,
+                members: members.iter().copied().collect(),
+                untagged: BTreeSet::new(),
+            };
+        }
+        Arc::new(links)
+    };
+    let segment = Segment {
+        name: "br0".into(),
+        outer_vlan: None,
+        vlan: Some(10),
+    };
+    vigil.judged = trunk(&[10]);
+    vigil.links = trunk(&[10]);
+    assert_eq!(vigil.changed(&segment), None);
+    vigil.links = trunk(&[10, 20]);
+    let changed = vigil.changed(&segment).map(|port| &*port.name);
+    assert_eq!(changed, Some("port2"), "of a veth's guest all is heard");
+}

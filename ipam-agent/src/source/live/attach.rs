@@ -133,13 +133,21 @@ pub(super) enum Attachment {
 }
 
 /// How things are where our program sees all frames of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     /// How often what is attached at TCX ingress has changed; 0 where the kernel has none.
     pub(super) revision: u64,
     /// How often the carrier came and went; of a veth always 0, because without carrier
     /// there is nobody behind it.
     pub(super) carrier_changes: u32,
+}
+
+impl Standing {
+    /// Where it can't be said: like nothing that is found later, by this agent or the next.
+    pub(super) const UNKNOWN: Self = Self {
+        revision: u64::MAX,
+        carrier_changes: u32::MAX,
+    };
 }
 
 impl Attachment {

@@ -31,7 +31,7 @@ pub mod pod;
 mod tables;
 
 pub use attach::{AttachError, Hook, remove_all_leftovers, remove_leftovers};
-use attach::{Attachment, Place};
+use attach::{Attachment, Place, Standing};
 pub(crate) use clsact::may_come_first;
 pub use events::Events;
 use ipam_common::sighting::Watch;
@@ -249,7 +249,8 @@ impl Live {
         let (attachment, kept) = Attachment::make(program, self.program, mode, &place)?;
         // If it can't be said, the next check finds something changed, and begins anew.
         let standing = attachment.standing(self.program, ifindex);
-        let standing = standing.ok().and_then(Result::ok).unwrap_or_default();
+        let found = standing.ok().and_then(Result::ok);
+        let standing = found.unwrap_or(Standing::UNKNOWN);
         self.ports.insert(ifindex, attachment);
         let mut watch = Watch {
             since: (self.clock)().0,
@@ -261,7 +262,7 @@ impl Live {
         };
         if let Some(before) = before
             && kept
-            && before.carrier_changes == watch.carrier_changes
+            && found.is_some_and(|found| found.carrier_changes == before.carrier_changes)
             && before.data_plane == watch.data_plane
         {
             watch.since = before.since;
