@@ -110,6 +110,8 @@ pub struct State {
     pending_heard: Option<(Arc<str>, Vec<HeardSocket>)>,
     /// The boots of the leases that were on disk when the database was opened.
     boots: BTreeSet<Arc<str>>,
+    /// A database was damaged, and with it what it knew.
+    lost: bool,
     problem: Option<PersistError>,
     warnings: Vec<String>,
 }
@@ -127,6 +129,7 @@ impl State {
             pending: BTreeMap::new(),
             pending_heard: None,
             boots: BTreeSet::new(),
+            lost: false,
             problem: None,
             warnings: Vec::new(),
         };
@@ -146,9 +149,9 @@ impl State {
         self.problem.as_ref()
     }
 
-    /// What went wrong and was mended, for the log and `doctor`.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    /// What went wrong and was mended since this was asked last, for the log.
+    pub fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Remembers and forgets, on disk when it returns without a [`State::problem`]. What
@@ -180,11 +183,12 @@ impl State {
         self.retry()
     }
 
-    /// What was heard of container runtimes in this boot; `None`: it can't be read, or an
-    /// agent ran in this boot that wrote down leases and none of it.
+    /// What was heard of container runtimes in this boot; `None`: it can't be read or was lost,
+    /// or an agent ran in this boot that wrote down leases and none of it.
     pub fn heard(&self, boot: &str) -> Option<Vec<HeardSocket>> {
         let heard = self.store.as_ref()?.runtimes(boot).ok()?;
-        (!heard.is_empty() || !self.boots.contains(boot)).then_some(heard)
+        let is_known = !heard.is_empty() || !(self.lost || self.boots.contains(boot));
+        is_known.then_some(heard)
     }
 
     /// Opens what could not be opened, and writes what could not be written.
@@ -339,6 +343,7 @@ impl State {
                 source,
             })
         })?;
+        self.lost = true;
         self.warnings.push(format!(
             "the state database was damaged ({damage}); it is kept as {}, and a new one begun: \
              no lease is known of an earlier boot until the next",

@@ -144,7 +144,7 @@ pub struct Sighting {
     /// To whom: the Ethernet destination, but of an answer to all the asker that it names.
     pub to: [u8; 6],
     /// The Nonce option of a Neighbor Solicitation (RFC 3971 §5.3.2, RFC 7527 §4.1), the first
-    /// six bytes of it: what comes back with a nonce just seen is an echo.
+    /// six bytes of it: what comes back with a nonce just seen is an echo. All zero it is none.
     pub nonce: Option<[u8; 6]>,
 }
 

@@ -69,8 +69,9 @@ fn look(ctx: &TcContext, ethertype: u16) {
         Parsed::Sighting(sighting) => record::sighting_apart(ctx, &sighting),
         Parsed::Refused(refusal) => {
             maps::count_refusal(refusal);
-            // What hides behind too many headers may be data all the same.
-            if refusal == Refusal::ExtensionHeaders {
+            // What hides behind too many headers, or behind one that leads nowhere because it
+            // is none, may be data all the same.
+            if matches!(refusal, Refusal::ExtensionHeaders | Refusal::Truncated) {
                 stamp_source(&skb);
             }
         }

@@ -73,9 +73,20 @@ pub fn sighting(ctx: &TcContext, sighting: &Sighting) {
     };
     if sighting.nonce.is_some() && !evidence.is_probe() {
         // A solicitation with a nonce may be an echo. The agent knows it from the one that it
-        // echoes, so every one is told of, and nothing is kept of what may be nobody's word.
+        // echoes, so every one is told of, and nothing is kept of what may be nobody's word;
+        // but if it is somebody's, what the last speaker says next is a return.
         let leased = stamp(&key.address, evidence, recently);
-        return tell(&key, sighting, None, leased, clock::now());
+        let last = SPEAKERS.get_ptr_mut(&key.address);
+        tell(&key, sighting, last, leased, clock::now());
+        if let Some(last) = last {
+            // SAFETY: a map's value outlives the program's run.
+            let last = unsafe { &mut *last };
+            if !is_at(last, &key) {
+                last.probed = Speaker::ANSWERS;
+                unsettle(&mut key, last);
+            }
+        }
+        return;
     }
     let tally = SIGHTINGS.get_ptr_mut(&key);
     if let Some(tally) = tally {
@@ -190,11 +201,7 @@ fn again(last: *mut Speaker, key: &SightingKey, sighting: &Sighting, at: u64) ->
     // writes into it in place, but for the count of answers to be told of, which is as good
     // one more or less.
     let last = unsafe { &mut *last };
-    let same = last.mac == key.mac
-        && last.ifindex == key.ifindex
-        && last.outer_vlan == key.outer_vlan
-        && last.vlan == key.vlan;
-    if !same {
+    if !is_at(last, key) {
         return (false, false);
     }
     last.at = last.at.max(at);
@@ -205,6 +212,15 @@ fn again(last: *mut Speaker, key: &SightingKey, sighting: &Sighting, at: u64) ->
         last.probed -= 1;
     }
     (true, asked)
+}
+
+/// Whether a speaker is the one at this place.
+#[inline(always)]
+fn is_at(speaker: &Speaker, key: &SightingKey) -> bool {
+    speaker.mac == key.mac
+        && speaker.ifindex == key.ifindex
+        && speaker.outer_vlan == key.outer_vlan
+        && speaker.vlan == key.vlan
 }
 
 /// Enter a new sighting, if its port has any of its share left.

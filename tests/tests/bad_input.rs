@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     net::IpAddr,
+    os::unix::fs::FileExt,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -15,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use ipam_agent::state::State;
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use tests::{
@@ -341,6 +343,45 @@ fn a_damaged_database_is_moved_aside() {
         );
         ensure!(database.with_extension("redb.damaged-0").exists());
         still_watches(lab, &daemon, "one")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_database_that_is_damaged_under_the_agent_is_written_again_whole() {
+    in_lab(|lab| {
+        network("pods", "10.9.0.2")?;
+        let state = lab.disk().join("state");
+        small(&state, 8192)?;
+        let daemon = start(lab, &config(lab))?;
+        leased(&daemon, 1)?;
+        let mut filler = File::create(state.join("filler"))?;
+        while filler.write_all(&[1; 4096]).is_ok() {}
+        drop(filler);
+        let is_unwritten = |plan: &Value| blind(plan).iter().any(|why| why.contains("No space"));
+        network("pods", "10.9.0.3")?;
+        daemon.wait_for("the full disk", PATIENCE, "reclaim plan", |plan| {
+            is_unwritten(plan).then_some(())
+        })?;
+        let database = File::options().write(true).open(state.join("state.redb"))?;
+        database.write_all_at(&[0x5a; 4096], 0)?;
+        fs::remove_file(state.join("filler"))?;
+        network("pods", "10.9.0.4")?;
+        leased(&daemon, 3)?;
+        daemon.wait_for("another database", PATIENCE, "reclaim plan", |plan| {
+            (!is_unwritten(plan)).then_some(())
+        })?;
+        let log = daemon.log();
+        ensure!(log.contains("state.redb.damaged-0"), "{log}");
+        ensure!(daemon.stop()?.success());
+        let mut written = State::open(&state)?.load();
+        written.sort_by_key(|lease| lease.address);
+        let written = written.iter().map(|lease| lease.address.to_string());
+        let written: Vec<_> = written.collect();
+        ensure!(
+            written == ["10.9.0.2", "10.9.0.3", "10.9.0.4"],
+            "{written:?}"
+        );
         Ok(())
     });
 }

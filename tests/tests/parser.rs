@@ -223,6 +223,8 @@ fn who_speaks_for_what_and_asks_for_what() {
     assert_eq!(seen(&long.frame()).nonce, Some([1, 2, 3, 4, 5, 6]));
     let answer = Nd::advertisement(mac(1), T, 0).nonce([7; 6]);
     assert_eq!(seen(&answer.frame()).nonce, None);
+    let zero = Nd::dad(mac(1), T).nonce([0; 6]);
+    assert_eq!(seen(&zero.frame()).nonce, None);
     let dad = seen(&Nd::dad(mac(1), T).frame());
     assert_eq!(
         (Some(dad.address), dad.asked),

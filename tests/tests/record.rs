@@ -10,7 +10,7 @@ use ipam_common::{
     sighting::{Event, PortBudget, Stamps, Tally},
 };
 use tests::{
-    frames::{self, Arp, DOT1Q, Nd, mac},
+    frames::{self, Arp, DOT1Q, Nd, flags, mac},
     skip::privileged,
     testrun::Object,
 };
@@ -201,6 +201,34 @@ fn what_has_a_nonce_is_told_each_time_for_its_echo_to_be_known() -> anyhow::Resu
         assert_eq!(event.previous.at, 0);
     }
     assert_eq!(kernel.tallies()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn what_follows_a_solicitation_with_a_nonce_may_be_a_return() -> anyhow::Result<()> {
+    let Some(mut kernel) = Kernel::load()? else {
+        return Ok(());
+    };
+    let (source, target) = ("fd00::5".parse()?, "fd00::1".parse()?);
+    let word = Nd::advertisement(mac(1), source, flags::OVERRIDE).frame();
+    let nonce = |n: u8| Nd::solicitation(mac(n.into()), source, target).nonce([n; 6]);
+    assert_eq!(kernel.hear(&word)?.len(), 1);
+    assert_eq!(kernel.hear(&word)?, []);
+    for _ in 0..2 {
+        let [event] = kernel.hear(&nonce(2).frame())?[..] else {
+            anyhow::bail!("not one event");
+        };
+        assert_eq!((event.mac, event.previous.mac), (mac(2), mac(1)));
+        for told in [1, 1, 1, 0] {
+            assert_eq!(kernel.hear(&word)?.len(), told);
+        }
+    }
+    // By who spoke last, nobody else spoke.
+    assert_eq!(kernel.hear(&nonce(1).frame())?.len(), 1);
+    assert_eq!(kernel.hear(&word)?, []);
+    // It is in no tally.
+    let frames: Vec<u32> = kernel.tallies()?.iter().map(|tally| tally.frames).collect();
+    assert_eq!(frames, [11]);
     Ok(())
 }
 

@@ -18,7 +18,11 @@ mod signals;
 mod survey;
 mod undo;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -29,6 +33,7 @@ use tokio::{
 
 use self::{
     health::Readiness,
+    memory::Unwritten,
     metering::{FramesHeard, Metering},
     reload::Reloading,
     requests::{Asked, Waiting},
@@ -66,7 +71,7 @@ use crate::{
         query::{self, Overviewed, Reply},
     },
     source::live::{Pins, PinsError, TableError},
-    state::{Paused, State},
+    state::{Paused, State, StateError},
     store::watch::Watcher,
 };
 use ipam_common::{Address, sighting::Stamps};
@@ -94,6 +99,7 @@ enum Done {
     Executed(ReclaimPlan, Vec<Outcome>),
     PutBack(Box<PuttingBack>),
     Noted(Result<(), String>),
+    Remembered(Result<(), StateError>),
     Fenced(Vec<Fenced>),
     Cleaned(Vec<Cleaned>),
 }
@@ -101,7 +107,11 @@ enum Done {
 struct Daemon {
     alone: Option<Alone>,
     observer: Observer,
-    state: State,
+    state: Arc<Mutex<State>>,
+    writing: bool,
+    unwritten: Unwritten,
+    /// Why the state could not be read or written, when that was tried last.
+    unrecorded: Option<String>,
     /// What earlier runs wrote to it has been told to the engine.
     state_is_read: bool,
     state_dir: std::path::PathBuf,
@@ -195,7 +205,10 @@ pub async fn run(
         watchers: Watchers::new(&observer.host, clock::wall_time),
         observer,
         state_is_read: state.problem().is_none(),
-        state,
+        unrecorded: state.problem().map(|problem| in_full(problem)),
+        state: Arc::new(Mutex::new(state)),
+        writing: false,
+        unwritten: Unwritten::default(),
         state_dir: config.state_dir.clone(),
         state_problem: None,
         holders: config.holders.clone(),
@@ -229,7 +242,7 @@ pub async fn run(
     daemon.obey();
     daemon.observer.begin(&mut ears).await?;
     // What an earlier run heard: who spoke before a restart may speak again after it.
-    let claims = daemon.state.claims(&daemon.observer.boot);
+    let claims = lock(&daemon.state).claims(&daemon.observer.boot);
     daemon.observer.tell(Input::Snapshot(claims));
     daemon.check_state();
     daemon.observer.engine.begin_passes(clock::now());
@@ -257,6 +270,7 @@ pub async fn run(
         Ok(End::HandOver) => daemon.observer.hand_over(),
         Ok(End::Stop) | Err(_) => daemon.observer.end(),
     }
+    daemon.write_the_rest().await;
     daemon.keep_claims();
     // Who waits for an answer, or watches, is told that there is no more.
     drop(daemon);
@@ -404,6 +418,7 @@ impl Daemon {
                 // A panic is a defect of ours: the pass is void, the next one begins anew.
                 tracing::error!("a task failed: {error}");
                 (self.reading, self.gathering, self.sweeping) = (false, false, false);
+                self.writing = false;
                 if let Some(round) = self.probing {
                     self.probed(round, Vec::new());
                 }
@@ -442,6 +457,7 @@ impl Daemon {
             Done::Cleaned(cleaned) => self.cleaned(cleaned),
             Done::Executed(plan, outcomes) => self.executed(&plan, outcomes),
             Done::PutBack(done) => self.was_put_back(*done),
+            Done::Remembered(written) => self.remembered(written),
             Done::Noted(Ok(())) => {}
             Done::Noted(Err(error)) => tracing::warn!("{error}"),
         }

@@ -100,6 +100,23 @@ impl Answers {
         };
     }
 
+    /// Somebody turns out to have asked then: what all were told right after is the answer. When
+    /// the last such was.
+    pub fn found(&mut self, asker: Mac, asked: Timestamp) -> Option<Timestamp> {
+        let answers = match self {
+            Self::None => &mut [][..],
+            Self::One(answer) => std::slice::from_mut(answer),
+            Self::Several(answers) => answers.as_mut_slice(),
+        };
+        let found = answers.iter_mut().filter(|answer| {
+            answer.to == To::All && answer.at >= asked && answer.at.since(asked) <= ANSWER_WINDOW
+        });
+        found.fold(None, |last, answer| {
+            answer.to = To::Asker(asker);
+            last.max(Some(answer.at))
+        })
+    }
+
     /// Gives back what room only those to several need, once they are over.
     pub fn forget(&mut self, now: Timestamp) {
         if let Self::Several(answers) = self

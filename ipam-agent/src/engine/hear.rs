@@ -4,11 +4,10 @@ use ipam_common::{
     Address, Mac,
     sighting::{SightingKey, Tags, Tally},
 };
-use smallvec::SmallVec;
 
 use super::{
     Engine, MAX_EVENTS, MAX_WIRES,
-    answers::{ANSWER_WINDOW, To},
+    answers::{ANSWER_WINDOW, Answer, To},
     attempt::Collision,
     conflict::{Event, EventKind},
     conflict_of,
@@ -49,6 +48,7 @@ impl Engine {
                 Some(met) => self.collided(place, seen.at, Some(met), now),
                 None => self.answered_before(place, seen, now),
             }
+            self.answered_all_before(place, seen, now);
             self.station(place, &heard, seen, now);
             return;
         }
@@ -74,15 +74,13 @@ impl Engine {
             let answers = claim.answers.iter();
             answers.map(|answer| (claim.mac, *answer))
         });
-        let answers: SmallVec<[_; 4]> = answers
-            .filter(|(_, answer)| {
-                answer.to.reaches(asker)
-                    && answer.at >= seen.at
-                    && answer.at.since(seen.at) <= ANSWER_WINDOW
-            })
-            .map(|(mac, answer)| (mac, answer.at))
-            .collect();
-        let Some(&(other, at)) = answers.first() else {
+        let answers = answers.filter(|(_, answer)| {
+            answer.to.reaches(asker)
+                && answer.at >= seen.at
+                && answer.at.since(seen.at) <= ANSWER_WINDOW
+        });
+        let first = answers.min_by_key(|(_, answer)| answer.at);
+        let Some((other, Answer { at, .. })) = first else {
             return;
         };
         let collision = Collision {
@@ -92,6 +90,27 @@ impl Engine {
         };
         let told = self.attempts.is_first_answer(&place, asker);
         self.collided(place, at, told.then_some(collision), now);
+    }
+
+    /// What answered this probe by telling all and was heard before it is known for an answer
+    /// now, and may be one of two.
+    fn answered_all_before(&mut self, place: Place, seen: &Seen, now: Timestamp) {
+        let (asker, own) = (seen.sighting.mac, &self.topology.own_macs);
+        if seen.sighting.evidence.is_arp() {
+            return;
+        }
+        let Some(entry) = self.table.get_mut(&place) else {
+            return;
+        };
+        let owner = self.owners.of(asker, own);
+        let others =
+            { entry.claims.iter_mut() }.filter(|claim| self.owners.of(claim.mac, own) != owner);
+        let found = others.fold(None, |found, claim| {
+            found.max(claim.answers.found(asker, seen.at))
+        });
+        if found.is_some() {
+            self.judge(place, found, None, now);
+        }
     }
 
     /// Tells of two that want one address, unless that is a conflict already.

@@ -284,6 +284,16 @@ impl SandboxBook {
         })
     }
 
+    /// What was told of the sandbox with this id, if it is in the same state still and nothing
+    /// that would be told now could make it hold more.
+    pub fn told(&self, id: &str, ready: bool) -> Option<&Sandbox> {
+        let sandbox = &self.known.get(id)?.sandbox;
+        // A sandbox has its addresses before it is READY, keeps them, and gets no others.
+        let is_whole =
+            !sandbox.addresses.is_empty() || !sandbox.own_network || sandbox.namespace_gone;
+        (sandbox.ready == ready && is_whole).then_some(sandbox)
+    }
+
     /// The pod of the sandbox with this id.
     pub fn pod(&self, id: &str) -> Option<&Arc<str>> {
         Some(&self.known.get(id)?.sandbox.pod)

@@ -13,7 +13,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     input::Remembered,
     lease::{Fencing, Generation, Lease, Mode, Place, Pool, StoreName, StoreView},
-    reclaim::LeaseState,
+    reclaim::{LeaseState, Tries},
     shelf::{Keyed, Shelf},
     time::Timestamp,
 };
@@ -44,6 +44,8 @@ pub struct Record {
     pub held: Option<Option<u32>>,
     /// How many passes in a row found nothing against it, for the daemon and for a person.
     pub passes: [u8; 2],
+    /// What the daemon's own releases of it came to.
+    pub tries: Tries,
     /// Its state at the last pass; `None`: none has looked at it yet.
     pub state: Option<LeaseState>,
     round: u32,
@@ -304,6 +306,7 @@ impl LeaseBook {
             },
             held: None,
             passes: [0; 2],
+            tries: Tries::default(),
             state: None,
             round: self.round,
         };

@@ -412,7 +412,7 @@ impl Engine {
         for told in self.told_owners.values() {
             self.owners.merge(told);
         }
-        self.owners.kin = self.kinships.kin();
+        self.owners.join(self.kinships.kin());
     }
 
     fn links(&mut self, topology: Arc<Topology>, since: Timestamp, now: Timestamp) {

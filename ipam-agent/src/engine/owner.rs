@@ -164,7 +164,7 @@ pub struct Owners {
     pub owners: Vec<Owner>,
     /// Who contests nobody.
     pub exempt: Vec<Exemption>,
-    /// MACs that were found to be one machine's, each with that which was met first.
+    /// MACs that were found to be one machine's, each with the one that stands for it.
     pub kin: BTreeMap<Mac, Mac>,
 }
 
@@ -175,18 +175,37 @@ impl Owners {
             return OwnerKey::Host;
         }
         let mac = self.kin.get(&mac).copied().unwrap_or(mac);
-        (0u16..)
-            .zip(&self.owners)
-            .find(|(_, owner)| owner.macs.iter().any(|known| known.matches(mac)))
-            .map_or_else(
-                || match mac.bytes() {
-                    [a, b, c, d, group, _] if is_glbp(mac.bytes()) => {
-                        OwnerKey::Group([a, b, c, d, group])
-                    }
-                    _ => OwnerKey::Mac(mac),
-                },
-                |(place, _)| OwnerKey::Named(place),
-            )
+        self.named(mac).map_or_else(
+            || match mac.bytes() {
+                [a, b, c, d, group, _] if is_glbp(mac.bytes()) => {
+                    OwnerKey::Group([a, b, c, d, group])
+                }
+                _ => OwnerKey::Mac(mac),
+            },
+            OwnerKey::Named,
+        )
+    }
+
+    /// The place of the owner that names this MAC.
+    fn named(&self, mac: Mac) -> Option<u16> {
+        let mut owners = (0u16..).zip(&self.owners);
+        let named = owners.find(|(_, owner)| owner.macs.iter().any(|known| known.matches(mac)));
+        named.map(|(place, _)| place)
+    }
+
+    /// Takes in which MACs were found to be one machine's, each with the least of them. One that
+    /// an owner names stays that owner's, and its kin come to it.
+    pub fn join(&mut self, mut kin: BTreeMap<Mac, Mac>) {
+        let named = |mac: &Mac| self.named(*mac).is_some();
+        let owned = kin.iter().rev().filter(|(mac, _)| named(mac));
+        let owned: BTreeMap<Mac, Mac> = owned.map(|(&mac, &least)| (least, mac)).collect();
+        for (mac, of) in &mut kin {
+            *of = match named(mac) {
+                true => *mac,
+                false => owned.get(of).copied().unwrap_or(*of),
+            };
+        }
+        self.kin = kin;
     }
 
     /// Adds another's rules.

@@ -200,10 +200,11 @@ impl Engine {
     pub(super) fn outcomes(&mut self, outcomes: Vec<Outcome>, now: Timestamp) {
         let keys = outcomes.iter().map(|done| (&done.store, done.address));
         // And not a person's.
-        if self.executing.as_ref().is_some_and(|own| {
+        let unasked = self.executing.as_ref().is_some_and(|own| {
             let own = own.iter().map(|(store, address)| (store, *address));
             own.eq(keys)
-        }) {
+        });
+        if unasked {
             self.executing = None;
             self.pass.spent.ended(now);
         }
@@ -220,11 +221,15 @@ impl Engine {
             return;
         }
         // It would be tried again and again.
-        self.calm_until = now + self.settings.reclaim.pass_interval;
+        let interval = self.settings.reclaim.pass_interval;
+        self.calm_until = now + interval;
         for record in self.leases.iter_mut() {
             let lease = &record.lease;
             if kept.contains(&(lease.address, lease.store.clone())) {
                 record.passes = [0; 2];
+                if unasked {
+                    record.tries.failed(interval, now);
+                }
             }
         }
     }

@@ -103,15 +103,44 @@ impl Scopes {
     /// The wire of a lease: its pool's, where the pool has one of its own. Of pools on several
     /// wires, as of VLANs that use one prefix, it may be any's.
     pub fn of(&self, lease: &Lease) -> &Scope {
-        let placed = self.placed.get(&lease.store).into_iter().flatten();
-        let mut scopes = placed
-            .filter_map(|&index| self.pools.get(index))
-            .filter(|scoped| scoped.pool.prefix.contains(&lease.address.ip()))
-            .map(|scoped| &scoped.scope);
-        match scopes.next() {
-            Some(first) if scopes.all(|other| other == first) => first,
-            Some(_) => &Scope::Unknown,
-            None => self.stores.get(&lease.store).unwrap_or(&Scope::Unknown),
+        match self.wires(lease)[..] {
+            [wire] => wire,
+            [] => self.stores.get(&lease.store).unwrap_or(&Scope::Unknown),
+            _ => &Scope::Unknown,
+        }
+    }
+
+    /// Whether a lease may be about this segment.
+    pub fn covers(&self, lease: &Lease, segment: &Segment) -> bool {
+        match &self.wires(lease)[..] {
+            [] => self.of(lease).covers(segment),
+            wires => wires.iter().any(|wire| wire.covers(segment)),
+        }
+    }
+
+    /// Whether a lease may be about either of several networks that use its address.
+    pub fn is_either(&self, lease: &Lease) -> bool {
+        self.wires(lease).len() > 1
+    }
+
+    /// The wires of the pools that have one of their own and may have handed the lease out: those
+    /// that do hand out its address, or if none does, those of its prefix.
+    fn wires(&self, lease: &Lease) -> SmallVec<[&Scope; 2]> {
+        let of = |holds: &dyn Fn(&Pool) -> bool| {
+            let placed = self.placed.get(&lease.store).into_iter().flatten();
+            let pools = placed.filter_map(|&index| self.pools.get(index));
+            let mut wires = SmallVec::new();
+            for scoped in pools.filter(|scoped| holds(&scoped.pool)) {
+                if !wires.contains(&&scoped.scope) {
+                    wires.push(&scoped.scope);
+                }
+            }
+            wires
+        };
+        let managing = of(&|pool| pool.manages(lease.address));
+        match managing.is_empty() {
+            true => of(&|pool| pool.prefix.contains(&lease.address.ip())),
+            false => managing,
         }
     }
 

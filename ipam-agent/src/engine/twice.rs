@@ -155,8 +155,11 @@ fn shared(one: &Record, other: &Record, scopes: &Scopes) -> Option<Segment> {
         (Scope::Anywhere, Scope::Anywhere | Scope::Unknown) | (Scope::Unknown, Scope::Anywhere) => {
             Some(anywhere())
         }
-        _ if one.lease.store == other.lease.store => Some(anywhere()),
-        // Networks whose wires nobody knows may well be two that use the same addresses.
+        _ if one.lease.store == other.lease.store && !scopes.is_either(&one.lease) => {
+            Some(anywhere())
+        }
+        // Networks whose wires nobody knows may well be two that use the same addresses, and so
+        // may be those of one store.
         _ => None,
     }
 }

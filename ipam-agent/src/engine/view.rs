@@ -309,7 +309,7 @@ impl Engine {
     /// The leases of an address in a segment.
     pub fn leases_in(&self, segment: &Segment, address: Address) -> Vec<&Record> {
         let of = self.leases.of(&address).iter();
-        of.filter(|record| self.scopes.of(&record.lease).covers(segment))
+        of.filter(|record| self.scopes.covers(&record.lease, segment))
             .collect()
     }
 

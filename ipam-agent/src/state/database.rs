@@ -1,7 +1,13 @@
 //! The state's database: a table of leases, one of the claims that were heard, and one of the
 //! container runtimes that were.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+    path::Path,
+    sync::Arc,
+};
 
 use ipam_common::{
     Address,
@@ -55,6 +61,17 @@ pub enum OpenError {
 impl Store {
     /// Opens or makes the database, checks all of it and reads it.
     pub fn open(path: &Path) -> Result<(Self, Vec<Remembered>), OpenError> {
+        let made = is_to_be_made(path);
+        let opened = Self::open_or_make(path);
+        if made && opened.is_err() {
+            // What is left of one that was not finished, as on a full disk, would be taken for a
+            // damaged one. If it can't be removed it is moved aside.
+            let _ = fs::remove_file(path);
+        }
+        opened
+    }
+
+    fn open_or_make(path: &Path) -> Result<(Self, Vec<Remembered>), OpenError> {
         let mut builder = Database::builder();
         builder
             .set_cache_size(CACHE)
@@ -242,6 +259,15 @@ impl Store {
     }
 }
 
+/// Whether there is no database yet: no file, or one of which a power cut left the name.
+fn is_to_be_made(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path);
+    found.map_or_else(
+        |error: io::Error| error.kind() == ErrorKind::NotFound,
+        |file| file.is_file() && file.len() == 0,
+    )
+}
+
 fn classify(error: redb::Error) -> OpenError {
     match error {
         redb::Error::Corrupted(what) => OpenError::Damaged(what),
@@ -254,7 +280,7 @@ fn classify(error: redb::Error) -> OpenError {
         redb::Error::Io(error)
             if matches!(
                 error.kind(),
-                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+                ErrorKind::InvalidData | ErrorKind::UnexpectedEof
             ) =>
         {
             OpenError::Damaged(error.to_string())

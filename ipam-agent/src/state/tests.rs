@@ -149,13 +149,14 @@ fn a_damaged_database_is_moved_aside_and_a_new_one_begun() {
         fs::write(base.path().join(database::FILE), "not a database at all").expect("written");
         let mut state = open(base.path());
         assert_eq!(state.load(), []);
-        assert_eq!(state.warnings().len(), 1);
+        let warnings = state.warnings();
         let aside = base.path().join(format!("state.redb.damaged-{n}"));
         assert!(
-            state.warnings()[0].contains(&*aside.to_string_lossy()),
-            "{:?}",
-            state.warnings()
+            warnings.len() == 1 && warnings[0].contains(&*aside.to_string_lossy()),
+            "{warnings:?}"
         );
+        assert!(state.warnings().is_empty(), "it was told");
+        assert_eq!(state.heard("now"), None, "it may have been in there");
         assert_eq!(fs::read(aside).expect("kept"), b"not a database at all");
         state
             .remember(&[remembered(1, b"x")], &[])
@@ -218,6 +219,32 @@ fn a_full_disk_is_a_problem_until_it_is_not() {
         assert!(state.problem().is_none(), "{:?}", state.problem());
         drop(state);
         assert_eq!(open(&directory).load(), [remembered(1, b"after")]);
+    });
+}
+
+#[test]
+fn what_a_full_disk_left_of_a_new_database_is_no_damaged_one() {
+    full_disk::with_small_disk(1 << 20, |disk| {
+        let directory = disk.join("state");
+        make_directory(&directory).expect("a directory");
+        full_disk::fill(disk);
+        let mut state = State::open(&directory).expect("no reason to stop");
+        for _ in 0..3 {
+            assert!(state.problem().is_some());
+            state.retry().expect("kept for later");
+        }
+        full_disk::free(disk);
+        state
+            .remember(&[remembered(1, b"x")], &[])
+            .expect("written");
+        assert!(state.problem().is_none(), "{:?}", state.problem());
+        assert_eq!(state.warnings(), [""; 0]);
+        drop(state);
+        let files = fs::read_dir(&directory).expect("listed");
+        let names = files.map(|file| file.expect("a file").file_name());
+        let names: BTreeSet<_> = names.collect();
+        assert_eq!(names, BTreeSet::from([LOCK.into(), database::FILE.into()]));
+        assert_eq!(open(&directory).load(), [remembered(1, b"x")]);
     });
 }
 

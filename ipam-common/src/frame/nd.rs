@@ -240,7 +240,7 @@ impl Options {
             link_layer: [0; 6],
             has_link_layer: link_layer < end,
             nonce: [0; 6],
-            has_nonce: nonce < end,
+            has_nonce: false,
         };
         if options.has_link_layer {
             let [_, words, address @ ..]: [u8; WORD] =
@@ -250,9 +250,10 @@ impl Options {
             }
             options.link_layer = address;
         }
-        if options.has_nonce {
+        if nonce < end {
             let [_, _, bytes @ ..]: [u8; WORD] = frame.read(nonce).ok_or(Refusal::Truncated)?;
             options.nonce = bytes;
+            options.has_nonce = bytes != [0; 6];
         }
         Ok(options)
     }

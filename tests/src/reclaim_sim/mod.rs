@@ -137,7 +137,7 @@ impl World {
     fn calm(&mut self) -> u64 {
         let mut host = lock(&self.host);
         (host.contended, host.late, host.lawless, host.doomed) = (0, 0, false, None);
-        host.now + self.longest(&host)
+        host.now.max(self.truth.tried_again()) + self.longest(&host)
     }
 
     /// When all that was put back, and isn't used, has gone again; it has been calm since
@@ -290,10 +290,11 @@ impl World {
         for plan in &planned {
             self.truth.planned(&host, plan, agent.began_before())?;
         }
-        for outcome in undone {
+        for (asker, outcome) in undone {
             self.tally.undone += 1;
             if let Some(number) = net::of_store(&outcome.store) {
-                self.truth.undone((number, outcome.address));
+                let key = (number, outcome.address);
+                self.truth.undone(key, asker, host.now);
             }
         }
         if (host.released, host.restored) != (self.tally.released, self.tally.restored) {

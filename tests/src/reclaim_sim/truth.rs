@@ -36,6 +36,8 @@ pub struct Truth {
     answered_since: Option<u64>,
     /// How many passes in a row ought to have found nothing against a lease.
     clear: BTreeMap<Key, u32>,
+    /// How often in a row a lease was not released, and until when that isn't tried again.
+    undone: BTreeMap<Key, (u32, u64)>,
     /// What the wire said of each address when it was asked for last, and which pass asked.
     found: BTreeMap<Key, Told>,
     /// How many passes this run has judged.
@@ -63,6 +65,7 @@ impl Truth {
             earlier: BTreeMap::new(),
             answered_since: None,
             clear: BTreeMap::new(),
+            undone: BTreeMap::new(),
             found: BTreeMap::new(),
             passes: 0,
             filled: false,
@@ -86,6 +89,7 @@ impl Truth {
             .collect();
         self.answered_since = None;
         self.clear.clear();
+        self.undone.clear();
         self.found.clear();
         self.passes = 0;
         self.filled = memory.heard(&boot).iter().any(|socket| socket.filled);
@@ -149,9 +153,11 @@ impl Truth {
                 let fresh = (record.lease.generation(), host.now);
                 self.seen.insert(key, fresh);
                 self.clear.remove(&key);
+                self.undone.remove(&key);
             }
         }
         self.seen.retain(|key, _| there.contains(key));
+        self.undone.retain(|key, _| there.contains(key));
         // What was put back is of the boot that it was of before.
         for (key, (before, now)) in &host.leases.came_back {
             if self.earlier.get(key) == Some(before) {
@@ -160,9 +166,22 @@ impl Truth {
         }
     }
 
-    /// A release was not done: two passes have to agree again.
-    pub fn undone(&mut self, key: Key) {
+    /// A release was not done: two passes have to agree again, and if nobody asked for it not
+    /// before some time has passed.
+    pub fn undone(&mut self, key: Key, asker: Asker, now: u64) {
         self.clear.remove(&key);
+        if asker == Asker::Daemon {
+            let (times, until) = self.undone.entry(key).or_default();
+            let intervals = 60.min(1 << (*times).min(6));
+            let pause = self.settings.pass_interval * intervals;
+            (*times, *until) = (*times + 1, now + pause.as_nanos() as u64);
+        }
+    }
+
+    /// When everything may be tried again.
+    pub fn tried_again(&self) -> u64 {
+        let untils = self.undone.values().map(|(_, until)| *until);
+        untils.max().unwrap_or(0)
     }
 
     /// A pass was judged.
@@ -182,7 +201,8 @@ impl Truth {
         let keys: Vec<Key> = host.leases.keys().collect();
         self.clear.retain(|key, _| keys.contains(key));
         for key in keys {
-            let passes = if self.is_clear(host, agent, book.as_ref(), key) {
+            let again = self.undone.get(&key).is_none_or(|(_, at)| host.now >= *at);
+            let passes = if again && self.is_clear(host, agent, book.as_ref(), key) {
                 self.clear.get(&key).map_or(1, |passes| passes + 1)
             } else {
                 0

@@ -5,7 +5,8 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use tests::{
     capture::{Classic, ETHERNET, Endian, Ng},
-    daemon, frames,
+    daemon,
+    frames::{self, Arp},
 };
 
 use super::{Desk, SECOND, announcement, conflicts, duplicate, replay};
@@ -232,6 +233,32 @@ fn copies_that_are_written_first_are_no_station_that_moves() -> Result<()> {
     Ok(())
 }
 
+/// Of a capture on several interfaces each writes what it has ready, a quarter of a second's, while
+/// others go on.
+#[test]
+fn copies_that_are_written_much_earlier_are_none_either() -> Result<()> {
+    let desk = Desk::new()?;
+    let leases = "leases: [{ address: 10.0.0.5, interface: vA, holder: vm/db-0 }]";
+    let leases = format!("file:{}", desk.write("leases.yaml", leases.as_bytes())?);
+    let start = 1_700_000_000 * SECOND;
+    let mut ng = Ng::new(Endian::Little)
+        .interface(ETHERNET, Some("vA"))
+        .interface(ETHERNET, Some("up"));
+    for n in 0..20 {
+        let (at, frame) = announcement(1, start + n * SECOND);
+        let ticks = at / 1000;
+        ng = ng.frame(1, ticks + 20, &frame);
+        for later in 1..=15 {
+            ng = ng.frame(1, ticks + later * 15_000, &[0; 60]);
+        }
+        ng = ng.frame(0, ticks, &frame);
+    }
+    let file = desk.write("bridge.pcapng", &ng.bytes)?;
+    let (report, answer) = replay(&[&file, "--segment", "br=vA,up", "--leases", &leases])?;
+    ensure!(answer.status == Some(0), "{report:#}");
+    Ok(())
+}
+
 /// Two VLANs that use one prefix: nobody said in which of them a lease is, so it is no stranger's
 /// in either, and a stranger's in both.
 #[test]
@@ -260,6 +287,59 @@ fn a_lease_of_a_prefix_that_two_vlans_use() -> Result<()> {
             ensure!(conflicts(&report) == expected, "{vlan}: {report:#}");
         }
     }
+    Ok(())
+}
+
+/// What one of them never hands out is leased in the other, and compared there alone; and two
+/// leases of one address may be one for each.
+#[test]
+fn a_lease_that_only_one_of_two_vlans_can_have() -> Result<()> {
+    let desk = Desk::new()?;
+    let pools = "pools:
+  - { cidr: 10.0.0.0/24, segment: trunk.pcap, vlan: 100, gateway: 10.0.0.1 }
+  - { cidr: 10.0.0.0/24, segment: trunk.pcap, vlan: 200, gateway: 10.0.0.254, exclude: [10.0.0.2-10.0.0.9] }
+";
+    let lease = |n, station: u16| {
+        let mac = frames::mac(station)
+            .map(|byte| format!("{byte:02x}"))
+            .join(":");
+        format!("  - {{ address: 10.0.0.{n}, mac: \"{mac}\" }}\n")
+    };
+    let at = 1_700_000_000 * SECOND;
+    let judged = |leased: &[u16], n: u8, vlan| -> Result<Vec<String>> {
+        let leased: String = leased.iter().map(|&station| lease(n, station)).collect();
+        let leases = desk.write(
+            "leases.yaml",
+            format!("leases:\n{leased}{pools}").as_bytes(),
+        )?;
+        let frame = Arp::announcement(frames::mac(9), [10, 0, 0, n].into()).frame();
+        let frame = frames::tagged(&frame, &[(frames::DOT1Q, vlan)]);
+        let file = desk.write("trunk.pcap", &classic(&[(at, frame)]))?;
+        let (report, _) = replay(&[&file, "--leases", &format!("file:{leases}")])?;
+        Ok(conflicts(&report))
+    };
+    let none: [&str; 0] = [];
+    // The gateway of the other, and what the other excludes.
+    assert_eq!(judged(&[1], 254, 200)?, none);
+    assert_eq!(
+        judged(&[1], 254, 100)?,
+        ["trunk.pcap 10.0.0.254 lease-mismatch"]
+    );
+    assert_eq!(
+        judged(&[1], 5, 200)?,
+        ["trunk.pcap 10.0.0.5 reserved-address"]
+    );
+    assert_eq!(
+        judged(&[1], 5, 100)?,
+        ["trunk.pcap 10.0.0.5 lease-mismatch"]
+    );
+    // No pool is in a third.
+    assert_eq!(judged(&[1], 50, 300)?, none);
+    assert_eq!(judged(&[1, 9], 50, 100)?, none);
+    assert_eq!(
+        judged(&[1, 9], 5, 100)?,
+        ["trunk.pcap 10.0.0.5 duplicate-lease"]
+    );
     Ok(())
 }
 

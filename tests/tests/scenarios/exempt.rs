@@ -34,6 +34,18 @@ fn a_pod_with_two_interfaces_answers_by_both() {
          2 vA ANN A X",
         "2 #1 duplicate-address X Warning A B since 1",
     );
+    // Who is in an owner that the configuration names is in it still, and its kin with it.
+    tells(
+        "pod vA vB
+         owner B C
+         0 vA ANN A Y
+         1 vB ANN B Y
+         2,4 up ANN C X
+         3,5 vB ANN B X
+         6 vA ANN A X
+         7 up ANN C X",
+        "",
+    );
     // When a port is gone its MAC may be anybody's.
     tells(
         "pod vA vB

@@ -116,6 +116,19 @@ fn a_solicitation_that_comes_back_is_an_echo() {
 }
 
 #[test]
+fn who_goes_on_after_a_solicitation_with_a_nonce_is_alive() {
+    tells_in(
+        Family::V6,
+        "0 vB ANN B X
+         1 vA NREQ A X G 7
+         5,12 vB ANN B X
+         13 vA NREQ A X G 8",
+        "5 #1 duplicate-address X Warning A B since 1
+         13 #1 duplicate-address X Critical A B since 1",
+    );
+}
+
+#[test]
 fn who_probes_in_anothers_frame_is_told_of() {
     tells_in(Family::V4, "0 up FPROBE A X B", "0 sender-mismatch X A B");
 }

@@ -127,6 +127,33 @@ fn a_defence_that_is_told_before_the_probe_is_an_answer() {
     }
 }
 
+#[test]
+fn two_answers_that_are_told_before_the_probe_are_two_answers() {
+    for (family, script) in [
+        (
+            Family::V4,
+            "0 vC PROBE C X
+             0.0003 vA REP A X C -
+             0.0006 vB REP B X C -",
+        ),
+        (
+            Family::V6,
+            "0 vC PROBE C X
+             0.0003 vA ANN A X
+             0.0006 vB ANN B X",
+        ),
+    ] {
+        for (telling, at) in [(Telling::Events, "0.0006"), (Telling::Backwards, "1")] {
+            let world = World::play(family, telling, script).expect("a world");
+            let expected = format!(
+                "{at} #1 duplicate-address X Critical A B since 0.0006\n\
+                 0.0003 probe-collision X C A\n"
+            );
+            assert_eq!(world.told(), expected, "{family:?} {telling:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

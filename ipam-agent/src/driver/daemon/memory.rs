@@ -1,19 +1,56 @@
 //! What later runs of the agent have to know.
 
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
 use ipam_common::Address;
 use jiff::Timestamp as WallTime;
+use tokio::time::timeout;
 
-use super::Daemon;
+use super::{Daemon, Done};
 use crate::{
-    driver::clock,
+    driver::{clock, release::lock},
     engine::{
         holders::HeardSocket,
         input::{Input, Remembered},
         lease::StoreName,
     },
     error::in_full,
-    state::{self, Paused, StateError},
+    state::{self, Paused, State, StateError},
 };
+
+/// How long what isn't written yet has when the daemon stops.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What is to be written once what is being written is.
+#[derive(Default)]
+pub(super) struct Unwritten {
+    /// `None`: to be forgotten.
+    leases: BTreeMap<(StoreName, Address), Option<state::Remembered>>,
+    heard: Option<Vec<HeardSocket>>,
+    /// What could not be opened, or written, is tried again: it may be possible now.
+    again: bool,
+}
+
+impl Unwritten {
+    fn is_empty(&self) -> bool {
+        self.leases.is_empty() && self.heard.is_none() && !self.again
+    }
+
+    fn write(self, state: &mut State, boot: &str) -> Result<(), StateError> {
+        let (mut remember, mut forget) = (Vec::new(), Vec::new());
+        for (key, lease) in self.leases {
+            match lease {
+                Some(lease) => remember.push(lease),
+                None => forget.push(key),
+            }
+        }
+        state.remember(&remember, &forget)?;
+        match self.heard {
+            Some(heard) => state.remember_heard(boot, heard),
+            None => Ok(()),
+        }
+    }
+}
 
 impl Daemon {
     pub(super) fn remember(
@@ -23,27 +60,65 @@ impl Daemon {
     ) {
         let at = clock::wall_time();
         let book = self.observer.engine.leases();
-        let leases: Vec<state::Remembered> = leases
-            .iter()
-            .filter_map(|(store, address)| book.to_remember(store, address))
-            .map(|lease| recorded(lease, at))
-            .collect();
-        let remembered = self.state.remember(&leases, forget);
-        self.tried_state(remembered);
-        self.check_state();
+        let forgotten = forget.iter().map(|key| (key.clone(), None));
+        self.unwritten.leases.extend(forgotten);
+        for key @ (store, address) in leases {
+            if let Some(lease) = book.to_remember(store, address) {
+                let lease = recorded(lease, at);
+                self.unwritten.leases.insert(key.clone(), Some(lease));
+            }
+        }
+        self.write_state();
     }
 
     pub(super) fn remember_heard(&mut self, heard: Vec<HeardSocket>) {
-        let remembered = self.state.remember_heard(&self.observer.boot, heard);
-        self.tried_state(remembered);
-        self.check_state();
+        self.unwritten.heard = Some(heard);
+        self.write_state();
     }
 
-    /// What could not be opened, or written, is tried again: it may be possible now.
     pub(super) fn retry_state(&mut self) {
-        if self.state.problem().is_some() {
-            let retried = self.state.retry();
-            self.tried_state(retried);
+        if !self.state_is_read {
+            self.unwritten.again = true;
+            self.write_state();
+        }
+    }
+
+    /// A slow disk is waited for off the loop, one write at a time.
+    fn write_state(&mut self) {
+        if self.writing || self.unwritten.is_empty() {
+            return;
+        }
+        self.writing = true;
+        let unwritten = std::mem::take(&mut self.unwritten);
+        let (state, boot) = (Arc::clone(&self.state), self.observer.boot.clone());
+        self.tasks
+            .spawn_blocking(move || Done::Remembered(unwritten.write(&mut lock(&state), &boot)));
+    }
+
+    pub(super) fn remembered(&mut self, written: Result<(), StateError>) {
+        self.writing = false;
+        self.tried_state(written);
+        self.check_state();
+        self.write_state();
+    }
+
+    /// Waits, but not for long, until all is written.
+    pub(super) async fn write_the_rest(&mut self) {
+        let rest = async {
+            while self.writing {
+                match self.tasks.join_next().await {
+                    Some(Ok(Done::Remembered(written))) => self.remembered(written),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        if timeout(FAREWELL, rest).await.is_err() {
+            tracing::warn!(
+                "the disk of {} takes too long: of the newest leases the next agent doesn't know \
+                 that they are of this boot",
+                self.state_dir.display()
+            );
         }
     }
 
@@ -52,24 +127,44 @@ impl Daemon {
         if let Err(error) = tried {
             tracing::error!("{}", in_full(&error));
         }
-        let is_read = self.state.problem().is_none();
+        let mut state = lock(&self.state);
+        for warning in state.warnings() {
+            tracing::warn!("{warning}");
+        }
+        self.unrecorded = state.problem().map(|problem| in_full(problem));
+        let is_read = self.unrecorded.is_none();
         if !std::mem::replace(&mut self.state_is_read, is_read) && is_read {
-            let remembered = remembered(self.state.load());
-            self.observer.tell(Input::Remembered(remembered));
-            if let heard @ Some(_) = self.state.heard(&self.observer.boot) {
+            let recorded = remembered(state.load());
+            self.observer.tell(Input::Remembered(recorded.clone()));
+            if let heard @ Some(_) = state.heard(&self.observer.boot) {
                 self.observer.tell(Input::HeardBefore(heard));
             }
+            drop(state);
             // It paused because that could not be read either.
             if self.paused == Some(Paused::default()) {
                 self.pause_as_before();
             }
+            self.record_again(&recorded);
+        }
+    }
+
+    /// The database was opened anew and holds this: where it was damaged, much less than before.
+    fn record_again(&mut self, recorded: &[Remembered]) {
+        let (engine, at) = (&self.observer.engine, clock::wall_time());
+        let unrecorded = engine.leases().unrecorded(recorded).into_iter();
+        let leases: Vec<_> = unrecorded.map(|lease| self::recorded(lease, at)).collect();
+        self.unwritten.heard = Some(engine.last_pass().sandboxes.heard().collect());
+        for lease in leases {
+            let key = (lease.store.clone(), lease.address);
+            self.unwritten.leases.entry(key).or_insert(Some(lease));
         }
     }
 
     /// For the next run in this boot.
     pub(super) fn keep_claims(&mut self) {
         let claims = self.observer.engine.heard().collect();
-        if let Err(error) = self.state.keep_claims(&self.observer.boot, claims) {
+        let kept = lock(&self.state).keep_claims(&self.observer.boot, claims);
+        if let Err(error) = kept {
             tracing::warn!(
                 "what was heard is not kept over a restart: {}",
                 in_full(&error)
@@ -78,8 +173,7 @@ impl Daemon {
     }
 
     pub(super) fn check_state(&mut self) {
-        let problem = self.state.problem().map(|problem| in_full(problem));
-        let problem = problem
+        let problem = { self.unrecorded.clone() }
             .or_else(|| {
                 state::persistence(&self.state_dir)
                     .err()

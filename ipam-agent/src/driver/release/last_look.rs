@@ -158,7 +158,7 @@ pub(super) fn ask_again(
     asked: &mut Option<Timestamp>,
 ) -> Result<bool, Blocker> {
     if is_stale(*asked, clock::now()) {
-        let Some(report) = cri::report(runtimes, cri::LAST_PATIENCE) else {
+        let Some(report) = cri::report_again(runtimes, sandboxes, cri::LAST_PATIENCE) else {
             return Ok(false);
         };
         let now = clock::now();

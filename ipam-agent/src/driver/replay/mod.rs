@@ -49,8 +49,8 @@ const FARTHEST: u64 = 1 << 62;
 /// A bridge passes a frame on within this time: on another port of the segment it is the
 /// same frame, and not the same station there.
 const PASSED_ON: Duration = Duration::from_millis(10);
-/// How many frames are remembered for that.
-const MAX_RECENT: usize = 64;
+/// How many frames are remembered for that: all of them, of 100,000 a second.
+const MAX_RECENT: usize = 1024;
 /// How many conflicts are kept that ended more than an hour before the captures' end.
 const MAX_PAST: usize = 1 << 16;
 
@@ -149,7 +149,7 @@ struct Judge {
     past: BTreeMap<String, ConflictRecord>,
     left_out: u64,
     /// Frames of ports that share a segment.
-    order: Order<Option<(u32, Sighting)>>,
+    order: Order<(u32, Sighting)>,
     /// The ports that the engine knows.
     attached: BTreeSet<u32>,
     /// What was heard last, and by which port.
@@ -215,18 +215,18 @@ impl Judge {
         let Some((ifindex, sighting)) = heard else {
             return;
         };
-        if self.attached.insert(ifindex) {
+        if !self.attached.contains(&ifindex) {
             let topology = Arc::new(ports.topology.clone());
             let since = self.now;
             self.engine
                 .handle(Input::Links { topology, since }, self.now);
-            self.engine.handle(
-                Input::Attached {
-                    ifindex,
-                    since: self.now,
-                },
-                self.now,
-            );
+            // Others were met of which what was heard is still held back.
+            for &ifindex in ports.topology.ports.keys() {
+                if self.attached.insert(ifindex) {
+                    self.engine
+                        .handle(Input::Attached { ifindex, since }, self.now);
+                }
+            }
         }
         let seen = Seen {
             again: false,

@@ -268,6 +268,29 @@ fn in_a_pod_the_list_must_hold_its_own_sandbox() {
 }
 
 #[test]
+fn what_was_not_told_in_full_is_asked_for_again() {
+    let unaddressed = |n| Sandbox {
+        addresses: Vec::new(),
+        ..sandbox(n)
+    };
+    let host = Sandbox {
+        own_network: false,
+        ..unaddressed(3)
+    };
+    let mut book = SandboxBook::default();
+    let stopped = [stopped(4, false), stopped(5, true)];
+    book.hear(
+        listing([vec![sandbox(1), unaddressed(2), host], stopped.to_vec()].concat()),
+        minutes(0),
+    );
+    let told = |ready| {
+        let told = (1..=6).filter(|&n| book.told(&id(n), ready).is_some());
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!((told(true), told(false)), (vec![1, 3], vec![5]));
+}
+
+#[test]
 fn what_is_ready_must_be_configured_somewhere() {
     let mut book = SandboxBook::default();
     let shown = BTreeSet::from([address(1)]);

@@ -176,7 +176,7 @@ impl Judge<'_> {
         self.leases
             .of(&address)
             .iter()
-            .filter(|record| self.scopes.of(&record.lease).covers(segment))
+            .filter(|record| self.scopes.covers(&record.lease, segment))
             .collect()
     }
 

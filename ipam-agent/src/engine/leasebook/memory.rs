@@ -1,6 +1,10 @@
 //! What earlier runs recorded of leases, and what becomes of it.
 
-use std::{collections::BTreeSet, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use super::{Changes, LeaseBook, Origin, Record, Remembered};
 use crate::engine::lease::StoreName;
@@ -28,6 +32,25 @@ impl LeaseBook {
             }
         }
         changes
+    }
+
+    /// All that is known and not among what was found `recorded`, which may be less than was
+    /// once written.
+    pub fn unrecorded(&self, recorded: &[Remembered]) -> Vec<Remembered> {
+        let recorded: BTreeMap<_, _> = { recorded.iter() }
+            .map(|known| ((&known.store, known.address), &known.generation))
+            .collect();
+        let unread = self.remembered.values().chain(self.away.values()).cloned();
+        let leases = self.iter().map(|record| record.to_remember(&self.boot));
+        // Of two records of one lease the last counts, as elsewhere.
+        let known: BTreeMap<_, _> = { unread.chain(leases) }
+            .map(|known| ((known.store.clone(), known.address), known))
+            .collect();
+        let mut known: Vec<_> = known.into_values().collect();
+        known.retain(|known| {
+            recorded.get(&(&known.store, known.address)) != Some(&&known.generation)
+        });
+        known
     }
 
     /// Forget what an earlier run recorded of this source's stores and is no longer there.
@@ -193,6 +216,41 @@ mod tests {
         assert_eq!(changes.remember, [key(&leases[2])]);
         assert_eq!(changes.forget, [key(&gone)]);
         assert!(book.remembered.keys().eq([&key(&elsewhere)]));
+    }
+
+    #[test]
+    fn what_is_known_and_was_lost_is_recorded_again_with_its_boot() {
+        let mut book = LeaseBook::new("now".into());
+        let (old, new, anew) = (lease(1, b"a"), lease(2, b"b"), lease(3, b"c"));
+        let elsewhere = Lease::new(
+            StoreName("host-local:late".into()),
+            old.address,
+            &Holder::default(),
+            &old.generation(),
+            None,
+        );
+        let unread = known(&elsewhere, "before");
+        book.remember(vec![known(&old, "before"), unread.clone()]);
+        read(
+            &mut book,
+            Some(&[old.clone(), new.clone(), anew.clone()]),
+            9,
+        );
+        let since = |known, at| Remembered {
+            since: Timestamp(at),
+            ..known
+        };
+        let all = [
+            unread,
+            since(known(&old, "before"), 9),
+            since(known(&new, "now"), 9),
+            since(known(&anew, "now"), 9),
+        ];
+        assert_eq!(book.unrecorded(&[]), all);
+        let found = [known(&old, "before"), known(&lease(3, b"x"), "now")];
+        let missing = [all[0].clone(), all[2].clone(), all[3].clone()];
+        assert_eq!(book.unrecorded(&found), missing);
+        assert_eq!(book.unrecorded(&all), []);
     }
 
     #[test]

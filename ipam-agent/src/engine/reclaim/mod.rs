@@ -5,8 +5,10 @@
 mod budget;
 mod conditions;
 mod probes;
+mod tries;
 
 pub use budget::Spent;
+pub use tries::Tries;
 
 use std::time::Duration;
 
@@ -334,6 +336,7 @@ impl Planner<'_> {
         self.answered(record, window, &mut blockers);
         let coverage = self.coverage(record, window, &mut blockers);
         let unchanged_for = self.age(record, window, &mut blockers);
+        self.tried(record, asker, &mut blockers);
         if !blockers.is_empty() {
             return Err(blockers);
         }

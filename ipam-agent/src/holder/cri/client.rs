@@ -29,7 +29,7 @@ use super::{
         PodSandboxStatusRequest, PodSandboxStatusResponse, VersionRequest, VersionResponse,
     },
 };
-use crate::engine::holders::Sandbox;
+use crate::engine::holders::{Sandbox, SandboxBook};
 
 /// How long the list may be: thousands of sandboxes with all of their annotations.
 const LIST_LIMIT: usize = 16 << 20;
@@ -49,10 +49,14 @@ const NODE: i32 = 2;
 /// `AppLabel`).
 const KUBEVIRT: (&str, &str) = ("kubevirt.io", "virt-launcher");
 
-/// All that the runtime at this socket has to say.
-pub(super) async fn ask(socket: &Path, patience: Duration) -> Result<Runtime, CriError> {
+/// All that the runtime at this socket has to say, beside what it told.
+pub(super) async fn ask(
+    socket: &Path,
+    told: &SandboxBook,
+    patience: Duration,
+) -> Result<Runtime, CriError> {
     let answer = timeout(patience, async {
-        Client::connect(socket).await?.everything().await
+        Client::connect(socket).await?.everything(told).await
     });
     match answer.await {
         Ok(answer) => answer,
@@ -92,7 +96,7 @@ impl Client {
         })
     }
 
-    async fn everything(&self) -> Result<Runtime, CriError> {
+    async fn everything(&self, told: &SandboxBook) -> Result<Runtime, CriError> {
         let version: VersionResponse = self.call("Version", VersionRequest {}).await?;
         let list: ListPodSandboxResponse = self
             .call("ListPodSandbox", ListPodSandboxRequest {})
@@ -103,7 +107,7 @@ impl Client {
             return Err(self.unbelievable(what));
         }
         let sandboxes = stream::iter(list.items)
-            .map(|listed| self.sandbox(listed))
+            .map(|listed| self.sandbox(listed, told))
             .buffer_unordered(AT_A_TIME)
             .try_collect()
             .await?;
@@ -117,8 +121,11 @@ impl Client {
     }
 
     /// One sandbox in full.
-    async fn sandbox(&self, listed: PodSandbox) -> Result<Sandbox, CriError> {
+    async fn sandbox(&self, listed: PodSandbox, told: &SandboxBook) -> Result<Sandbox, CriError> {
         let ready = listed.state != NOT_READY;
+        if let Some(told) = told.told(&listed.id, ready) {
+            return Ok(told.clone());
+        }
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: listed.id.clone(),
             // What became of its namespace is told of no other way.

@@ -28,7 +28,7 @@ pub use self::{
 };
 use crate::{
     config::Cri,
-    engine::holders::{RuntimeReport, Sandbox, SocketAnswer},
+    engine::holders::{RuntimeReport, Sandbox, SandboxBook, SocketAnswer},
     error::in_full,
 };
 
@@ -132,9 +132,16 @@ pub struct Runtime {
 ///
 /// Blocks for `patience` at most. Not to be called from an asynchronous task.
 pub fn report(cri: &Cri, patience: Duration) -> Option<RuntimeReport> {
+    report_again(cri, &SandboxBook::default(), patience)
+}
+
+/// [`report`], where this much was told already: every runtime is asked what sandboxes it has,
+/// and only of those that are new or in another state is it asked more. Of hundreds that takes
+/// longer than a store may be locked.
+pub fn report_again(cri: &Cri, told: &SandboxBook, patience: Duration) -> Option<RuntimeReport> {
     let sockets = sockets(cri)?;
     let named = matches!(cri, Cri::Socket(_));
-    let answers = ask(&sockets, patience);
+    let answers = ask_again(&sockets, told, patience);
     let answers = answers.into_iter().map(|answer| match answer {
         Ok(runtime) => SocketAnswer::Sandboxes(runtime.sandboxes),
         Err(error) if error.is_absent() && !named => SocketAnswer::Absent,
@@ -169,13 +176,23 @@ pub fn sockets(cri: &Cri) -> Option<Vec<PathBuf>> {
 ///
 /// Blocks for `patience` at most. Not to be called from an asynchronous task.
 pub fn ask(sockets: &[PathBuf], patience: Duration) -> Vec<Result<Runtime, CriError>> {
+    ask_again(sockets, &SandboxBook::default(), patience)
+}
+
+fn ask_again(
+    sockets: &[PathBuf],
+    told: &SandboxBook,
+    patience: Duration,
+) -> Vec<Result<Runtime, CriError>> {
     // A runtime of its own: whatever a server does, it is over when this returns.
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     match tokio {
         Ok(tokio) => tokio.block_on(join_all(
-            sockets.iter().map(|socket| client::ask(socket, patience)),
+            sockets
+                .iter()
+                .map(|socket| client::ask(socket, told, patience)),
         )),
         Err(error) => {
             let failed = |socket: &PathBuf| {

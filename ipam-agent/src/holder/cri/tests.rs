@@ -5,7 +5,10 @@ use std::{
     io::Write as _,
     os::unix::net::UnixListener as StdListener,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
 };
 
@@ -21,6 +24,7 @@ use prost::Message;
 use tokio::net::UnixListener;
 
 use super::{message::*, *};
+use crate::engine::time::Timestamp;
 
 /// Short, for what never comes.
 const SOON: Duration = Duration::from_millis(300);
@@ -186,6 +190,50 @@ fn a_sandbox_that_goes_meanwhile_was_there() {
     let runtime = server.asked().expect("an answer");
     assert_eq!(runtime.sandboxes.len(), 1);
     assert!(runtime.sandboxes[0].ready);
+}
+
+#[test]
+fn what_was_told_in_a_pass_is_not_asked_for_under_a_lock() {
+    static LATER: AtomicBool = AtomicBool::new(false);
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let server = Server::new(|call| match call {
+        "Version" => version(),
+        "ListPodSandbox" if LATER.load(Ordering::SeqCst) => {
+            let stopped = PodSandbox {
+                state: 1,
+                ..one("stops")
+            };
+            list(vec![one("stays"), stopped, one("comes")])
+        }
+        "ListPodSandbox" => list(vec![one("stays"), one("stops"), one("goes")]),
+        _ => {
+            ASKED.fetch_add(1, Ordering::SeqCst);
+            Answer::of(&network("10.0.0.1", &[]))
+        }
+    });
+    let cri = Cri::Socket(server.socket());
+    let mut book = SandboxBook::default();
+    let asked = |book: &mut SandboxBook| {
+        let report = report_again(&cri, book, SOON * 10).expect("there is one");
+        let SocketAnswer::Sandboxes(list) = &report.sockets[0].1 else {
+            panic!("{report:?}")
+        };
+        assert!(list.iter().all(|sandbox| sandbox.addresses.len() == 1));
+        let mut told: Vec<_> = { list.iter() }
+            .map(|sandbox| (sandbox.id.to_string(), sandbox.ready))
+            .collect();
+        told.sort();
+        book.hear(report, Timestamp(1));
+        (ASKED.swap(0, Ordering::SeqCst), told)
+    };
+    let told = |told: [(&str, bool); 3]| told.map(|(id, ready)| (id.to_owned(), ready)).to_vec();
+    let first = told([("goes", true), ("stays", true), ("stops", true)]);
+    assert_eq!(asked(&mut book), (3, first.clone()));
+    assert_eq!(asked(&mut book), (0, first));
+    LATER.store(true, Ordering::SeqCst);
+    let later = told([("comes", true), ("stays", true), ("stops", false)]);
+    assert_eq!(asked(&mut book), (2, later.clone()));
+    assert_eq!(asked(&mut book), (0, later));
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::SourceDown => "not everyone could be asked who holds them",
         Reason::SecondPass => "a second pass must agree",
         Reason::Changed => "no longer the lease that was judged",
-        Reason::Budget => "enough for one pass",
+        Reason::Budget => "enough for now",
         Reason::StateNotPersistent => "the agent's state would not survive a reboot",
         Reason::BootUnknown => "not recorded in an earlier boot",
     }

@@ -121,8 +121,8 @@ pub struct Step {
     pub passed: Option<Answers>,
     /// Releases that were planned, and for whom.
     pub planned: Vec<ReclaimPlan>,
-    /// Releases that were not done.
-    pub undone: Vec<Outcome>,
+    /// Releases that were not done, and for whom.
+    pub undone: Vec<(Asker, Outcome)>,
     /// The agent was killed.
     pub killed: Option<Killed>,
     /// The stores as the engine knows them now.

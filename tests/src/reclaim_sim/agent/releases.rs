@@ -113,7 +113,8 @@ impl Agent {
         let undone = outcomes
             .iter()
             .filter(|outcome| outcome.result != OutcomeResult::Released);
-        step.undone.extend(undone.cloned());
+        step.undone
+            .extend(undone.map(|outcome| (part.asker, outcome.clone())));
         self.tell(Input::Outcomes(outcomes));
         self.read_stores();
         if let Some((plan, vigil)) = self.plans.pop_front() {

@@ -183,13 +183,52 @@ fn what_time_alone_does_not_bring_makes_no_pass_sooner() {
 }
 
 #[test]
-fn what_could_not_be_released_is_tried_once_an_interval_at_most() {
+fn what_can_not_be_released_is_tried_ever_more_rarely() {
     let mut world = begun(1, |settings| settings.gate = Duration::from_secs(60));
     world.refuses = true;
-    world.run(400);
-    let often = world.tried.windows(2).filter(|two| two[1] - two[0] < 60);
-    assert_eq!(often.count(), 0, "{:?}", world.tried);
-    assert!(world.tried.len() > 3 && world.released.is_empty());
+    world.run(5 * 3600);
+    let pauses = { world.tried.windows(2) }.map(|two| (two[1] - two[0]) / 60);
+    assert_eq!(
+        pauses.collect::<Vec<_>>(),
+        [1, 2, 4, 8, 16, 32, 60, 60, 60],
+        "{:?}",
+        world.tried
+    );
+    let unasked = world.engine.plan(Asker::Daemon, world.now);
+    let [blocker] = &unasked.kept[0].blockers[..] else {
+        panic!("{unasked:?}")
+    };
+    assert_eq!(blocker.reason, Reason::Budget);
+    assert!(blocker.until.is_some_and(|at| at > world.now));
+    let asked = world.engine.plan(Asker::Person, world.now);
+    assert_eq!(asked.releases.len(), 1, "{asked:?}");
+}
+
+#[test]
+fn what_is_granted_anew_was_never_tried() {
+    let mut world = begun(1, |settings| settings.gate = Duration::from_secs(60));
+    world.refuses = true;
+    world.run(3600);
+    let (since, before) = (world.now.since(START).as_secs(), world.tried.len());
+    let generation = Generation {
+        inode: 200,
+        ..Generation::default()
+    };
+    let Lease { store, address, .. } = world.leases[0].clone();
+    world.leases = vec![Lease::new(
+        store,
+        address,
+        &Holder::default(),
+        &generation,
+        None,
+    )];
+    world.read();
+    world.run(200);
+    let pauses = { world.tried[before..].iter() }.map(|at| (at - since) / 60);
+    assert_eq!(pauses.collect::<Vec<_>>(), [1, 2], "{:?}", world.tried);
+    world.refuses = false;
+    world.run(200);
+    assert_eq!(world.leases, []);
 }
 
 #[test]
