@@ -162,6 +162,10 @@ impl Daemon {
 
     /// For the next run in this boot.
     pub(super) fn keep_claims(&mut self) {
+        if self.writing {
+            // Its disk hangs; that was told.
+            return;
+        }
         let claims = self.observer.engine.heard().collect();
         let kept = lock(&self.state).keep_claims(&self.observer.boot, claims);
         if let Err(error) = kept {
