@@ -12,7 +12,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ipam_agent::source::live::pod::tcx;
-use nix::net::if_::if_nametoindex;
+use nix::{
+    net::if_::if_nametoindex,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use tests::{
     daemon::{Daemon, agent},
@@ -87,6 +91,38 @@ fn interfaces(segments: &Value) -> BTreeSet<String> {
         .flat_map(|segment| list(segment, "interfaces"))
         .filter_map(|name| name.as_str().map(str::to_owned))
         .collect()
+}
+
+#[test]
+fn what_is_said_right_after_a_port_has_joined_a_bridge_is_said_there() {
+    in_lab(|lab| {
+        lab::ip(&["link", "add", "br0", "type", "bridge"])?;
+        lab::ip(&["link", "set", "br0", "up"])?;
+        let daemon = daemon(lab)?;
+        let pid = i32::try_from(daemon.pid())?;
+        // Which news an agent looks at first is left to chance.
+        for number in 1..=6 {
+            let port = format!("veth{number}");
+            let guest = lab.guest(&format!("guest{number}"), &port, "br0")?;
+            lab::ip(&["link", "set", &port, "nomaster"])?;
+            let watched = |segments: &Value| {
+                let routed = |segment: &&Value| segment["name"] == "routed";
+                let routed = list(segments, "segments").find(routed)?;
+                let here = list(routed, "interfaces").any(|name| *name == *port);
+                (here && routed["complete"] == true).then_some(())
+            };
+            daemon.wait_for("a routed port", PATIENCE, "segments", watched)?;
+            let address: IpAddr = format!("10.9.0.{number}").parse()?;
+            kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
+            lab::ip(&["link", "set", &port, "master", "br0"])?;
+            let told = guest.send("eth0", &[claim(frames::mac(number), address)]);
+            kill(Pid::from_raw(pid), Signal::SIGCONT)?;
+            told?;
+            let heard = heard(&daemon, address)?;
+            ensure!(heard["segment"]["name"] == "br0", "{heard:#}");
+        }
+        daemon.stop().map(drop)
+    });
 }
 
 #[test]

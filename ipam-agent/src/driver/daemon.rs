@@ -80,11 +80,13 @@ use ipam_common::{Address, sighting::Stamps};
 const SWEEP: Duration = Duration::from_secs(10);
 /// How old what is known of the links gets where nothing happens: who was stopped meanwhile
 /// can't tell when what then comes has come.
-const PULSE: Duration = Duration::from_millis(250);
+const PULSE: Duration = Duration::from_millis(400);
 /// No more often than this, even where events are lost.
 const HURRIED_SWEEP: Duration = Duration::from_secs(2);
 /// How often the counters are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How often is looked for what is wrong, which counts once it lasts.
+const HEALTH: Duration = Duration::from_secs(5);
 /// Between two ports of a crowd that are put in order, each of which takes the loop 8 to 19 ms.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -299,6 +301,7 @@ impl Daemon {
         again: &impl Fn() -> Result<Config, ConfigError>,
     ) -> Result<End, DriverError> {
         let mut tick = interval(TICK);
+        let mut health = interval(HEALTH);
         let mut settle = interval(SETTLE);
         settle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Vec::new();
@@ -311,6 +314,8 @@ impl Daemon {
             tokio::select! {
                 heard = ears.events.next(&mut seen) => {
                     heard.map_err(DriverError::Events)?;
+                    // A port may have joined its bridge just before.
+                    self.observer.catch_up(ears).await?;
                     self.observer.seen(&mut seen);
                     self.metering.malformed = ears.events.malformed();
                 }
@@ -329,6 +334,7 @@ impl Daemon {
                 }
                 Some(query) = asks.recv() => self.answer(query),
                 _ = tick.tick() => self.tick(),
+                _ = health.tick() => self.look_at_health(),
                 _ = settle.tick(), if self.observer.is_unsettled() => self.observer.settle(),
                 () = sleep_until(wake) => self.timeout(),
             }
@@ -358,7 +364,6 @@ impl Daemon {
         if let Some(alone) = &self.alone {
             alone.turn_away();
         }
-        self.look_at_health();
         let pause = if self.hurry { HURRIED_SWEEP } else { SWEEP };
         if !self.sweeping && self.swept.elapsed() >= pause {
             self.sweeping = true;

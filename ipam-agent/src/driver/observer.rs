@@ -26,7 +26,7 @@ use crate::{
     report::compose::Composer,
     source::{
         links::{LinkEvent, Links, NameFilter, Touch},
-        live::{AttachError, Counts, Events, Live, Options, Pins, Tables},
+        live::{AttachError, Events, Live, Options, Pins, TableError, Tables},
     },
     store::Notes,
 };
@@ -96,7 +96,7 @@ impl Observer {
         let (live, events) = Live::load(options, pins, clock::now)?;
         let tables = live.tables();
         // What went on without us may have lost some too: the look at SIGHTINGS repairs that.
-        let counted_lost = tables.counters().map_or(0, |counts| lost(&counts));
+        let counted_lost = lost(&tables).unwrap_or(0);
         let mut engine = Engine::new(settings(config, &boot));
         let since = live.since();
         engine.handle(Input::WatchedSince(since), clock::now());
@@ -223,14 +223,13 @@ impl Observer {
 
     /// Counts what was lost since the last time; whether anything was.
     pub fn count_lost(&mut self) -> bool {
-        let counts = match self.tables.counters() {
-            Ok(counts) => counts,
+        let lost = match lost(&self.tables) {
+            Ok(lost) => lost,
             Err(error) => {
                 tracing::warn!("{}", in_full(&error));
                 return false;
             }
         };
-        let lost = lost(&counts);
         let more = lost.saturating_sub(self.counted_lost);
         self.counted_lost = lost;
         if more > 0 {
@@ -417,15 +416,13 @@ impl Observer {
 }
 
 /// How many claims were not told of, or not even noted.
-fn lost(counts: &Counts) -> u64 {
-    [
+fn lost(tables: &Tables) -> Result<u64, TableError> {
+    let counters = [
         Counter::EventsLimited,
         Counter::EventsLost,
         Counter::SightingsOverShare,
         Counter::SightingsFailed,
-    ]
-    .iter()
-    .fold(0, |sum: u64, &counter| {
-        sum.saturating_add(counts.get(counter))
-    })
+    ];
+    let mut counts = counters.iter().map(|&counter| tables.counter(counter));
+    counts.try_fold(0, |sum: u64, count| Ok(sum.saturating_add(count?)))
 }

@@ -178,13 +178,25 @@ impl Tables {
     pub fn counters(&self) -> Result<Counts, TableError> {
         let mut counts = Counts::default();
         for (index, count) in (0..).zip(&mut counts.0) {
-            let values = self.counters.get(&index, 0);
-            let values = values.map_err(|source| error("COUNTERS", "read", source))?;
-            *count = values
-                .iter()
-                .fold(0, |sum: u64, value| sum.wrapping_add(*value));
+            *count = self.count(index)?;
         }
         Ok(counts)
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn counter(&self, counter: Counter) -> Result<u64, TableError> {
+        self.count(counter as u32)
+    }
+
+    fn count(&self, index: u32) -> Result<u64, TableError> {
+        let values = self.counters.get(&index, 0);
+        let values = values.map_err(|source| error("COUNTERS", "read", source))?;
+        let all = values.iter();
+        Ok(all.fold(0, |sum: u64, value| sum.wrapping_add(*value)))
     }
 
     /// Let a port put entries in; one that may already keeps what is left of its share.
