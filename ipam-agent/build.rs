@@ -1,11 +1,14 @@
 //! Packs the list of who makes which MACs, of the text that `cargo xtask vendors` writes, to
-//! less than two thirds: tables to be searched where they lie in the program's image.
+//! two fifths: tables to be searched where they lie in the program's image, and the names.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
+    io::Write as _,
     path::Path,
 };
+
+use flate2::{Compression, write::DeflateEncoder};
 
 const LIST: &str = "src/report/vendors.txt";
 
@@ -36,7 +39,11 @@ fn main() {
         let file = Path::new(&directory).join(format!("vendors-{name}"));
         fs::write(file, bytes).expect("the directory can be written to");
     };
-    put("names", names.as_bytes());
+    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::best());
+    deflated
+        .write_all(names.as_bytes())
+        .expect("memory takes it");
+    put("names", &deflated.finish().expect("memory takes it"));
     for (digits, file) in BLOCKS {
         let mut blocks = BTreeMap::new();
         for (prefix, name) in lines.iter().filter(|(prefix, _)| prefix.len() == digits) {

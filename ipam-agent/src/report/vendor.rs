@@ -1,17 +1,24 @@
 //! Who made the interface that a MAC belongs to, without a network.
 //!
-//! The list is part of the program's image, looked up where it lies: no memory is taken and
-//! nothing is done at start-up. `cargo xtask vendors` renews it, as `vendors.txt`; `build.rs`
-//! packs it.
+//! The list is part of the program's image, looked up where it lies: nothing is done at
+//! start-up, and memory is taken for the names alone, once one is asked for. `cargo xtask
+//! vendors` renews it, as `vendors.txt`; `build.rs` packs it.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, io::Read as _, sync::LazyLock};
 
+use flate2::read::DeflateDecoder;
 use ipam_common::Mac;
 
 use crate::engine::owner::{VirtualRouter, virtual_router};
 
 /// Each name once, each followed by a newline.
-const NAMES: &str = include_str!(concat!(env!("OUT_DIR"), "/vendors-names"));
+static NAMES: LazyLock<String> = LazyLock::new(|| {
+    let deflated = include_bytes!(concat!(env!("OUT_DIR"), "/vendors-names"));
+    let mut names = String::new();
+    // Tests read them all: what fails here is a program that was damaged, and a MAC says enough.
+    let _ = DeflateDecoder::new(deflated.as_slice()).read_to_string(&mut names);
+    names
+});
 
 /// The IEEE's blocks, the smallest first: how many bits their prefixes have, and entries of a
 /// prefix, in whole bytes, and its name's place in [`NAMES`], in [`PLACE`] bytes. All of it is
