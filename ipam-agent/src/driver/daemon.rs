@@ -112,10 +112,9 @@ struct Daemon {
     state: Arc<Mutex<State>>,
     writing: bool,
     unwritten: Unwritten,
-    /// Why the state could not be read or written, when that was tried last.
+    /// Why the state could not be read or written, when that was tried last. Unless there is
+    /// something, what earlier runs wrote to it has been told to the engine.
     unrecorded: Option<String>,
-    /// What earlier runs wrote to it has been told to the engine.
-    state_is_read: bool,
     state_dir: std::path::PathBuf,
     /// Why the state isn't to be relied on, as it was logged last.
     state_problem: Option<String>,
@@ -206,7 +205,6 @@ pub async fn run(
         alone,
         watchers: Watchers::new(&observer.host, clock::wall_time),
         observer,
-        state_is_read: state.problem().is_none(),
         unrecorded: state.problem().map(|problem| in_full(problem)),
         state: Arc::new(Mutex::new(state)),
         writing: false,

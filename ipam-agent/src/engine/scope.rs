@@ -27,6 +27,14 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// The segment, if it is one.
+    pub fn segment(&self) -> Option<&Segment> {
+        match self {
+            Self::Segment(segment) => Some(segment),
+            Self::Nowhere(_) | Self::Anywhere | Self::Unknown => None,
+        }
+    }
+
     /// Whether it is about this segment.
     pub fn covers(&self, segment: &Segment) -> bool {
         match self {
@@ -105,7 +113,7 @@ impl Scopes {
     pub fn of(&self, lease: &Lease) -> &Scope {
         match self.wires(lease)[..] {
             [wire] => wire,
-            [] => self.stores.get(&lease.store).unwrap_or(&Scope::Unknown),
+            [] => self.unplaced(lease),
             _ => &Scope::Unknown,
         }
     }
@@ -113,7 +121,7 @@ impl Scopes {
     /// Whether a lease may be about this segment.
     pub fn covers(&self, lease: &Lease, segment: &Segment) -> bool {
         match &self.wires(lease)[..] {
-            [] => self.of(lease).covers(segment),
+            [] => self.unplaced(lease).covers(segment),
             wires => wires.iter().any(|wire| wire.covers(segment)),
         }
     }
@@ -121,6 +129,11 @@ impl Scopes {
     /// Whether a lease may be about either of several networks that use its address.
     pub fn is_either(&self, lease: &Lease) -> bool {
         self.wires(lease).len() > 1
+    }
+
+    /// The wire of a lease of no pool that has one of its own.
+    fn unplaced(&self, lease: &Lease) -> &Scope {
+        self.stores.get(&lease.store).unwrap_or(&Scope::Unknown)
     }
 
     /// The wires of the pools that have one of their own and may have handed the lease out: those

@@ -16,7 +16,7 @@ use super::{
     leasebook::{LeaseBook, Record},
     plan::{Asker, ReclaimPlan},
     reclaim::{LeaseState, PassFacts, Planner},
-    scope::{Scope, ScopedPool},
+    scope::ScopedPool,
     segment::{Segment, Topology},
     station::Track,
     table::{Claim, Contest, Entry, Place},
@@ -289,10 +289,8 @@ impl Engine {
     /// nobody on a wire adds to them.
     pub fn known_segments(&self) -> BTreeSet<Segment> {
         let mut segments = self.topology.segments();
-        segments.extend(self.pools().filter_map(|pool| match pool.scope() {
-            Scope::Segment(segment) => Some(segment.clone()),
-            Scope::Nowhere(_) | Scope::Anywhere | Scope::Unknown => None,
-        }));
+        let of_pools = self.pools().filter_map(|pool| pool.scope().segment());
+        segments.extend(of_pools.cloned());
         segments
     }
 
@@ -315,10 +313,7 @@ impl Engine {
 
     /// The wire of a lease, if one is known.
     pub fn segment_of(&self, lease: &Lease) -> Option<&Segment> {
-        match self.scopes.of(lease) {
-            Scope::Segment(segment) => Some(segment),
-            Scope::Nowhere(_) | Scope::Anywhere | Scope::Unknown => None,
-        }
+        self.scopes.of(lease).segment()
     }
 
     /// The pools of all stores, by store, in each store's order.

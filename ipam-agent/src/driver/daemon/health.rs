@@ -49,20 +49,20 @@ impl Readiness {
 impl Daemon {
     /// Looks at what is wrong now.
     pub(super) fn look_at_health(&mut self) {
-        let wrong = self.wrong(clock::now());
-        let names = wrong.iter().map(|(name, _)| name.as_str());
-        self.readiness.look(names, clock::now());
+        let now = clock::now();
+        let (wrong, _) = self.wrong(now);
+        self.readiness.look(names(&wrong), now);
     }
 
     pub(super) fn health(&mut self) -> Health {
-        self.look_at_health();
         let now = clock::now();
+        let (wrong, dark) = self.wrong(now);
+        self.readiness.look(names(&wrong), now);
         let (counting, passing): (Vec<_>, Vec<_>) =
-            { self.wrong(now).into_iter() }.partition(|(name, _)| self.readiness.counts(name, now));
+            { wrong.into_iter() }.partition(|(name, _)| self.readiness.counts(name, now));
         let engine = &self.observer.engine;
         let passing = passing.into_iter().map(|(_, what)| what);
         let missing = self.observer.missing().count();
-        let (_, dark) = self.unwatched(now);
         Health {
             up: now.since(self.metering.started),
             watched: self.observer.wanted().len().saturating_sub(missing),
@@ -76,8 +76,9 @@ impl Daemon {
         }
     }
 
-    /// What is wrong: its name, and it in words.
-    fn wrong(&self, now: Timestamp) -> Vec<(String, String)> {
+    /// What is wrong: its name, and it in words; and apart from that which segments only lack a
+    /// carrier.
+    fn wrong(&self, now: Timestamp) -> (Vec<(String, String)>, Vec<String>) {
         let mut wrong = Vec::new();
         for (port, why) in self.observer.missing() {
             let why = if why.is_empty() {
@@ -118,10 +119,10 @@ impl Daemon {
             )),
             Some(_) => {}
         }
-        let (blind, _) = self.unwatched(now);
+        let (blind, dark) = self.unwatched(now);
         wrong.extend(blind.into_iter().map(|told| (told.clone(), told)));
         wrong.truncate(MOST_NOTES);
-        wrong
+        (wrong, dark)
     }
 
     /// The segments that aren't watched whole, but for those of a port that is told of as
@@ -153,6 +154,10 @@ impl Daemon {
         }
         (blind, dark)
     }
+}
+
+fn names(wrong: &[(String, String)]) -> impl Iterator<Item = &str> {
+    wrong.iter().map(|(name, _)| name.as_str())
 }
 
 /// How much is told at once.

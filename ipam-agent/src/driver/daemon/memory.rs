@@ -77,7 +77,7 @@ impl Daemon {
     }
 
     pub(super) fn retry_state(&mut self) {
-        if !self.state_is_read {
+        if self.unrecorded.is_some() {
             self.unwritten.again = true;
             self.write_state();
         }
@@ -131,9 +131,9 @@ impl Daemon {
         for warning in state.warnings() {
             tracing::warn!("{warning}");
         }
-        self.unrecorded = state.problem().map(|problem| in_full(problem));
-        let is_read = self.unrecorded.is_none();
-        if !std::mem::replace(&mut self.state_is_read, is_read) && is_read {
+        let problem = state.problem().map(|problem| in_full(problem));
+        let before = std::mem::replace(&mut self.unrecorded, problem);
+        if before.is_some() && self.unrecorded.is_none() {
             let recorded = remembered(state.load());
             self.observer.tell(Input::Remembered(recorded.clone()));
             if let heard @ Some(_) = state.heard(&self.observer.boot) {

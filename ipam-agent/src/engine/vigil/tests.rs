@@ -143,28 +143,21 @@ fn what_is_as_it_was_judged_is_kept() {
 #[test]
 fn a_new_veth_is_allowed_if_it_was_attached_to_in_time() {
     let old = (1, attached(Timestamp(1_000_000_000)));
-    let mut world = planned();
-    let began = world.2;
     let blind = (2, PortCheck::Blind("not attached".into()));
-    look(
-        &mut world,
-        SECOND / 2,
-        &[OLD, NEW],
-        &[old.clone(), blind.clone()],
-    )
-    .unwrap();
+    let just_come = || {
+        let mut world = planned();
+        let checks = [old.clone(), blind.clone()];
+        look(&mut world, SECOND / 2, &[OLD, NEW], &checks).unwrap();
+        world
+    };
+    let mut world = just_come();
+    let began = world.2;
     let timely = (2, attached(began + SECOND * 9 / 10));
     look(&mut world, 9 * SECOND, &[OLD, NEW], &[old.clone(), timely]).unwrap();
 
-    let mut world = planned();
-    look(
-        &mut world,
-        SECOND / 2,
-        &[OLD, NEW],
-        &[old.clone(), blind.clone()],
-    )
-    .unwrap();
-    let why = look(&mut world, 2 * SECOND, &[OLD, NEW], &[old.clone(), blind]).unwrap_err();
+    let mut world = just_come();
+    let checks = [old.clone(), blind.clone()];
+    let why = look(&mut world, 2 * SECOND, &[OLD, NEW], &checks).unwrap_err();
     assert!(why.contains("port2 isn't watched"), "{why}");
     let late = (2, attached(began + 3 * SECOND));
     let why = look(&mut world, 4 * SECOND, &[OLD, NEW], &[old, late]).unwrap_err();
