@@ -90,6 +90,8 @@ pub fn build(arch: Arch) -> anyhow::Result<PathBuf> {
         generated.display()
     ));
     flags.push("-Ctarget-feature=+crt-static".to_owned());
+    // Relocations in a fiftieth of the space, where the linker can; libc's start applies them.
+    flags.push("-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned());
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(machine::root())
