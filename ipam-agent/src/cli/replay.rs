@@ -40,7 +40,7 @@ Examples:
   timeout 60 tcpdump -i eth0 -w - 'arp or icmp6' | ipam-agent replay -
 
 Exit status: 0 nothing, 1 something, 2 an error (a damaged capture, after the report of the
-rest), 3 no frame could be looked at.")]
+rest), 3 no frame could be looked at, or ARP or ND was cut short as it was captured.")]
 pub struct ReplayArgs {
     /// The captures; - is standard input
     #[arg(required = true, value_name = "CAPTURE")]
@@ -86,6 +86,12 @@ impl ReplayArgs {
             io.tell(&format!(
                 "note: the leases of {name} are compared with nothing, as no segment of that name was \
                  captured; --segment {name}=INTERFACE says which of these it is\n"
+            ))?;
+        }
+        if replayed.forgotten > 0 {
+            io.tell(&format!(
+                "note: {} events before those of the report are not listed\n",
+                replayed.forgotten
             ))?;
         }
         io.show(&report, self.output.output)?;

@@ -26,11 +26,27 @@ const MAX_PLACES: usize = 4096;
 /// How many attempts for one address.
 const MAX_ATTEMPTS: usize = 8;
 
+/// Whose frame it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// The machine.
+    pub owner: OwnerKey,
+    /// Whether it contests nobody.
+    pub exempt: bool,
+}
+
+impl Speaker {
+    /// Whether both can't have one address.
+    fn contests(self, other: Self) -> bool {
+        self.owner != other.owner && !self.exempt && !other.exempt
+    }
+}
+
 /// One machine's probes for one address.
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
     mac: Mac,
-    owner: OwnerKey,
+    speaker: Speaker,
     last: Timestamp,
     kinds: u32,
     told: bool,
@@ -56,7 +72,7 @@ pub struct Attempts {
 
 impl Attempts {
     /// A probe was heard, sent to more than one station: whether it meets another's.
-    pub fn probe(&mut self, place: Place, seen: &Seen, owner: OwnerKey) -> Option<Collision> {
+    pub fn probe(&mut self, place: Place, seen: &Seen, speaker: Speaker) -> Option<Collision> {
         if self.places.len() >= MAX_PLACES && !self.places.contains_key(&place) {
             self.make_room(seen.at);
         }
@@ -71,7 +87,7 @@ impl Attempts {
             }
             attempts.push(Attempt {
                 mac,
-                owner,
+                speaker,
                 last: seen.at,
                 kinds: 0,
                 told: false,
@@ -83,7 +99,7 @@ impl Attempts {
         attempt.kinds |= seen.sighting.evidence.bit();
         let told = attempt.told;
         let rival = attempts.iter().position(|attempt| {
-            attempt.owner != owner
+            attempt.speaker.contests(speaker)
                 && !(attempt.told && told)
                 && distance(attempt.last, seen.at) <= MEETING_WINDOW
         });
@@ -102,7 +118,7 @@ impl Attempts {
     /// Somebody answered this machine: whether that is to be told of.
     pub fn is_first_answer(&mut self, place: &Place, asker: Mac) -> bool {
         let mut attempts = self.places.get_mut(place).into_iter().flatten();
-        let attempt = attempts.find(|attempt| attempt.mac == asker);
+        let attempt = attempts.find(|attempt| attempt.mac == asker && !attempt.speaker.exempt);
         attempt.is_some_and(|attempt| !std::mem::replace(&mut attempt.told, true))
     }
 
@@ -112,18 +128,19 @@ impl Attempts {
         &mut self,
         place: Place,
         seen: &Seen,
-        owner: OwnerKey,
+        speaker: Speaker,
     ) -> (Option<Collision>, u32) {
         let Some(attempts) = self.places.get_mut(&place) else {
             return (None, 0);
         };
         let asked = attempts.iter().filter(|attempt| {
-            attempt.owner == owner && distance(attempt.last, seen.at) <= ATTEMPT_WINDOW
+            attempt.speaker.owner == speaker.owner
+                && distance(attempt.last, seen.at) <= ATTEMPT_WINDOW
         });
         let kinds = asked.fold(0, |kinds, attempt| kinds | attempt.kinds);
         let to = To::of(&seen.sighting);
         let answered = attempts.iter_mut().find(|attempt| {
-            attempt.owner != owner
+            attempt.speaker.contests(speaker)
                 && !attempt.told
                 && seen.at >= attempt.last
                 && seen.at.since(attempt.last) <= ANSWER_WINDOW
@@ -145,7 +162,7 @@ impl Attempts {
     pub fn asker(&self, place: &Place, seen: &Seen, owner: OwnerKey) -> Option<Mac> {
         let attempts = self.places.get(place)?;
         let asked = attempts.iter().find(|attempt| {
-            attempt.owner != owner
+            attempt.speaker.owner != owner
                 && seen.at >= attempt.last
                 && seen.at.since(attempt.last) <= ANSWER_WINDOW
         });
@@ -173,12 +190,23 @@ impl Attempts {
         });
     }
 
+    /// Forgets what is over, else the eighth that was not heard for longest.
     fn make_room(&mut self, now: Timestamp) {
         self.forget(now);
-        if self.places.len() >= MAX_PLACES
-            && let Some((_, attempts)) = self.places.pop_first()
-        {
-            self.dropped = self.dropped.saturating_add(attempts.len() as u64);
+        if self.places.len() < MAX_PLACES {
+            return;
+        }
+        let heard = |attempts: &[Attempt]| attempts.iter().map(|attempt| attempt.last).max();
+        let mut oldest: Vec<_> = { self.places.iter() }
+            .map(|(&place, attempts)| (heard(attempts), place))
+            .collect();
+        oldest.select_nth_unstable(MAX_PLACES / 8);
+        for (_, place) in &oldest[..MAX_PLACES / 8] {
+            let dropped = self
+                .places
+                .remove(place)
+                .map_or(0, |attempts| attempts.len());
+            self.dropped = self.dropped.saturating_add(dropped as u64);
         }
     }
 }

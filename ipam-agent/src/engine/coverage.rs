@@ -9,7 +9,7 @@ use super::{
     time::Timestamp,
 };
 
-/// A port that appears may be unwatched for this long: no pod has its address by then.
+/// A guest's port that appears may be unwatched for this long: no pod has its address by then.
 const ATTACH_GRACE: Duration = Duration::from_secs(1);
 
 /// What is known of the watch on one port.
@@ -218,7 +218,8 @@ impl CoverageBook {
             let Some(watch) = self.ports.get(&ifindex) else {
                 return Err(blind("not attached yet".into()));
             };
-            let attached = match (watch.attached, watch.appeared) {
+            let appeared = watch.appeared.filter(|_| port.is_guests());
+            let attached = match (watch.attached, appeared) {
                 (Some(at), Some(appeared)) if at.since(appeared) <= ATTACH_GRACE => started,
                 (Some(at), _) => at,
                 (None, Some(appeared))
@@ -272,19 +273,10 @@ mod tests {
     fn topology(ports: &[(u32, PortKind, bool)]) -> Topology {
         let port = |&(ifindex, kind, carrier): &(u32, PortKind, bool)| {
             let port = Port {
-                name: format!("port{ifindex}").into(),
-                kind,
-                up: true,
                 carrier,
-                wiring: Wiring::Bridge {
-                    bridge: "br0".into(),
-                    pvid: None,
-                    members: Default::default(),
-                    untagged: Default::default(),
-                },
-                wanted: true,
-                namespace: None,
-                vlan_devices: BTreeMap::new(),
+                // A guest's.
+                namespace: (kind == PortKind::Veth).then_some(1),
+                ..Port::new(format!("port{ifindex}"), kind, Wiring::bridge("br0"))
             };
             (ifindex, port)
         };
@@ -432,5 +424,30 @@ mod tests {
         let gap = watched.after.unwrap();
         assert_eq!(gap.length, Duration::from_secs(8), "{gap:?}");
         assert!(gap.why.contains("came and went"), "{gap:?}");
+    }
+
+    /// Beyond an uplink, or a veth of which this host has both ends, are those who were there
+    /// before.
+    #[test]
+    fn only_a_guests_port_may_come_without_a_gap() {
+        for (kind, namespace, counts_from) in [
+            (PortKind::Veth, Some(1), SECOND),
+            (PortKind::Veth, None, 20 * SECOND),
+            (PortKind::Other, None, 20 * SECOND),
+        ] {
+            let mut wire = topology(&[(1, PortKind::Veth, true)]);
+            let mut book = CoverageBook::default();
+            book.links_at(&wire, SECOND);
+            book.attached_at(1, SECOND, &wire);
+            let new = Port {
+                namespace,
+                ..Port::new("new", kind, Wiring::bridge("br0"))
+            };
+            wire.ports.insert(2, new);
+            book.links_at(&wire, 20 * SECOND);
+            book.attached_at(2, 20 * SECOND, &wire);
+            let since = since(&book, &wire, 30 * SECOND);
+            assert_eq!(since, Ok(Timestamp(counts_from)), "{kind:?}");
+        }
     }
 }

@@ -6,9 +6,9 @@ use ipam_common::{
 };
 
 use super::{
-    Engine, MAX_EVENTS, MAX_WIRES,
+    Engine, MAX_EVENTS, MAX_WIRES, MISMATCH_MEMORY,
     answers::{ANSWER_WINDOW, Answer, To},
-    attempt::Collision,
+    attempt::{Collision, Speaker},
     conflict::{Event, EventKind},
     conflict_of,
     input::Seen,
@@ -39,12 +39,14 @@ impl Engine {
         }
         self.sender(place, seen, now);
         let owner = self.owners.of(heard.mac, &self.topology.own_macs);
+        let exempt = self.owners.is_exempt(place.1, heard.mac);
+        let speaker = Speaker { owner, exempt };
         if sighting.evidence.is_probe() {
             // Sent to one station it is a keep-alive.
             if Mac::new(sighting.to).is_some() {
                 return;
             }
-            match self.attempts.probe(place, seen, owner) {
+            match self.attempts.probe(place, seen, speaker) {
                 Some(met) => self.collided(place, seen.at, Some(met), now),
                 None => self.answered_before(place, seen, now),
             }
@@ -52,7 +54,7 @@ impl Engine {
             self.station(place, &heard, seen, now);
             return;
         }
-        let (collision, kinds) = self.attempts.assertion(place, seen, owner);
+        let (collision, kinds) = self.attempts.assertion(place, seen, speaker);
         heard.kinds |= kinds;
         if !sighting.evidence.is_arp() && heard.answers == Some(To::All) {
             let asker = self.attempts.asker(&place, seen, owner);
@@ -69,7 +71,9 @@ impl Engine {
         let (asker, own) = (seen.sighting.mac, &self.topology.own_macs);
         let owner = self.owners.of(asker, own);
         let claims = { self.table.get(&place).into_iter() }.flat_map(|entry| &entry.claims);
-        let others = claims.filter(|claim| self.owners.of(claim.mac, own) != owner);
+        let others = claims.filter(|claim| {
+            self.owners.of(claim.mac, own) != owner && !self.owners.is_exempt(place.1, claim.mac)
+        });
         let answers = others.flat_map(|claim| {
             let answers = claim.answers.iter();
             answers.map(|answer| (claim.mac, *answer))
@@ -179,7 +183,8 @@ impl Engine {
             return;
         }
         let key = (place, sighting.mac, source);
-        if self.mismatches.contains_key(&key) {
+        let told = self.mismatches.get(&key);
+        if told.is_some_and(|at| now.since(*at) < MISMATCH_MEMORY) {
             return;
         }
         if self.mismatches.len() >= MAX_EVENTS {

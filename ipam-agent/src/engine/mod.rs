@@ -68,6 +68,7 @@ use self::{
     probing::Probing,
     quarantine::Quarantine,
     reclaim::{PassFacts, ReclaimSettings},
+    runs::Move,
     scope::Scopes,
     segment::Topology,
     station::{StationId, Stations},
@@ -119,6 +120,8 @@ pub struct Counts {
     pub echoes: u64,
     /// Addresses dropped because the table was full.
     pub evicted: u64,
+    /// What happened and was forgotten, because too much did.
+    pub forgotten: u64,
     /// Stations not followed, and probes forgotten, because there were too many.
     pub unfollowed: u64,
 }
@@ -213,6 +216,7 @@ impl Engine {
 
     /// Learn something.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.next_forget.get_or_insert(now + FORGET_INTERVAL);
         match input {
             Input::Seen(seen) => self.seen(&seen, now),
             Input::Snapshot(table) => self.snapshot(table, now),
@@ -299,7 +303,7 @@ impl Engine {
             self.next_pass = Some(now + self.settings.reclaim.pass_interval);
             self.commands.push_back(Command::Gather);
         }
-        if self.next_forget.is_none_or(|at| at <= now) {
+        if self.next_forget.is_some_and(|at| at <= now) {
             self.next_forget = Some(now + FORGET_INTERVAL);
             self.table.forget(now);
             self.stations.forget(now, CLAIM_MEMORY);
@@ -362,7 +366,7 @@ impl Engine {
         &mut self,
         place: Place,
         heard: Option<Timestamp>,
-        moved: Option<(Mac, Mac)>,
+        moved: Option<Move>,
         now: Timestamp,
     ) {
         let segment = self.table.segment(place.0).clone();
@@ -381,7 +385,7 @@ impl Engine {
             self.timers.insert((at, Timer::Address(place)));
         }
         self.note_squat(place, conflict.as_ref(), now);
-        self.tell(&segment, place.1, conflict, moved, heard, judged, now);
+        self.tell(&segment, place.1, conflict, moved, judged, now);
         if heard.is_some() {
             self.ask_claimants(place, now);
         }

@@ -133,9 +133,10 @@ pub fn is_virtual_router(mac: Mac) -> bool {
     virtual_router(mac).is_some()
 }
 
-/// GLBP answers for one address with a MAC for each router of its group.
+/// GLBP answers for one address with a MAC for each router of its group, whose number has ten
+/// bits; the last byte is the router's.
 fn is_glbp(bytes: [u8; 6]) -> bool {
-    bytes[..4] == [0x00, 0x07, 0xb4, 0x00]
+    matches!(bytes, [0x00, 0x07, 0xb4, 0x00..=0x03, _, _])
 }
 
 /// Calico gives this MAC to the host's end of every pod's link, and answers with it for
@@ -256,5 +257,18 @@ mod tests {
         let vrrp: MacPattern = "00:00:5e:00:01:*".parse().expect("pattern");
         assert!(vrrp.matches("00:00:5e:00:01:fe".parse().expect("MAC")));
         assert!(!vrrp.matches("00:00:5e:00:02:fe".parse().expect("MAC")));
+    }
+
+    #[test]
+    fn routers_that_share_an_address_are_one() {
+        let owners = Owners::default();
+        let of = |mac: &str| owners.of(mac.parse().expect("MAC"), &BTreeSet::new());
+        // A GLBP group's number has ten bits.
+        for group in ["00:07:b4:00:01", "00:07:b4:01:2c", "00:07:b4:03:ff"] {
+            let [one, two] = ["01", "02"].map(|router| of(&format!("{group}:{router}")));
+            assert_eq!(one, two, "{group}");
+            assert_ne!(one, of("00:07:b4:02:22:01"), "{group}");
+        }
+        assert_ne!(of("00:07:b4:04:00:01"), of("00:07:b4:04:00:02"));
     }
 }

@@ -42,6 +42,17 @@ impl Run {
     }
 }
 
+/// That another has an address now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The MAC of who had it.
+    pub from: Mac,
+    /// The MAC of who has it.
+    pub to: Mac,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// The latest turns, oldest first, no two neighbours of one owner.
 ///
 /// An assertion may be told after a later one: two CPUs' events race, and an event tells of
@@ -53,9 +64,9 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// Add one assertion. The change it is, from whom to whom, if it is the latest and
-    /// another owner's than the one before.
-    pub fn add(&mut self, owner: OwnerKey, mac: Mac, at: Timestamp) -> Option<(Mac, Mac)> {
+    /// Add one assertion. The change that is known by it: it is the latest and another owner's
+    /// than the one before, or was told after the one that followed it.
+    pub fn add(&mut self, owner: OwnerKey, mac: Mac, at: Timestamp) -> Option<Move> {
         let run = Run {
             owner,
             mac,
@@ -100,10 +111,22 @@ impl Runs {
         if self.runs.len() > 1 {
             self.changes = self.changes.saturating_add(1);
         }
-        let moved =
-            (place > 0 && place + 1 == self.runs.len()).then(|| (self.runs[place - 1].mac, mac));
+        let told_late = place == 0 && self.runs.len() == 2;
+        let moved = (told_late || place > 0 && place + 1 == self.runs.len())
+            .then(|| self.last_move())
+            .flatten();
         self.bound();
         moved
+    }
+
+    fn last_move(&self) -> Option<Move> {
+        let mut latest = self.runs.iter().rev();
+        let (to, from) = (latest.next()?, latest.next()?);
+        Some(Move {
+            from: from.mac,
+            to: to.mac,
+            at: to.first,
+        })
     }
 
     /// How often the speaker changed.

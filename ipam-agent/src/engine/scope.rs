@@ -10,7 +10,7 @@ use super::{
     conflict::Reserve,
     lease::{Lease, Place, Pool, StoreName},
     leasebook::Store,
-    segment::{Segment, Topology},
+    segment::{Segment, Topology, Wiring},
 };
 
 /// The wire that a lease or a pool is about.
@@ -71,6 +71,8 @@ pub struct Scopes {
     /// The pools that have a wire of their own, by store.
     placed: BTreeMap<StoreName, Vec<usize>>,
     by_segment: HashMap<Segment, Vec<usize>>,
+    /// Segments that somebody named and this host has not, and what to name instead, in words.
+    absent: HashMap<Segment, String>,
     anywhere: Vec<usize>,
 }
 
@@ -104,8 +106,23 @@ impl Scopes {
                     readable: store.failed.is_none(),
                 });
             }
+            let places = { store.pools.iter() }.filter_map(|pool| pool.place.as_ref());
+            for place in places.chain([&store.place]) {
+                if let (Place::Segment { .. }, Scope::Segment(segment)) =
+                    (place, scope_of(place, topology))
+                    && let Some(why) = absence(&segment, topology)
+                {
+                    scopes.absent.insert(segment, why);
+                }
+            }
         }
         scopes
+    }
+
+    /// Why the silence of a segment says nothing, in words: this host has none that is called
+    /// so.
+    pub fn absence(&self, segment: &Segment) -> Option<&str> {
+        self.absent.get(segment).map(String::as_str)
     }
 
     /// The wire of a lease: its pool's, where the pool has one of its own. Of pools on several
@@ -268,6 +285,26 @@ impl Pool {
             && matches!(self.prefix, ipnet::IpNet::V4(_))
             && (self.prefix.network() == address.ip() || self.prefix.broadcast() == address.ip())
     }
+}
+
+/// Of a segment that somebody named. A bridge without ports is there, and has nobody on it.
+fn absence(segment: &Segment, topology: &Topology) -> Option<String> {
+    let name = &segment.name;
+    let is_bridge =
+        || { topology.bridges.get(name) }.is_some_and(|known| known.filtering.is_none());
+    if **name == *Segment::ROUTED || topology.ports_of(segment).next().is_some() || is_bridge() {
+        return None;
+    }
+    let mut ports = topology.ports.values();
+    let bridge = ports
+        .find(|port| port.name == *name)
+        .map(|port| &port.wiring);
+    Some(match bridge {
+        Some(Wiring::Bridge { bridge, .. }) => {
+            format!("{name} is a port of {bridge}: name {bridge} as the segment")
+        }
+        _ => format!("no port of this host is on {segment}: name the bridge or uplink that is"),
+    })
 }
 
 fn scope_of(place: &Place, topology: &Topology) -> Scope {

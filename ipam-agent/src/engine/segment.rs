@@ -116,6 +116,28 @@ pub struct Port {
     pub vlan_devices: BTreeMap<u16, Arc<str>>,
 }
 
+impl Port {
+    /// A watched port that is up; of what is behind it nothing is known.
+    pub fn new(name: impl Into<Arc<str>>, kind: PortKind, wiring: Wiring) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            up: true,
+            carrier: true,
+            wiring,
+            wanted: true,
+            namespace: None,
+            vlan_devices: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a guest's namespace is behind it: whoever is there came with the port, and is
+    /// heard from the beginning. Beyond any other are those who were there before.
+    pub fn is_guests(&self) -> bool {
+        self.kind == PortKind::Veth && self.namespace.is_some()
+    }
+}
+
 /// What a port is, as far as that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortKind {
@@ -161,6 +183,18 @@ pub enum Wiring {
     Uplink,
 }
 
+impl Wiring {
+    /// Into a bridge that doesn't filter VLANs.
+    pub fn bridge(name: impl Into<Arc<str>>) -> Self {
+        Self::Bridge {
+            bridge: name.into(),
+            pvid: None,
+            members: BTreeSet::new(),
+            untagged: BTreeSet::new(),
+        }
+    }
+}
+
 /// Why a frame belongs to no segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unplaced {
@@ -182,6 +216,13 @@ impl Topology {
             outer_vlan: vid(tags.outer),
             vlan: vid(tags.vlan),
         };
+        // `bond0.100` in `br100`: it takes the frame first, and the tag is gone inside the bridge.
+        if tags.outer == 0
+            && tags.vlan != 0
+            && let Some(bridge) = port.vlan_devices.get(&tags.vlan)
+        {
+            return Ok(self.bridge_segment(bridge, self.default_pvid(bridge)));
+        }
         match &port.wiring {
             Wiring::Routed => Ok(Segment {
                 // A link-local address means something on its own link only.
@@ -192,13 +233,7 @@ impl Topology {
                 },
                 ..tagged(&port.name)
             }),
-            Wiring::Uplink => Ok(match port.vlan_devices.get(&tags.vlan) {
-                // `bond0.100` in `br100`: the tag is gone inside the bridge.
-                Some(bridge) if tags.outer == 0 && tags.vlan != 0 => {
-                    self.bridge_segment(bridge, self.default_pvid(bridge))
-                }
-                _ => tagged(&port.name),
-            }),
+            Wiring::Uplink => Ok(tagged(&port.name)),
             Wiring::Bridge {
                 bridge,
                 pvid,
@@ -251,15 +286,15 @@ impl Topology {
             outer: segment.outer_vlan.unwrap_or(0),
             vlan: segment.vlan.unwrap_or(0),
         };
+        if !self.carries_itself(port, segment) {
+            // Into the bridge of a VLAN device of the port.
+            let mut devices = port.vlan_devices.iter();
+            let (&vlan, _) = devices.find(|(_, bridge)| **bridge == segment.name)?;
+            return Some(Tags { outer: 0, vlan });
+        }
         match &port.wiring {
             Wiring::Routed => Some(Tags::default()),
-            Wiring::Uplink if *segment.name == *port.name => Some(as_seen),
-            // Into the bridge of a VLAN device of the port.
-            Wiring::Uplink => {
-                let mut devices = port.vlan_devices.iter();
-                let (&vlan, _) = devices.find(|(_, bridge)| **bridge == segment.name)?;
-                Some(Tags { outer: 0, vlan })
-            }
+            Wiring::Uplink => Some(as_seen),
             Wiring::Bridge {
                 bridge,
                 members,
@@ -330,15 +365,15 @@ impl Topology {
     }
 
     fn carries(&self, port: &Port, segment: &Segment) -> bool {
+        let mut beyond = port.vlan_devices.values();
+        self.carries_itself(port, segment) || beyond.any(|bridge| *bridge == segment.name)
+    }
+
+    /// Not by a VLAN device over it.
+    fn carries_itself(&self, port: &Port, segment: &Segment) -> bool {
         match &port.wiring {
             Wiring::Routed => *segment.name == *Segment::ROUTED || segment.name == port.name,
-            Wiring::Uplink => {
-                segment.name == port.name
-                    || port
-                        .vlan_devices
-                        .values()
-                        .any(|bridge| *bridge == segment.name)
-            }
+            Wiring::Uplink => segment.name == port.name,
             Wiring::Bridge {
                 bridge, members, ..
             } => {

@@ -12,7 +12,7 @@ use super::{
     answers::{Answer, Answers, To},
     conflict::{Alive, Conflict},
     owner::OwnerKey,
-    runs::{ALTERNATION_WINDOW, Runs},
+    runs::{ALTERNATION_WINDOW, Move, Runs},
     segment::Segment,
     shelf::{Keyed, Shelves},
     time::{Moment, Timestamp},
@@ -91,6 +91,11 @@ impl Claim {
         self.last_strong.get()
     }
 
+    /// Whether it never gave a weak one: else its first may have been.
+    pub fn was_always_strong(&self) -> bool {
+        self.kinds() & Evidence::WeakAdvertisement.bit() == 0
+    }
+
     pub(super) fn hear(&mut self, heard: &Heard) {
         self.frames = match heard.total {
             Some(total) => self.frames.max(total),
@@ -148,6 +153,8 @@ pub struct Contest {
     pub rivals: BTreeSet<Mac>,
     /// When what they show began: whoever came again since then made it worse.
     pub begun: Option<Timestamp>,
+    /// When the last frame was heard that shows it: the contest goes on for a while from there.
+    pub proved: Option<Timestamp>,
     /// Turns up to here have been judged and are settled: a new contest needs newer ones.
     pub settled: Timestamp,
     /// Since when somebody asserts it without a lease.
@@ -178,11 +185,18 @@ pub struct Contest {
 }
 
 impl Contest {
-    /// Something shows that these are alive, whose contest began then.
-    pub fn prove(&mut self, alive: Alive, rivals: impl IntoIterator<Item = Mac>, begun: Timestamp) {
+    /// Something shows that these are alive, whose contest began then, since `at`.
+    pub fn prove(
+        &mut self,
+        alive: Alive,
+        rivals: impl IntoIterator<Item = Mac>,
+        begun: Timestamp,
+        at: Timestamp,
+    ) {
         self.proofs.insert(alive);
         self.rivals.extend(rivals);
         self.begun = Some(self.begun.map_or(begun, |known| known.min(begun)));
+        self.proved = self.proved.max(Some(at));
     }
 
     /// The contest is over. What these claimed until now is judged; what is told late was not.
@@ -190,6 +204,7 @@ impl Contest {
         self.proofs.clear();
         self.rivals.clear();
         self.begun = None;
+        self.proved = None;
         let judged = claims.iter().map(|claim| claim.last_seen).max();
         self.settled = judged.unwrap_or_default().max(self.settled);
     }
@@ -215,12 +230,8 @@ pub struct Heard {
 }
 
 impl Entry {
-    /// Note a claim. The change of speaker that it is, from whom to whom.
-    pub fn hear(
-        &mut self,
-        heard: &Heard,
-        owner_of: &dyn Fn(Mac) -> OwnerKey,
-    ) -> Option<(Mac, Mac)> {
+    /// Note a claim. The change of speaker that is known by it.
+    pub fn hear(&mut self, heard: &Heard, owner_of: &dyn Fn(Mac) -> OwnerKey) -> Option<Move> {
         let owner = owner_of(heard.mac);
         let contested =
             heard.strong && self.strong().any(|(claim, _)| owner_of(claim.mac) != owner);
@@ -252,7 +263,9 @@ impl Entry {
             };
             for (claim, last) in self.strong() {
                 let owner = owner_of(claim.mac);
-                contest.runs.add(owner, claim.mac, claim.first_seen);
+                if claim.was_always_strong() {
+                    contest.runs.add(owner, claim.mac, claim.first_seen);
+                }
                 contest.runs.add(owner, claim.mac, last);
             }
             self.contest = Some(Box::new(contest));

@@ -7,24 +7,19 @@ use super::{
     conflict::{Conflict, Event, EventKind},
     input::{Command, Notice},
     judge::Judged,
-    runs::ALTERNATION_WINDOW,
+    runs::{ALTERNATION_WINDOW, Move},
     segment::Segment,
     station::StationId,
     time::Timestamp,
 };
 
 impl Engine {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one step of `judge`, split off for its length"
-    )]
     pub(super) fn tell(
         &mut self,
         segment: &Segment,
         address: Address,
         conflict: Option<Conflict>,
-        moved: Option<(Mac, Mac)>,
-        heard: Option<Timestamp>,
+        moved: Option<Move>,
         judged: Judged,
         now: Timestamp,
     ) {
@@ -37,13 +32,13 @@ impl Engine {
             if let Some(known) = conflict.as_ref().filter(|_| judged.opened || judged.joined) {
                 self.withdraw_events(segment, address, known.verdict.macs(), judged.since, now);
             }
-        } else if let Some((from, to)) = moved.or(judged.moved) {
+        } else if let Some(Move { from, to, at }) = moved.or(judged.moved) {
             self.happened(
                 Event {
                     kind: EventKind::AddressMoved,
                     segment: segment.clone(),
                     address,
-                    at: heard.unwrap_or(now),
+                    at,
                     macs: vec![from, to],
                     both_asked: false,
                     outcome: None,
@@ -74,6 +69,7 @@ impl Engine {
     pub(super) fn keep_event(&mut self, event: Event) {
         if self.events.len() >= MAX_EVENTS {
             self.events.pop_front();
+            self.counts.forgotten += 1;
         }
         self.events.push_back(event);
     }

@@ -14,7 +14,7 @@ use super::{
     evidence::PortCheck,
     lease::StoreName,
     plan::{Blocker, Reason, ReclaimPlan, Release},
-    segment::{Port, PortKind, Segment, Topology, Wiring},
+    segment::{Port, Segment, Topology, Wiring},
     time::Timestamp,
 };
 
@@ -111,9 +111,8 @@ impl Vigil {
         Ok(watched.since)
     }
 
-    /// A port that makes the wire another than it was. What a new veth's guest says is heard
-    /// from its beginning; beyond any other port are those who were there before. A port that
-    /// is gone proves nothing and blocks nothing.
+    /// A port, other than a guest's, that makes the wire another than it was. A port that is
+    /// gone proves nothing and blocks nothing.
     fn changed(&self, segment: &Segment) -> Option<&Port> {
         // To a bridge that filters VLANs it may give other names.
         let is_at = |(_, port): &(u32, &Port)| match &port.wiring {
@@ -133,8 +132,10 @@ impl Vigil {
         concerned.iter().find_map(|ifindex| {
             let port = self.links.ports.get(ifindex)?;
             let before = self.judged.ports.get(ifindex);
-            let is_as_before = before.is_some_and(|before| before.wiring == port.wiring);
-            (port.kind != PortKind::Veth && !is_as_before).then_some(port)
+            let is_as_before = before.is_some_and(|before| {
+                (&before.wiring, &before.vlan_devices) == (&port.wiring, &port.vlan_devices)
+            });
+            (!port.is_guests() && !is_as_before).then_some(port)
         })
     }
 }

@@ -48,7 +48,6 @@ impl Asker {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
 
     use ipam_common::sighting::Tags;
 
@@ -64,21 +63,7 @@ mod tests {
             ifindex,
             mac: Some(mac(ifindex as u8)),
         };
-        let port = |name: &str| Port {
-            name: name.into(),
-            kind: PortKind::Veth,
-            up: true,
-            carrier: true,
-            wiring: Wiring::Bridge {
-                bridge: "br0".into(),
-                pvid: None,
-                members: BTreeSet::new(),
-                untagged: BTreeSet::new(),
-            },
-            wanted: true,
-            namespace: None,
-            vlan_devices: BTreeMap::new(),
-        };
+        let port = |name: &str| Port::new(name, PortKind::Veth, Wiring::bridge("br0"));
         let bridge = Bridge {
             ifindex: 9,
             filtering: None,

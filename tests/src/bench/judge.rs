@@ -4,14 +4,7 @@
 //! every address once, on the thread that measures. A new claim is another machine's, of an
 //! address out of that million: a look-up, a comparison and a verdict.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    hint::black_box,
-    net::Ipv4Addr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, hint::black_box, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ipam_agent::engine::{
@@ -140,21 +133,11 @@ fn bridge(segment: u32) -> Arc<str> {
 fn topology() -> Topology {
     let mut topology = Topology::default();
     for segment in 0..SEGMENTS {
-        let port = Port {
-            name: format!("veth{segment}").into(),
-            kind: PortKind::Veth,
-            up: true,
-            carrier: true,
-            wiring: Wiring::Bridge {
-                bridge: bridge(segment),
-                pvid: None,
-                members: BTreeSet::new(),
-                untagged: BTreeSet::new(),
-            },
-            wanted: true,
-            namespace: None,
-            vlan_devices: BTreeMap::new(),
-        };
+        let port = Port::new(
+            format!("veth{segment}"),
+            PortKind::Veth,
+            Wiring::bridge(bridge(segment)),
+        );
         topology.ports.insert(segment + 1, port);
         let known = Bridge {
             ifindex: SEGMENTS + segment + 1,

@@ -8,7 +8,6 @@
 //! journal: what is to be on disk before a store is touched is synced for real.
 
 use std::{
-    collections::BTreeMap,
     fs,
     net::Ipv4Addr,
     path::Path,
@@ -191,16 +190,7 @@ fn planned(store: &HostLocal) -> Result<(ReclaimPlan, Duration)> {
 
 fn topology() -> Topology {
     let mut topology = Topology::default();
-    let port = Port {
-        name: "veth1".into(),
-        kind: PortKind::Veth,
-        up: true,
-        carrier: true,
-        wiring: Wiring::Routed,
-        wanted: true,
-        namespace: None,
-        vlan_devices: BTreeMap::new(),
-    };
+    let port = Port::new("veth1", PortKind::Veth, Wiring::Routed);
     topology.ports.insert(1, port);
     topology
 }

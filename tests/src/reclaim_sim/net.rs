@@ -190,14 +190,9 @@ pub fn port(name: &str, net: Option<usize>, carrier: bool) -> Port {
         (Some(_), _) => (PortKind::Veth, Wiring::Routed),
     };
     Port {
-        name: name.into(),
-        kind,
-        up: true,
         carrier,
-        wiring,
-        wanted: true,
         namespace: net.map(|_| 1),
-        vlan_devices: BTreeMap::new(),
+        ..Port::new(name, kind, wiring)
     }
 }
 

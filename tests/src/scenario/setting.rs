@@ -1,9 +1,6 @@
 //! The world before the first frame, and what may change about it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use ipam_agent::engine::{
@@ -34,21 +31,7 @@ impl World {
                 "up" => PortKind::Bond,
                 _ => PortKind::Veth,
             };
-            let port = Port {
-                name: name.into(),
-                kind,
-                up: true,
-                carrier: true,
-                wiring: Wiring::Bridge {
-                    bridge: BRIDGE.into(),
-                    pvid: None,
-                    members: BTreeSet::new(),
-                    untagged: BTreeSet::new(),
-                },
-                wanted: true,
-                namespace: None,
-                vlan_devices: BTreeMap::new(),
-            };
+            let port = Port::new(name, kind, Wiring::bridge(BRIDGE));
             topology.ports.insert(ifindex, port);
         }
         let bridge = Bridge {

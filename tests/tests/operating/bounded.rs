@@ -24,15 +24,9 @@ const SECOND: u64 = 1_000_000_000;
 
 fn topology() -> Topology {
     let port = |ifindex: u32| Port {
-        name: format!("bond{ifindex}").into(),
-        kind: PortKind::Bond,
-        up: true,
-        carrier: true,
-        wiring: Wiring::Uplink,
         // The others are only heard.
         wanted: ifindex.is_multiple_of(2),
-        namespace: None,
-        vlan_devices: BTreeMap::new(),
+        ..Port::new(format!("bond{ifindex}"), PortKind::Bond, Wiring::Uplink)
     };
     Topology {
         ports: (1..=PORTS)

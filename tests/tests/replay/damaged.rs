@@ -314,3 +314,27 @@ fn a_clock_that_is_set_back_is_followed() -> Result<()> {
     ensure!(conflicts(&twice).is_empty(), "{twice:#}");
     Ok(())
 }
+
+/// What a short snap length cuts off is no reason to say that nothing is wrong.
+#[test]
+fn what_was_cut_short_as_it_was_captured() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut classic = Classic::new(Endian::Little, false, ETHERNET);
+    for (at, frame) in duplicate() {
+        classic.cut(at, &frame[..40], 42);
+    }
+    // What isn't looked at may be cut as it likes.
+    let (station, far) = (frames::mac(7), "10.0.0.9".parse()?);
+    let other = frames::ipv4_data(station, "10.0.0.7".parse()?, far);
+    classic.cut(1_700_000_007 * SECOND, &other[..20], 1500);
+    let file = desk.write("short.pcap", &classic.bytes)?;
+    let (report, answer) = replay(&[&file])?;
+    ensure!(answer.status == Some(3), "{answer:?}");
+    ensure!(answer.err.contains("skipped 3 cut-short"), "{answer:?}");
+    let blind = report["blind"][0].as_str().unwrap_or_default();
+    ensure!(
+        blind.contains("3 frames of ARP or ND were cut short"),
+        "{report:#}"
+    );
+    Ok(())
+}

@@ -12,7 +12,7 @@ use tests::{
         COOKED_V1, COOKED_V2, Classic, ETHERNET, Endian, Ng, cooked_v1, cooked_v2, option,
     },
     daemon,
-    frames::{self, DOT1AD, DOT1Q},
+    frames::{self, DOT1AD, DOT1Q, Nd, flags},
     lab,
 };
 
@@ -286,6 +286,25 @@ fn what_the_host_that_captured_sent() -> Result<()> {
         conflicts(&report) == ["answers.pcap 10.0.0.5 duplicate-address"],
         "{report:#}"
     );
+    // Of advertisements the station's address is.
+    let asker = "fd00::9".parse()?;
+    let advertisement = |station| {
+        let flags = flags::OVERRIDE | flags::SOLICITED;
+        let answer = Nd::advertisement(station, "fd00::5".parse()?, flags);
+        Ok::<_, anyhow::Error>(answer.unicast(frames::mac(3), asker).frame())
+    };
+    let answers = [
+        (start, advertisement(pod)?, Here, 1),
+        (start + SECOND / 2, advertisement(frames::mac(2))?, Here, 1),
+    ];
+    for version in [COOKED_V1, COOKED_V2] {
+        let file = desk.write("answers.pcap", &cooked(version, &answers))?;
+        let (report, _) = replay(&[&file])?;
+        let proof = report["conflicts"][0]["reason"]
+            .as_str()
+            .unwrap_or_default();
+        ensure!(proof.contains("both answered"), "{report:#}");
+    }
     Ok(())
 }
 

@@ -368,3 +368,41 @@ fn pools_of_a_segment_that_was_not_captured() -> Result<()> {
     ensure!(!answer.err.contains("note:"), "{}", answer.err);
     Ok(())
 }
+
+/// By whatever name: each station would be in two places.
+#[test]
+fn a_capture_that_is_given_twice_is_refused() -> Result<()> {
+    let desk = Desk::new()?;
+    let file = desk.write("one.pcap", &classic(&duplicate()))?;
+    let link = format!("{file}.link");
+    std::os::unix::fs::symlink(&file, &link)?;
+    for second in [&file, &link] {
+        let answer = daemon::agent(&["replay", &file, second])?;
+        ensure!(answer.status == Some(2), "{answer:?}");
+        ensure!(
+            answer.err.contains(&format!("{second} is given twice")),
+            "{answer:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Of very many events the last are listed, and that is said.
+#[test]
+fn events_that_are_left_out_are_counted() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut moves = Vec::new();
+    for number in 0..5000_u64 {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + number as u32 + 1);
+        for station in [1, 2] {
+            let at = (1_700_000_000_000 + 2 * number + u64::from(station)) * 1_000_000;
+            moves.push((at, Arp::announcement(frames::mac(station), address).frame()));
+        }
+    }
+    let file = desk.write("moves.pcap", &classic(&moves))?;
+    let (report, answer) = replay(&[&file])?;
+    ensure!(report["events"].as_array().map(Vec::len) == Some(4096));
+    ensure!(answer.status == Some(0), "{answer:?}");
+    ensure!(answer.err.contains("904 events before"), "{answer:?}");
+    Ok(())
+}

@@ -84,3 +84,21 @@ fn what_is_exempt_is_no_claimant_of_a_contest_either() {
          3.3 #1 duplicate-address X Critical A B since 1",
     );
 }
+
+#[test]
+fn what_is_exempt_collides_with_nobodys_probe() {
+    tells(
+        "exempt R X
+         0 vB PROBE B X
+         0.001 up ANN R X
+         2 vB ANN B X",
+        "",
+    );
+    tells(
+        "exempt R X
+         0 up PROBE R X
+         1 vB PROBE B X
+         20 end",
+        "",
+    );
+}

@@ -189,3 +189,27 @@ fn who_made_up_macs_is_not_named_without_end() {
         "{named:?}"
     );
 }
+
+#[test]
+fn turns_further_apart_than_quiet_are_a_contest_for_a_while() {
+    tells(
+        "0 vA ANN A X
+         15 vB ANN B X
+         30 vA ANN A X
+         160 vB ANN B X
+         300 end",
+        "160 #1 duplicate-address X Critical A B since 15
+         280 #1 over X Critical A B since 15",
+    );
+}
+
+#[test]
+fn who_is_forgotten_does_not_come_back() {
+    tells(
+        "0 up ANN R X
+         90000 up ANN A X
+         90005 up ANN R X
+         90100 end",
+        "90005 address-moved X A R",
+    );
+}

@@ -47,3 +47,16 @@ fn both_use_what_is_leased_to_both() {
          3 #2 duplicate-address X Warning A B since 2",
     );
 }
+
+#[test]
+fn who_squats_after_another_has_the_grace_too() {
+    tells(
+        "pool
+         0 vB ANN B Y
+         1000 vC ANN C Y
+         1010 end",
+        "5 #1 unleased-address Y Warning B since 0
+         120 #1 over Y Warning B since 0
+         1005 #1 unleased-address Y Warning C since 0",
+    );
+}

@@ -108,3 +108,32 @@ fn an_excluded_address_granted_while_in_use() {
          10 #1 lease-mismatch E Critical B since 0",
     );
 }
+
+#[test]
+fn who_had_the_address_before_a_virtual_router_did_nothing_wrong() {
+    tells(
+        "0 up REP R G A X
+         60 up REP V' G A X
+         200 end",
+        "60 address-moved G R V'",
+    );
+    tells(
+        "0 up REP R G A X
+         60 up REP V' G A X
+         90 up REP R G A X
+         300 end",
+        "90 #1 reserved-address G Warning R since 90
+         210 #1 over G Warning R since 90
+         60 address-moved G R V'",
+    );
+}
+
+#[test]
+fn a_leased_address_is_its_holders_and_no_virtual_routers() {
+    tells(
+        "lease X A
+         0 vA ANN A X
+         5 up ANN V' X",
+        "5 #1 lease-mismatch X Warning V' since 5",
+    );
+}

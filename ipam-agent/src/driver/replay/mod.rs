@@ -71,6 +71,9 @@ pub enum ReplayError {
     /// A capture.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// Its frames would count twice, and every station be in two places.
+    #[error("{0} is given twice")]
+    Twice(Place),
     /// A store.
     #[error("can't judge without the leases: {0}")]
     Leases(String),
@@ -93,6 +96,8 @@ pub struct Replayed {
     pub failed: Vec<ReplayError>,
     /// Segments of the leases' pools, none of which was captured.
     pub unheard: BTreeSet<String>,
+    /// Events before those of the report, of which it has the last.
+    pub forgotten: u64,
 }
 
 /// Judges captures and reports at their end.
@@ -100,6 +105,7 @@ pub struct Replayed {
 /// # Errors
 /// One of them can't be opened or is no capture, or a source of leases can't be read.
 pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Replayed, ReplayError> {
+    once_each(&options.captures)?;
     let mut judge = Judge::new(config)?;
     let mut merge = Merge::new(&options.captures, options.on_read.clone())?;
     let mut ports = Ports::new(&options.captures, &options.segments);
@@ -113,6 +119,7 @@ pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Replayed, Repl
     }
     let blind: Vec<String> = merge.tracks.iter().filter_map(blind).collect();
     let unheard = judge.unheard();
+    let forgotten = judge.engine.counts().forgotten;
     let mut report = judge.report(&blind);
     report.captures = merge.tracks.iter().map(record).collect();
     let failures = merge.tracks.into_iter().filter_map(|track| track.failed);
@@ -131,6 +138,7 @@ pub fn replay(config: &Config, options: &ReplayOptions) -> Result<Replayed, Repl
         report,
         failed,
         unheard,
+        forgotten,
     })
 }
 
@@ -370,15 +378,33 @@ impl Judge {
     }
 }
 
-/// Why nothing was learnt from a capture.
+/// Refuses a capture that is given twice, be it by another name.
+fn once_each(captures: &[Place]) -> Result<(), ReplayError> {
+    let mut met = BTreeSet::new();
+    for place in captures {
+        if !met.insert(place.resolved()) {
+            return Err(ReplayError::Twice(place.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Why nothing was learnt from a capture, or not all.
 fn blind(track: &Track) -> Option<String> {
-    track.counts.is_blind().then(|| {
-        let why: Vec<_> = track.counts.skipped().map(|(why, _)| why.name()).collect();
-        format!(
-            "{}: none of its {} frames could be looked at: {}",
-            track.place,
-            track.counts.frames,
+    let (place, counts) = (&track.place, &track.counts);
+    if counts.is_blind() {
+        let why: Vec<_> = counts.skipped().map(|(why, _)| why.name()).collect();
+        return Some(format!(
+            "{place}: none of its {} frames could be looked at: {}",
+            counts.frames,
             why.join(", ")
+        ));
+    }
+    let cut = counts.cut();
+    (cut > 0).then(|| {
+        format!(
+            "{place}: {cut} frames of ARP or ND were cut short as they were captured; \
+             `tcpdump -s 0` takes them whole"
         )
     })
 }

@@ -65,24 +65,10 @@ impl Ports {
         let (name, short) = self.names(track, name);
         let segment = self.segments.get(&name).or(self.segments.get(&short));
         let wiring = match segment {
-            Some(segment) => Wiring::Bridge {
-                bridge: Arc::clone(segment),
-                pvid: None,
-                members: Default::default(),
-                untagged: Default::default(),
-            },
+            Some(segment) => Wiring::bridge(Arc::clone(segment)),
             None => Wiring::Uplink,
         };
-        let port = Port {
-            name: name.into(),
-            kind: PortKind::Other,
-            up: true,
-            carrier: true,
-            wiring,
-            wanted: true,
-            namespace: None,
-            vlan_devices: BTreeMap::new(),
-        };
+        let port = Port::new(name, PortKind::Other, wiring);
         self.topology.ports.insert(index, port);
         if let Some(known) = self.known.get_mut(track) {
             known.resize(known.len().max(place + 1), None);

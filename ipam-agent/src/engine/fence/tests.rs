@@ -63,21 +63,7 @@ impl World {
             inquiry: None,
             changes: Vec::new(),
         };
-        let port = Port {
-            name: "veth1".into(),
-            kind: PortKind::Veth,
-            up: true,
-            carrier: true,
-            wiring: Wiring::Bridge {
-                bridge: "br0".into(),
-                pvid: None,
-                members: BTreeSet::new(),
-                untagged: BTreeSet::new(),
-            },
-            wanted: true,
-            namespace: None,
-            vlan_devices: BTreeMap::new(),
-        };
+        let port = Port::new("veth1", PortKind::Veth, Wiring::bridge("br0"));
         let topology = Topology {
             ports: [(1, port)].into(),
             ..Topology::default()

@@ -60,6 +60,8 @@ pub(super) fn update(
     judged.since = Some(first_seen);
     match &mut contest.conflict {
         Some(conflict) => {
+            // Of what is told late the earliest counts.
+            conflict.first_seen = conflict.first_seen.min(first_seen);
             let known = conflict.verdict.macs();
             judged.joined = verdict.macs().iter().any(|mac| !known.contains(mac));
             let worse = verdict.kind() < conflict.verdict.kind() || severity > conflict.severity;

@@ -16,6 +16,7 @@ use super::{
     conflict::{Conflict, Contested, HolderIdentity, Reserve, Verdict},
     leasebook::{LeaseBook, Record},
     owner::{OwnerKey, Owners, is_virtual_router},
+    runs::Move,
     scope::{Here, ScopedPool, Scopes},
     segment::{Segment, Topology},
     table::{Claim, Contest, Entry},
@@ -75,8 +76,8 @@ pub struct Judged {
     pub joined: bool,
     /// Since when what it now is has been going on.
     pub since: Option<Timestamp>,
-    /// An address of ours moved: from, to.
-    pub moved: Option<(Mac, Mac)>,
+    /// An address of ours moved.
+    pub moved: Option<Move>,
     /// Two local ports are to be looked behind.
     pub look_behind: bool,
     /// When to judge again.
@@ -125,7 +126,7 @@ impl Judge<'_> {
         if !squatted {
             contest.unleased_since = None;
         } else if let Some(at) = heard {
-            contest.unleased_since.get_or_insert(at);
+            contest.unleased_since = Some(contest.unleased_since.map_or(at, |known| known.min(at)));
         }
         self.note_grant(&records, claims, contest);
         note_first(
@@ -163,6 +164,10 @@ impl Judge<'_> {
             now,
             &mut judged,
         );
+        if judged.resolved {
+            // Who comes back may have been granted it meanwhile, and that not be read yet.
+            contest.unleased_since = None;
+        }
         judged.deadline = next(claims, contest, duplicate_until, self.windows, now);
         contest.deadline = judged.deadline;
         if judged.deadline.is_none() && contest.conflict.is_none() {
@@ -287,10 +292,19 @@ impl Judge<'_> {
                 Some((Reserve::VirtualRouter(router.mac), None))
             })?,
         };
+        // Whoever had the address before a virtual router took it over did nothing wrong.
+        let routed_since = claims
+            .iter()
+            .filter(|claim| is_virtual_router(claim.mac))
+            .map(|claim| claim.first_seen)
+            .min();
         let may = |claim: &Claim| match reserve {
             Reserve::Gateway(mac) => self.owner_of(mac) == self.owner_of(claim.mac),
-            Reserve::VirtualRouter(_) => is_virtual_router(claim.mac),
             // What is leased all the same is its holder's.
+            Reserve::VirtualRouter(_) if !records.is_empty() => true,
+            Reserve::VirtualRouter(_) => {
+                is_virtual_router(claim.mac) || claim.last_strong() < routed_since
+            }
             Reserve::Excluded | Reserve::Network | Reserve::Broadcast => !records.is_empty(),
         };
         let intruders: Vec<&Claim> = claims
@@ -301,9 +315,12 @@ impl Judge<'_> {
         if intruders.is_empty() {
             return None;
         }
-        let since = intruders
-            .iter()
-            .filter_map(|claim| self.first_word(claim, now));
+        let since = intruders.iter().filter_map(|claim| match reserve {
+            Reserve::VirtualRouter(_) if Some(claim.first_seen) < routed_since => {
+                claim.last_strong()
+            }
+            _ => self.first_word(claim, now),
+        });
         Some(Reserved {
             since: since.min(),
             verdict: Verdict::Reserved {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipam_common::{Evidence, Mac};
+use ipam_common::Mac;
 
 use super::{BEHIND_GRACE, Judge, Judged, OURS_GRACE};
 use crate::engine::{
@@ -10,6 +10,7 @@ use crate::engine::{
     conflict::Alive,
     leasebook::Record,
     owner::OwnerKey,
+    runs::Move,
     segment::PortKind,
     table::{Claim, Contest, Entry, MAX_CLAIMS},
     time::Timestamp,
@@ -25,14 +26,12 @@ impl Judge<'_> {
         strangers: &[Mac],
         now: Timestamp,
     ) {
-        // What it is, who shows it, and with which frame their contest began.
-        let mut found: Vec<(Alive, Vec<Mac>, Timestamp)> = Vec::new();
+        // What it is, who shows it, with which frame their contest began, and which shows it.
+        let mut found: Vec<(Alive, Vec<Mac>, Timestamp, Timestamp)> = Vec::new();
         let runs = &contest.runs;
-        // What has been weak may not have been an assertion then.
-        let weak = Evidence::WeakAdvertisement.bit();
         let spoke = |owner, at| {
             claims.iter().any(|claim| {
-                claim.kinds() & weak == 0
+                claim.was_always_strong()
                     && claim.first_seen < at
                     && self.owner_of(claim.mac) == owner
             })
@@ -40,12 +39,12 @@ impl Judge<'_> {
         if let Some((back, others)) = runs.returned(contest.settled, &spoke) {
             found.extend(others.iter().map(|other| {
                 let begun = self.began(other.first, other.last, now);
-                (Alive::Return, vec![other.mac, back.mac], begun)
+                (Alive::Return, vec![other.mac, back.mac], begun, back.first)
             }));
         }
         if let Some([first, second, last]) = runs.alternated(contest.settled) {
             let rivals = vec![first.mac, last.mac];
-            found.push((Alive::Alternation, rivals, second.first));
+            found.push((Alive::Alternation, rivals, second.first, last.first));
         }
         for (i, claim) in claims.iter().enumerate() {
             for other in &claims[i + 1..] {
@@ -54,7 +53,7 @@ impl Judge<'_> {
                 }
                 let (one, two) = (&claim.answers, &other.answers);
                 if let Some(at) = answered_together(one, two, contest.settled) {
-                    found.push((Alive::TwoAnswers, vec![claim.mac, other.mac], at));
+                    found.push((Alive::TwoAnswers, vec![claim.mac, other.mac], at, at));
                 }
             }
             // The holder spoke after a stranger had, who is still there.
@@ -63,17 +62,18 @@ impl Judge<'_> {
                 .any(|record| self.is_holder(record, claim) == Some(true));
             if holder
                 && contest.stranger_since.is_some()
-                && claim.last_strong() > contest.stranger_since.max(Some(contest.settled))
+                && let Some(back) = claim.last_strong()
+                && Some(back) > contest.stranger_since.max(Some(contest.settled))
             {
                 let strange = |other: &&Claim| strangers.contains(&other.mac);
                 found.extend(claims.iter().filter(strange).filter_map(|other| {
                     let rivals = vec![other.mac, claim.mac];
-                    Some((Alive::HolderReturn, rivals, other.last_strong()?))
+                    Some((Alive::HolderReturn, rivals, other.last_strong()?, back))
                 }));
             }
         }
-        for (alive, rivals, begun) in found {
-            contest.prove(alive, rivals, begun);
+        for (alive, rivals, begun, at) in found {
+            contest.prove(alive, rivals, begun, at);
         }
         // Of those who come and go only who is still known is named.
         if contest.rivals.len() > MAX_CLAIMS {
@@ -116,9 +116,15 @@ impl Judge<'_> {
         match ours {
             Some(mac) => {
                 let begun = self.first_word(claim, now).unwrap_or(now);
-                contest.prove(Alive::Ours, [mac, claim.mac], begun);
+                contest.prove(Alive::Ours, [mac, claim.mac], begun, now);
             }
-            None => judged.moved = contest.our_mac.take().map(|mac| (mac, claim.mac)),
+            None => {
+                judged.moved = contest.our_mac.take().map(|from| Move {
+                    from,
+                    to: claim.mac,
+                    at: heard.unwrap_or(now),
+                });
+            }
         }
     }
 
@@ -189,11 +195,12 @@ impl Judge<'_> {
         }
         let contest = entry.contest(&owner_of, now);
         let begun = contest.runs.met(&|owner| owners.contains(&owner));
-        contest.prove(alive, rivals, begun.unwrap_or(now));
+        contest.prove(alive, rivals, begun.unwrap_or(now), now);
         contest.found_at = Some(now);
     }
 
-    /// Until when the contest lasts: nobody but one was heard for [`super::Windows::quiet`] by then.
+    /// Until when the contest lasts: nobody but one was heard for [`super::Windows::quiet`] by
+    /// then. Of turns further apart than that the last one shows that it goes on.
     pub(super) fn duplicate_until(
         &self,
         claims: &[Claim],
@@ -222,9 +229,11 @@ impl Judge<'_> {
         } else {
             times.len().checked_sub(2).and_then(|i| times.get(i))
         };
-        second
-            .copied()
-            .max(contest.found_at)
-            .map(|at| at + self.windows.quiet)
+        let quiet = self.windows.quiet;
+        let until = second.copied().max(contest.found_at)? + quiet;
+        match contest.proved {
+            Some(proved) if proved >= until => Some(proved + quiet),
+            _ => Some(until),
+        }
     }
 }

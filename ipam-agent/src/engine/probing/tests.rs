@@ -23,28 +23,6 @@ const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 9]).unwrap();
 const VETH: u32 = 1;
 const BOND: u32 = 2;
 
-fn port(name: &str, kind: PortKind, wiring: Wiring) -> Port {
-    Port {
-        name: name.into(),
-        kind,
-        up: true,
-        carrier: true,
-        wiring,
-        wanted: true,
-        namespace: None,
-        vlan_devices: BTreeMap::new(),
-    }
-}
-
-fn bridged() -> Wiring {
-    Wiring::Bridge {
-        bridge: "br0".into(),
-        pvid: None,
-        members: BTreeSet::new(),
-        untagged: BTreeSet::new(),
-    }
-}
-
 struct World {
     engine: Engine,
     now: Timestamp,
@@ -80,7 +58,7 @@ impl World {
             }),
             now: Timestamp(1) + MINUTE,
             place,
-            ports: BTreeMap::from([(VETH, port("veth1", PortKind::Veth, wiring))]),
+            ports: BTreeMap::from([(VETH, Port::new("veth1", PortKind::Veth, wiring))]),
             grant: 1,
             alive: Stamps::default(),
             held: false,
@@ -99,7 +77,7 @@ impl World {
             bridge: "br0".into(),
             vlan: None,
         };
-        Self::new(Mode::Continuous, place, bridged())
+        Self::new(Mode::Continuous, place, Wiring::bridge("br0"))
     }
 
     fn tell(&mut self, input: Input) {
@@ -258,7 +236,7 @@ fn nothing_is_released_before_the_wire_was_asked_and_said_nothing() {
 #[test]
 fn silence_is_good_for_one_pass_and_its_own_round() {
     let place = World::bridge().place;
-    let mut world = World::new(Mode::Observe, place, bridged());
+    let mut world = World::new(Mode::Observe, place, Wiring::bridge("br0"));
     let inquiry = world.asked();
     assert_eq!(world.state(), LeaseState::Quiet);
     let older = Inquiry {
@@ -368,9 +346,10 @@ fn another_grant_was_never_asked_about() {
 fn a_port_to_other_hosts_that_came_meanwhile_is_asked_too() {
     let mut world = World::bridge();
     let inquiry = world.asked();
-    world
-        .ports
-        .insert(BOND, port("bond0", PortKind::Bond, bridged()));
+    world.ports.insert(
+        BOND,
+        Port::new("bond0", PortKind::Bond, Wiring::bridge("br0")),
+    );
     world.links();
     world.answer(&inquiry, Finding::Silent(3));
     assert_eq!(world.pass(false), None);
@@ -401,6 +380,31 @@ fn routed_pods_are_not_asked_and_a_bridge_without_ports_has_nobody_to_ask() {
         let unanswered = plan.releases[0].proof().unanswered();
         assert_eq!(unanswered, Some(Unanswered { sent: 0, ports: 0 }));
         assert_eq!(world.waiting, None);
+    }
+}
+
+/// Whoever names one that is no segment here proves nothing by its silence.
+#[test]
+fn a_segment_that_this_host_has_not_is_never_silent() {
+    let named = |name: &str| {
+        let place = Place::Segment {
+            name: name.into(),
+            vlan: None,
+        };
+        World::new(Mode::Continuous, place, Wiring::bridge("br0"))
+    };
+    named("br0").asked();
+    for (name, why) in [
+        ("br1000", "no port of this host is on br1000"),
+        ("veth1", "veth1 is a port of br0: name br0"),
+    ] {
+        let mut world = named(name);
+        for _ in 0..20 {
+            assert_eq!(world.pass(true), None, "{name}");
+            assert_eq!(world.waiting, None, "{name}");
+        }
+        let told = world.blocked(Reason::SegmentUnwatched);
+        assert!(told.contains(why), "{told}");
     }
 }
 
@@ -484,7 +488,7 @@ proptest! {
                 }
                 Act::Uplink(there) => {
                     if there {
-                        world.ports.insert(BOND, port("bond0", PortKind::Bond, bridged()));
+                        world.ports.insert(BOND, Port::new("bond0", PortKind::Bond, Wiring::bridge("br0")));
                     } else {
                         world.ports.remove(&BOND);
                     }

@@ -104,21 +104,11 @@ impl World {
         };
         let mut topology = Topology::default();
         for (ifindex, name) in [(1, "br1"), (2, "br2")] {
-            let port = Port {
-                name: format!("veth{ifindex}").into(),
-                kind: PortKind::Veth,
-                up: true,
-                carrier: true,
-                wiring: Wiring::Bridge {
-                    bridge: name.into(),
-                    pvid: None,
-                    members: BTreeSet::new(),
-                    untagged: BTreeSet::new(),
-                },
-                wanted: true,
-                namespace: None,
-                vlan_devices: BTreeMap::new(),
-            };
+            let port = Port::new(
+                format!("veth{ifindex}"),
+                PortKind::Veth,
+                Wiring::bridge(name),
+            );
             topology.ports.insert(ifindex, port);
             let bridge = Bridge {
                 ifindex: 100 + ifindex,

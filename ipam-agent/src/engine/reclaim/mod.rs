@@ -270,7 +270,10 @@ impl Planner<'_> {
     /// The same of what is no lease.
     pub fn segment_of(&self, lease: &Lease) -> Result<Segment, String> {
         match self.scopes.of(lease) {
-            Scope::Segment(segment) => Ok(segment.clone()),
+            Scope::Segment(segment) => match self.scopes.absence(segment) {
+                None => Ok(segment.clone()),
+                Some(why) => Err(why.to_owned()),
+            },
             Scope::Nowhere(why) => Err(why.clone()),
             Scope::Anywhere | Scope::Unknown => Err(format!(
                 "nothing says which wire {} is on: no network of that name in /etc/cni/net.d \

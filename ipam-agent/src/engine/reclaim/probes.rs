@@ -14,7 +14,7 @@ use crate::engine::{
     leasebook::{Origin, Record},
     plan::{Asker, Blocker, Reason},
     probing::{Against, MAX_ASKED, Unanswered, exits},
-    segment::{PortKind, Segment, Wiring},
+    segment::{Port, Segment, Wiring},
     time::Timestamp,
 };
 
@@ -68,11 +68,11 @@ impl Planner<'_> {
             // The pass that asked is among those that agree.
             let agreed = u64::from(record.passes[slot(asker)]);
             let timely = silent.judged == number && number < silent.asked.saturating_add(agreed);
-            // What a new veth's guest says is heard from its beginning; beyond any other
-            // port are those who were there before.
-            let whole = self.topology.ports_of(&segment).all(|(ifindex, port)| {
-                port.kind == PortKind::Veth || silent.ports.contains(&ifindex)
-            });
+            let guests =
+                |ifindex| { self.topology.ports.get(ifindex) }.is_some_and(Port::is_guests);
+            let whole = exits(self.topology, &segment)
+                .iter()
+                .all(|(ifindex, _)| silent.ports.contains(ifindex) || guests(ifindex));
             if silence == Silence::OfAny || (timely && whole) {
                 return Ok(Some(silent.unanswered));
             }
@@ -164,7 +164,8 @@ impl Planner<'_> {
     /// whoever is there is looked at.
     fn is_routed(&self, segment: &Segment) -> bool {
         let mut ports = self.topology.ports_of(segment);
-        *segment.name == *Segment::ROUTED || ports.any(|(_, port)| port.wiring == Wiring::Routed)
+        let is_its_own = |port: &Port| port.wiring == Wiring::Routed && port.name == segment.name;
+        *segment.name == *Segment::ROUTED || ports.any(|(_, port)| is_its_own(port))
     }
 
     /// Somebody was heard probing for the address a moment ago: a probe of ours would make it

@@ -2,7 +2,7 @@
 
 mod cadence;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use ipam_common::{Address, sighting::Stamps};
 
@@ -36,17 +36,8 @@ fn lease(last: u8, damage: Option<Damage>) -> Lease {
 
 fn topology() -> Topology {
     let mut topology = Topology::default();
-    let port = Port {
-        name: "veth1".into(),
-        kind: PortKind::Veth,
-        up: true,
-        carrier: true,
-        // Its wire isn't asked before a release.
-        wiring: Wiring::Routed,
-        wanted: true,
-        namespace: None,
-        vlan_devices: BTreeMap::new(),
-    };
+    // Its wire isn't asked before a release.
+    let port = Port::new("veth1", PortKind::Veth, Wiring::Routed);
     topology.ports.insert(1, port);
     topology
 }

@@ -12,6 +12,7 @@ use crate::{
         lease::{Generation, Holder, Lease, Mode, Place, StoreView},
         owner::Owners,
         plan::Asker,
+        segment::PortKind,
     },
 };
 
@@ -19,16 +20,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn links(ports: &[(u32, PortKind)]) -> Topology {
     let port = |&(ifindex, kind): &(u32, PortKind)| {
+        // Its wire isn't asked before a release.
         let port = Port {
-            name: format!("port{ifindex}").into(),
-            kind,
-            up: true,
-            carrier: true,
-            // Its wire isn't asked before a release.
-            wiring: Wiring::Routed,
-            wanted: true,
-            namespace: None,
-            vlan_devices: BTreeMap::new(),
+            namespace: (kind == PortKind::Veth).then_some(1),
+            ..Port::new(format!("port{ifindex}"), kind, Wiring::Routed)
         };
         (ifindex, port)
     };

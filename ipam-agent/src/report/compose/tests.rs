@@ -1,10 +1,6 @@
 //! What a person reads of things that the engine judged.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use insta::assert_snapshot;
 use ipam_common::{Address, Evidence, Mac, Sighting, sighting::Tags};
@@ -79,21 +75,7 @@ impl World {
             ("mgmt-bo", PortKind::Bond),
         ];
         for (ifindex, (name, kind)) in (1..).zip(ports) {
-            let port = Port {
-                name: name.into(),
-                kind,
-                up: true,
-                carrier: true,
-                wiring: Wiring::Bridge {
-                    bridge: BRIDGE.into(),
-                    pvid: None,
-                    members: BTreeSet::new(),
-                    untagged: BTreeSet::new(),
-                },
-                wanted: true,
-                namespace: None,
-                vlan_devices: BTreeMap::new(),
-            };
+            let port = Port::new(name, kind, Wiring::bridge(BRIDGE));
             topology.ports.insert(ifindex, port);
         }
         let bridge = Bridge {

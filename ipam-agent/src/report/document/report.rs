@@ -31,7 +31,7 @@ pub struct Report {
     pub segments: Vec<SegmentRecord>,
     /// The conflicts: active before resolved, then the worst and the newest first.
     pub conflicts: Vec<ConflictRecord>,
-    /// What else happened, in order of time.
+    /// What else happened, in order of time; of more than 4096 the last.
     pub events: Vec<EventRecord>,
     /// How many leases are in each state.
     pub leases: LeaseCounts,
@@ -63,7 +63,8 @@ pub struct CaptureRecord {
     /// are left out.
     pub refused: BTreeMap<String, u64>,
     /// Frames that were not looked at, by reason: `not-ethernet`, `undescribed-interface`,
-    /// `no-time`, `too-many-segments`, and of a capture of all interfaces `outgoing`,
+    /// `no-time`, `too-many-segments`, `cut-short` (ARP or ND
+    /// of which the capture has the front alone), and of a capture of all interfaces `outgoing`,
     /// which the host that captured passed on or answered.
     pub skipped: BTreeMap<String, u64>,
     /// Frames that are more than a second older than one before them.

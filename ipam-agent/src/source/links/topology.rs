@@ -20,12 +20,11 @@ const NOARP: u32 = libc::IFF_NOARP as u32;
 /// `IFF_LOWER_UP`, which libc types as another integer on some targets.
 const CARRIER: u32 = 1 << 16;
 
-/// Links by which no frame comes in that didn't come in by another port, or by which none
-/// comes in at all.
-const NOT_PORTS: [&str; 11] = [
-    "bridge", "vlan", "dummy", "ifb", "macvlan", "macvtap", "ipvlan", "ipvtap", "vrf", "nlmon",
-    "macsec",
-];
+/// Links that are made of ports, or by which no frame comes in.
+const NOT_PORTS: [&str; 5] = ["bridge", "dummy", "ifb", "vrf", "nlmon"];
+/// Links over another: what comes in by them came in by that one, and belongs to its wire,
+/// unless they are put in a bridge.
+const OVER_ANOTHER: [&str; 6] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"];
 
 /// Which interfaces the configuration wants watched, by name.
 #[derive(Clone, Debug)]
@@ -85,20 +84,28 @@ impl Records {
             local: self.local(),
             ..Topology::default()
         };
-        for link in self.links.values().filter(|link| link.ethernet) {
+        let links = || self.links.values().filter(|link| link.ethernet);
+        for link in links() {
             topology.own_macs.extend(link.mac);
             topology.own_macs.extend(link.permanent_mac);
+            if is_over_another(link) {
+                continue;
+            }
             if let Some(port) = self.port(link, filter) {
                 topology.ports.insert(link.index, port);
             }
         }
-        for (device, (below, vid)) in &topology.vlan_links {
-            let bridge = self
-                .links
-                .get(device)
-                .and_then(|device| self.bridge_of(device));
-            if let (Some(port), Some(bridge)) = (topology.ports.get_mut(below), bridge) {
-                port.vlan_devices.insert(*vid, Arc::clone(&bridge.name));
+        for link in links().filter(|link| is_over_another(link)) {
+            let Some(bridge) = self.bridge_of(link) else {
+                continue;
+            };
+            // The tag tells on the port below. Elsewhere the link itself is a port.
+            let below = topology.vlan_links.get(&link.index);
+            let below = below.and_then(|(below, vid)| Some((topology.ports.get_mut(below)?, *vid)));
+            if let Some((port, vid)) = below {
+                port.vlan_devices.insert(vid, Arc::clone(&bridge.name));
+            } else if let Some(port) = self.port(link, filter) {
+                topology.ports.insert(link.index, port);
             }
         }
         want_neighbours(&mut topology.ports, filter);
@@ -225,6 +232,10 @@ impl Records {
             untagged: vids(|vlan| vlan.untagged).collect(),
         }
     }
+}
+
+fn is_over_another(link: &LinkRecord) -> bool {
+    OVER_ANOTHER.iter().any(|kind| link.is(kind))
 }
 
 /// Want the ports that share a bridge with an included one, be it through a VLAN device:

@@ -11,6 +11,7 @@ const ETHERNET_LENGTH: usize = 14;
 /// ARPHRD_ETHER.
 const ETHERNET: [u8; 2] = [0, 1];
 const ARP: [u8; 2] = [8, 6];
+const IPV6: [u8; 2] = [0x86, 0xdd];
 const VLANS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 
 /// To whom a frame was addressed (`PACKET_HOST`, …).
@@ -111,8 +112,9 @@ impl<'a> Cooked<'a> {
 }
 
 /// Where it went, as far as that can be known: all zero, which is no station's, where it
-/// can't. A unicast ARP packet went to its target hardware address. In Neighbor Discovery
-/// nothing says it; an answer there answers nobody in particular.
+/// can't. A unicast ARP packet went to its target hardware address. Of Neighbor Discovery
+/// only the station's address is known: a MAC that nobody has stands for it, so that two
+/// answers to one station are seen to be.
 fn destination(addressed: Addressed, protocol: [u8; 2], payload: &[u8]) -> [u8; 6] {
     match addressed {
         Addressed::Broadcast => [0xff; 6],
@@ -125,13 +127,27 @@ fn destination(addressed: Addressed, protocol: [u8; 2], payload: &[u8]) -> [u8; 
             {
                 (protocol, payload) = ([*p0, *p1], rest);
             }
-            let target = payload.get(18..).and_then(<[u8]>::first_chunk);
-            target
-                .filter(|_| protocol == ARP)
-                .copied()
-                .unwrap_or_default()
+            let to = match protocol {
+                ARP => payload.get(18..).and_then(<[u8]>::first_chunk).copied(),
+                IPV6 => payload
+                    .get(24..)
+                    .and_then(<[u8]>::first_chunk)
+                    .map(stand_in),
+                _ => None,
+            };
+            to.unwrap_or_default()
         }
     }
+}
+
+/// A locally administered MAC, folded of an IPv6 address.
+fn stand_in(address: &[u8; 16]) -> [u8; 6] {
+    let mut mac = [0; 6];
+    for (place, byte) in address.iter().rev().enumerate() {
+        mac[place % 6] ^= byte;
+    }
+    mac[0] = mac[0] & !0b11 | 0b10;
+    mac
 }
 
 impl Frame for Cooked<'_> {

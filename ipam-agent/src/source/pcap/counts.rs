@@ -17,16 +17,19 @@ pub enum Skipped {
     /// The host that captured passed it on, and it was heard coming in; or it answers by
     /// that host, who may do it for another.
     Outgoing = 4,
+    /// ARP or Neighbor Discovery of which the capture has the front alone.
+    Cut = 5,
 }
 
 impl Skipped {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NotEthernet,
         Self::Undescribed,
         Self::NoTime,
         Self::TooManySegments,
         Self::Outgoing,
+        Self::Cut,
     ];
 
     /// The name in reports.
@@ -37,6 +40,7 @@ impl Skipped {
             Self::NoTime => "no-time",
             Self::TooManySegments => "too-many-segments",
             Self::Outgoing => "outgoing",
+            Self::Cut => "cut-short",
         }
     }
 }
@@ -82,6 +86,11 @@ impl Counts {
             .filter(|(why, _)| *why != Skipped::Outgoing)
             .map(|(_, count)| count);
         self.frames > 0 && unseen.sum::<u64>() == self.frames
+    }
+
+    /// How much ARP and Neighbor Discovery was cut short as it was captured.
+    pub fn cut(&self) -> u64 {
+        self.skipped[Skipped::Cut as usize]
     }
 
     pub(super) fn believe(&mut self, evidence: Evidence) {

@@ -62,6 +62,12 @@ impl Place {
         metadata.is_file().then_some(metadata.len())
     }
 
+    /// Without links, where there is anything.
+    pub fn resolved(&self) -> Self {
+        let resolved = self.path().and_then(|path| path.canonicalize().ok());
+        resolved.map_or_else(|| self.clone(), Self::File)
+    }
+
     fn path(&self) -> Option<&Path> {
         match self {
             Self::Stdin => None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use ipam_common::{
-    Evidence, Parsed, Sighting,
+    Evidence, Parsed, Refusal, Sighting,
     frame::{Captured, Frame, parse},
     sighting::Tags,
 };
@@ -112,7 +112,7 @@ impl Wires {
             PcapBlockOwned::Legacy(packet) => {
                 let clock = self.interfaces.first().and_then(|known| known.clock);
                 let at = clock.and_then(|clock| clock.split(packet.ts_sec, packet.ts_usec));
-                self.frame(0, at, packet.data, packet.caplen)
+                self.frame(0, at, packet.data, [packet.caplen, packet.origlen])
             }
             PcapBlockOwned::NG(Block::SectionHeader(header)) => {
                 self.big_endian = Some(header.big_endian());
@@ -129,11 +129,16 @@ impl Wires {
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
                 let ticks = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
                 let at = self.time(packet.if_id, ticks);
-                self.frame(packet.if_id, at, packet.data, packet.caplen)
+                self.frame(
+                    packet.if_id,
+                    at,
+                    packet.data,
+                    [packet.caplen, packet.origlen],
+                )
             }
             // It has no time.
             PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-                self.frame(0, None, packet.data, packet.origlen)
+                self.frame(0, None, packet.data, [packet.origlen; 2])
             }
             PcapBlockOwned::NG(Block::Unknown(block)) => self.packet_block(&block),
             PcapBlockOwned::NG(_) => None,
@@ -224,19 +229,19 @@ impl Wires {
         };
         let ticks = u64::from(number(0)) << 32 | u64::from(number(1));
         let at = self.time(interface.into(), ticks);
-        self.frame(interface.into(), at, data, number(2))
+        self.frame(interface.into(), at, data, [number(2), number(3)])
     }
 
-    /// A frame of an interface, of whose data only so much was captured.
+    /// A frame of an interface: how much of it was captured, and how much there was.
     fn frame(
         &mut self,
         interface: u32,
         at: Option<u64>,
         data: &[u8],
-        captured: u32,
+        lengths: [u32; 2],
     ) -> Option<CapturedFrame> {
         self.counts.frames += 1;
-        match self.look(interface, at, data, captured) {
+        match self.look(interface, at, data, lengths) {
             Ok(frame) => {
                 self.counts.late += u64::from(frame.at.saturating_add(LATE) < self.latest);
                 self.latest = self.latest.max(frame.at);
@@ -254,8 +259,9 @@ impl Wires {
         number: u32,
         at: Option<u64>,
         data: &[u8],
-        captured: u32,
+        [captured, original]: [u32; 2],
     ) -> Result<CapturedFrame, Skipped> {
+        let is_cut = captured < original;
         let captured = usize::try_from(captured).unwrap_or(usize::MAX);
         let bytes = &data[..captured.min(data.len())];
         let interface = self.interface(number).ok_or(Skipped::Undescribed)?;
@@ -273,8 +279,8 @@ impl Wires {
         };
         let port = port.ok_or(Skipped::TooManySegments)?;
         let sighting = match cooked {
-            None => self.parsed(&Captured::new(bytes)),
-            Some(frame) => self.cooked(&frame)?,
+            None => self.parsed(&Captured::new(bytes), is_cut)?,
+            Some(frame) => self.cooked(&frame, is_cut)?,
         };
         if let Some(Sighting { tags, evidence, .. }) = sighting {
             if tags != Tags::default() && !self.tells_apart(port, tags) {
@@ -305,9 +311,9 @@ impl Wires {
     /// What a frame says that a host took on all its interfaces. What the host passes on was
     /// heard coming in before. Its own questions and announcements count; its answers don't,
     /// because it may give them for another (proxy ARP), which no capture can tell.
-    fn cooked(&mut self, frame: &Cooked<'_>) -> Result<Option<Sighting>, Skipped> {
+    fn cooked(&mut self, frame: &Cooked<'_>, is_cut: bool) -> Result<Option<Sighting>, Skipped> {
         if !frame.is_outgoing() {
-            let sighting = self.parsed(frame);
+            let sighting = self.parsed(frame, is_cut)?;
             if let Some(sighting) = sighting
                 && self.incoming.len() < MAX_INCOMING
             {
@@ -330,14 +336,16 @@ impl Wires {
         Ok(Some(sighting))
     }
 
-    fn parsed(&mut self, frame: &impl Frame) -> Option<Sighting> {
+    fn parsed(&mut self, frame: &impl Frame, is_cut: bool) -> Result<Option<Sighting>, Skipped> {
         match parse(frame) {
-            Parsed::Sighting(sighting) => Some(sighting),
+            Parsed::Sighting(sighting) => Ok(Some(sighting)),
+            // What is missing was on the wire.
+            Parsed::Refused(Refusal::Truncated) if is_cut => Err(Skipped::Cut),
             Parsed::Refused(refusal) => {
                 self.counts.refuse(refusal);
-                None
+                Ok(None)
             }
-            Parsed::Other => None,
+            Parsed::Other => Ok(None),
         }
     }
 }

@@ -1,7 +1,8 @@
-use ipam_common::Mac;
+use ipam_common::{Mac, sighting::Tags};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::segment::Segment;
 
 const ETHER_UP: u32 = UP | CARRIER;
 
@@ -220,6 +221,56 @@ fn own_addresses_are_those_that_this_host_speaks_by() {
     );
 }
 
+/// What lies over another link is that one's, unless a bridge has it: then no other port tells
+/// what comes into the bridge by it.
+#[test]
+fn whatever_a_bridge_has_is_a_port_of_it() {
+    let over = |below, vlan, record: LinkRecord| LinkRecord {
+        link: Some(below),
+        vlan,
+        ..record
+    };
+    let host = records([
+        part(2, link(1, "eno1", None)),
+        link(2, "br0", Some("bridge")),
+        // Over a bridge, over a port of a bridge, and over another that is in none.
+        part(4, over(2, Some(100), link(3, "br0.100", Some("vlan")))),
+        link(4, "br100", Some("bridge")),
+        part(6, over(1, Some(200), link(5, "eno1.200", Some("vlan")))),
+        link(6, "br200", Some("bridge")),
+        over(1, Some(300), link(7, "eno1.300", Some("vlan"))),
+        part(9, over(7, Some(7), link(8, "eno1.300.7", Some("vlan")))),
+        link(9, "br7", Some("bridge")),
+        part(11, over(1, None, link(10, "mv0", Some("macvlan")))),
+        link(11, "brm", Some("bridge")),
+        over(1, None, link(12, "mv1", Some("macvlan"))),
+    ]);
+    let topology = host.topology(&filter());
+    let names = topology.ports.values().map(|port| &*port.name);
+    let names: Vec<&str> = names.collect();
+    assert_eq!(names, ["eno1", "br0.100", "eno1.300.7", "mv0"]);
+
+    let untagged = |name: &str| Segment {
+        name: name.into(),
+        outer_vlan: None,
+        vlan: None,
+    };
+    let by = |name: &str, ifindex, vlan| {
+        let segment = untagged(name);
+        let ports: Vec<u32> = topology.ports_of(&segment).map(|(port, _)| port).collect();
+        assert_eq!(ports, [ifindex], "{name}");
+        let tags = Tags { outer: 0, vlan };
+        assert_eq!(topology.tags_towards(ifindex, &segment), Some(tags));
+        let address = Address::v4([10, 0, 0, 5]).unwrap();
+        assert_eq!(topology.segment(ifindex, tags, address), Ok(segment));
+    };
+    by("br0", 1, 0);
+    by("br100", 3, 0);
+    by("br200", 1, 200);
+    by("br7", 8, 0);
+    by("brm", 10, 0);
+}
+
 fn any_record() -> impl Strategy<Value = LinkRecord> {
     let kind = prop::sample::select(vec![
         None,
@@ -266,8 +317,9 @@ proptest! {
             let link = &host.links[index];
             prop_assert!(link.ethernet);
             prop_assert!(!port.wanted || !port.name.starts_with("veth-no"));
-            prop_assert!(!matches!(link.kind.as_deref(), Some("bridge" | "vlan" | "dummy" | "vrf")));
+            prop_assert!(!matches!(link.kind.as_deref(), Some("bridge" | "dummy" | "vrf")));
             let master = link.master.and_then(|master| host.links.get(&master));
+            prop_assert!(!link.is("vlan") || master.is_some_and(|master| master.is("bridge")));
             prop_assert!(!master.is_some_and(|master| master.is("bond")));
             if let Wiring::Bridge { bridge, pvid, members, untagged } = &port.wiring {
                 prop_assert!(topology.bridges.contains_key(bridge));
