@@ -169,6 +169,8 @@ pub struct Engine {
     next_pass: Option<Timestamp>,
     /// Until when no pass comes before its time.
     calm_until: Timestamp,
+    /// When it first learnt something.
+    began: Option<Timestamp>,
     next_forget: Option<Timestamp>,
     /// What the daemon's own plan under way releases.
     executing: Option<Vec<(StoreName, Address)>>,
@@ -209,6 +211,7 @@ impl Engine {
             counts: Counts::default(),
             next_pass: None,
             calm_until: Timestamp(0),
+            began: None,
             next_forget: None,
             executing: None,
         }
@@ -216,6 +219,7 @@ impl Engine {
 
     /// Learn something.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.began.get_or_insert(now);
         self.next_forget.get_or_insert(now + FORGET_INTERVAL);
         match input {
             Input::Seen(seen) => self.seen(&seen, now),

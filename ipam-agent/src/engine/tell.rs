@@ -32,7 +32,10 @@ impl Engine {
             if let Some(known) = conflict.as_ref().filter(|_| judged.opened || judged.joined) {
                 self.withdraw_events(segment, address, known.verdict.macs(), judged.since, now);
             }
-        } else if let Some(Move { from, to, at }) = moved.or(judged.moved) {
+        } else if let Some(Move { from, to, at }) = moved.or(judged.moved)
+            // What an earlier run heard may have been part of a conflict then.
+            && Some(at) >= self.began
+        {
             self.happened(
                 Event {
                     kind: EventKind::AddressMoved,
@@ -140,5 +143,73 @@ impl Engine {
 
     pub(super) fn publish(&mut self, notice: Notice) {
         self.commands.push_back(Command::Publish(notice));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ipam_common::{
+        Evidence, Mac, Sighting,
+        sighting::{SightingKey, Tags, Tally},
+    };
+
+    use super::*;
+    use crate::{
+        config::Config,
+        driver::settings,
+        engine::{
+            input::Input,
+            segment::{Port, PortKind, Topology, Wiring},
+        },
+    };
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn announced(n: u8, at: u64) -> (SightingKey, Tally) {
+        let mac = Mac::new([2, 0, 0, 0, 0, n]).expect("unicast");
+        let sighting = Sighting {
+            address: Address::v4([10, 0, 0, 5]).expect("claimable"),
+            mac,
+            evidence: Evidence::ArpAnnouncement,
+            asked: None,
+            tags: Tags::default(),
+            ether_src: mac.bytes(),
+            to: [0xff; 6],
+            nonce: None,
+        };
+        let key = SightingKey {
+            ifindex: 1,
+            outer_vlan: 0,
+            vlan: 0,
+            address: sighting.address.mapped(),
+            mac: mac.bytes(),
+            probe: 0,
+            reserved: 0,
+        };
+        (key, Tally::first(&sighting, at * SECOND))
+    }
+
+    /// It was news to an earlier run, or part of a conflict.
+    #[test]
+    fn what_moved_before_the_start_is_no_news() {
+        let config = Config::without_file(Vec::new()).expect("valid");
+        let mut engine = Engine::new(settings(&config, "now"));
+        let start = Timestamp(1000 * SECOND);
+        let port = Port::new("bond0", PortKind::Bond, Wiring::Uplink);
+        let topology = Arc::new(Topology {
+            ports: [(1, port)].into(),
+            ..Topology::default()
+        });
+        let since = start;
+        engine.handle(Input::Links { topology, since }, start);
+        let mut moves = |told: &[(u8, u64)], now: u64| {
+            let table = told.iter().map(|&(n, at)| announced(n, at)).collect();
+            engine.handle(Input::Snapshot(table), Timestamp(now * SECOND));
+            engine.events().count()
+        };
+        assert_eq!(moves(&[(1, 700), (2, 800)], 1001), 0);
+        assert_eq!(moves(&[(3, 1002)], 1003), 1);
     }
 }
