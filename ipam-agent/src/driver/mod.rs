@@ -46,6 +46,9 @@ pub enum DriverError {
     /// The same, though nothing is pinned.
     #[error(transparent)]
     NotAlone(#[from] NotAlone),
+    /// A look was to be taken beside it.
+    #[error("{0}: name its socket, with --socket or --config, to ask it")]
+    Beside(NotAlone),
     /// The host's links.
     #[error("can't follow the host's links")]
     Links(#[from] LinksError),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, interval, sleep_until};
 
 use super::{
-    DriverError, boot_id, clock, gather,
+    DriverError,
+    alone::{Alone, NotAlone},
+    boot_id, clock, gather,
     observer::{Ears, Observer},
 };
 use crate::{
@@ -24,6 +26,12 @@ const STEP: Duration = Duration::from_millis(100);
 /// # Errors
 /// What it can't look without is missing.
 pub async fn scan(config: &Config, length: Duration) -> Result<Report, DriverError> {
+    // Beside a daemon it would cost the leases all that is proven of them.
+    let _alone = match Alone::take() {
+        Ok(alone) => Some(alone),
+        Err(error @ NotAlone::Another(_)) => return Err(DriverError::Beside(error)),
+        Err(NotAlone::Unknown(_)) => None,
+    };
     let (mut observer, mut ears) = Observer::new(config, boot_id()?, None)?;
     let readings = observer.stores.read();
     observer.stores_read(readings);
