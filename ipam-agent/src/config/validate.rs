@@ -10,7 +10,6 @@ mod stores;
 use std::{
     fmt::Display,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -21,7 +20,10 @@ use super::{
     Config, ConfigError, Cri, Holders, Interfaces, Observe, Origin, Overrides, SOCKET, StoreConfig,
     raw::{self, Text},
 };
-use crate::engine::{lease::Mode, owner::Owners};
+use crate::{
+    engine::{lease::Mode, owner::Owners},
+    store::spec::parse_addresses,
+};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
@@ -105,31 +107,11 @@ fn wrong(
     }
 }
 
-fn parsed<T: FromStr>(at: At<'_>, key: &str, text: &Text, right: &str) -> Result<T> {
-    let value = text.value.parse();
-    value.map_err(|_| at.wrong(key, text, format_args!("not {right}")))
-}
-
 fn keep(at: At<'_>, texts: &[Text]) -> Result<Vec<IpNet>> {
-    let prefixes = texts.iter().map(|text| prefix(at, "keep", text));
+    let prefixes = texts
+        .iter()
+        .map(|text| parse_addresses(&text.value).map_err(|right| at.wrong("keep", text, right)));
     prefixes.collect()
-}
-
-/// An address, or a prefix without host bits.
-fn prefix(at: At<'_>, key: &str, text: &Text) -> Result<IpNet> {
-    if let Ok(address) = text.value.parse::<std::net::IpAddr>() {
-        return Ok(address.into());
-    }
-    let right = "an address or prefix such as 10.0.0.5 or 10.0.0.0/24";
-    let prefix: IpNet = parsed(at, key, text, right)?;
-    if prefix != prefix.trunc() {
-        let right = format!(
-            "has bits beyond its length; did you mean {}?",
-            prefix.trunc()
-        );
-        return Err(at.wrong(key, text, right));
-    }
-    Ok(prefix)
 }
 
 fn interfaces(at: At<'_>, raw: raw::Interfaces, flags: Vec<String>) -> Result<Interfaces> {

@@ -51,7 +51,7 @@ pub struct PoolSpec {
 #[serde(deny_unknown_fields)]
 struct RawPool {
     /// The prefix: `192.168.60.0/24`.
-    #[serde(deserialize_with = "text")]
+    #[serde(deserialize_with = "cidr")]
     #[schemars(with = "String")]
     cidr: IpNet,
     /// The bridge, bond or capture that the addresses live on.
@@ -83,12 +83,24 @@ struct Range(Address, Address);
 impl<'de> Deserialize<'de> for Range {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
+        if let Ok(prefix) = text.parse::<IpNet>() {
+            return Err(de::Error::custom(format!(
+                "`{text}`: addresses that are left out are written as a range: {}-{}",
+                prefix.network(),
+                prefix.broadcast()
+            )));
+        }
         let (first, last) = text.split_once('-').unwrap_or((&text, &text));
         let parse = |part: &str| -> Result<Address, D::Error> {
             parse_address(part.trim()).map_err(de::Error::custom)
         };
         let (first, last) = (parse(first)?, parse(last)?);
-        if first.is_ipv4() != last.is_ipv4() || first > last {
+        if first.is_ipv4() != last.is_ipv4() {
+            return Err(de::Error::custom(format!(
+                "`{text}` is no range: one end is IPv4, the other is IPv6"
+            )));
+        }
+        if first > last {
             return Err(de::Error::custom(format!(
                 "`{text}` is no range: it ends before it begins"
             )));
@@ -101,13 +113,7 @@ impl TryFrom<RawPool> for PoolSpec {
     type Error = String;
 
     fn try_from(raw: RawPool) -> Result<Self, String> {
-        let prefix = raw.cidr.trunc();
-        if prefix != raw.cidr {
-            return Err(format!(
-                "`{}` has bits set behind the prefix; `{prefix}` is meant?",
-                raw.cidr
-            ));
-        }
+        let prefix = raw.cidr;
         if let Some(vlan) = raw.vlan.filter(|vlan| !(1..=4094).contains(vlan)) {
             return Err(format!(
                 "VLAN {vlan} does not exist; they go from 1 to 4094"
@@ -301,6 +307,48 @@ pub(crate) fn parse_address(text: &str) -> Result<Address, String> {
     Address::from_ip(ip).ok_or_else(|| format!("no machine can have the address {ip}"))
 }
 
+/// A prefix of addresses as they are on the wire, without host bits, or what is wrong with the
+/// text.
+fn parse_prefix(text: &str) -> Result<IpNet, String> {
+    let prefix: IpNet = text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => format!("the prefix length is missing, as in {ip}/24"),
+        Ok(IpAddr::V6(ip)) => format!("the prefix length is missing, as in {ip}/64"),
+        Err(_) => "not a prefix such as 10.0.0.0/24".to_owned(),
+    })?;
+    if let IpNet::V6(mapped) = prefix
+        && let (Some(ip), Some(length)) = (
+            mapped.addr().to_ipv4_mapped(),
+            mapped.prefix_len().checked_sub(96),
+        )
+    {
+        return Err(format!("IPv4 in IPv6's form: write {ip}/{length}"));
+    }
+    if prefix != prefix.trunc() {
+        return Err(format!(
+            "has bits beyond its length; did you mean {}?",
+            prefix.trunc()
+        ));
+    }
+    Ok(prefix)
+}
+
+/// The same, but an address alone is that one.
+pub(crate) fn parse_addresses(text: &str) -> Result<IpNet, String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if ip != ip.to_canonical() => {
+            Err(format!("IPv4 in IPv6's form: write {}", ip.to_canonical()))
+        }
+        Ok(ip) => Ok(ip.into()),
+        Err(_) if text.contains('/') => parse_prefix(text),
+        Err(_) => Err("not an address or prefix such as 10.0.0.5 or 10.0.0.0/24".to_owned()),
+    }
+}
+
+fn cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_prefix(&text).map_err(|wrong| de::Error::custom(format!("`{text}`: {wrong}")))
+}
+
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
     parse_address(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
@@ -317,12 +365,6 @@ fn optional_address<'de, D: Deserializer<'de>>(
 fn parse<T: FromStr<Err: std::fmt::Display>, E: de::Error>(text: &str) -> Result<T, E> {
     text.parse()
         .map_err(|error| E::custom(format!("`{text}`: {error}")))
-}
-
-fn text<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    parse(&String::deserialize(deserializer)?)
 }
 
 /// A value that may be missing, null or, as in a CSV column, empty.
@@ -361,9 +403,8 @@ fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
                     the entry out";
         return Err(de::Error::custom(what));
     }
-    let parse = |text: &String| match text.parse::<IpAddr>() {
-        Ok(ip) => Ok(IpNet::from(ip)),
-        Err(_) => parse::<IpNet, _>(text).map(|prefix| prefix.trunc()),
+    let parse = |text: &String| {
+        parse_addresses(text).map_err(|wrong| de::Error::custom(format!("`{text}`: {wrong}")))
     };
     texts.iter().map(parse).collect()
 }

@@ -202,6 +202,12 @@ fn what_is_wrong_is_told_with_its_line() {
             Some(3),
             "names no address",
         ),
+        (
+            "a.yaml",
+            "exempt:\n  - addresses: [10.88.0.77/24]\n    reason: x\n",
+            Some(2),
+            "did you mean 10.88.0.0/24?",
+        ),
         ("a.yaml", "lease: []\n", Some(1), "lease"),
         ("a.yaml", "leases: [\n", None, ""),
         (
