@@ -73,7 +73,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $leases := "/etc/ipam-agent/leases.yaml" -}}
 {{- $named := false -}}
 {{- $stores := list -}}
+{{- $places := list -}}
 {{- range $store := $given -}}
+{{- $place := "" -}}
 {{- $store = deepCopy $store -}}
 {{- if eq $store.kind "host-local" -}}
 {{- $mode := $store.reclaim | default (ternary "after-reboot" "observe" (eq $release "auto")) -}}
@@ -91,20 +93,69 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- $_ := set $store "reclaim" $mode -}}
 {{- $_ := set $store "dir" ($store.dir | default "/var/lib/cni/networks") -}}
+{{- $place = $store.dir -}}
 {{- else -}}
 {{- $path := $store.path | default $leases -}}
+{{- $place = $path -}}
 {{- if and (eq $path $leases) $.Values.leaseFile -}}
 {{- $named = true -}}
 {{- else if not (or (hasPrefix "/var/lib/cni/" $path) (hasPrefix (print $.Values.stateDir "/") $path)) -}}
 {{- fail (printf "config.stores: %s is in no directory of the nodes that the pods have: give what is in it as leaseFile" $path) -}}
 {{- end -}}
 {{- end -}}
+{{- if has $place $places -}}
+{{- fail (printf "config.stores: %s is there twice: say all of it in one entry" $place) -}}
+{{- end -}}
+{{- $places = append $places $place -}}
 {{- $stores = append $stores $store -}}
 {{- end -}}
 {{- if and .Values.leaseFile (not $named) -}}
 {{- $stores = append $stores (dict "kind" "file" "path" $leases) -}}
 {{- end -}}
 {{- dict "stores" $stores | toYaml -}}
+{{- end -}}
+
+{{/* The directories of host-local's that are in none of CNI's, as YAML: { networks: […] }. */}}
+{{- define "ipam-agent.networks" -}}
+{{- $networks := list -}}
+{{- range (include "ipam-agent.stores" . | fromYaml).stores -}}
+{{- if and (eq .kind "host-local") (not (hasPrefix "/var/lib/cni/" (print .dir "/"))) -}}
+{{- $networks = append $networks .dir -}}
+{{- end -}}
+{{- end -}}
+{{- dict "networks" $networks | toYaml -}}
+{{- end -}}
+
+{{/* A pod has one thing in one place; the server says so only of what is created. */}}
+{{- define "ipam-agent.distinct" -}}
+{{- $mounted := dict
+  "/etc/ipam-agent" "the configuration"
+  "/run/ipam-agent" "the agent's socket"
+  "/sys/fs/bpf" "the BPF file system"
+  "/var/lib/cni" "CNI's directory"
+  "/etc/cni/net.d" "CNI's configuration (cniConfDir)"
+  "/run/flannel" "flannel's directory" -}}
+{{- $given := list (list "stateDir" .Values.stateDir) -}}
+{{- range .Values.runtimeDirs -}}
+{{- $given = append $given (list "runtimeDirs" .) -}}
+{{- end -}}
+{{- range (include "ipam-agent.networks" . | fromYaml).networks -}}
+{{- $given = append $given (list "config.stores" .) -}}
+{{- end -}}
+{{- range $given -}}
+{{- $key := first . -}}
+{{- $path := last . -}}
+{{- with get $mounted $path -}}
+{{- fail (printf "%s: %s is in the pods already, for %s: name another directory, or take it out" $key $path .) -}}
+{{- end -}}
+{{- $_ := set $mounted $path $key -}}
+{{- end -}}
+{{- range $label, $_ := .Values.podLabels -}}
+{{- $own := hasKey (include "ipam-agent.labels" $ | fromYaml) $label -}}
+{{- if or $own (and $.Values.uninstall (eq $label "app.kubernetes.io/component")) -}}
+{{- fail (printf "podLabels: %s is the chart's own, and the DaemonSet knows its pods by such: name another" $label) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The agent's configuration. */}}
