@@ -173,16 +173,25 @@ fn documents_for_programs_stay_such() -> Result<()> {
     let cluster = Cluster::new()?;
     cluster.answers("agent-a", "address,state\n10.0.0.5,stale\n", 0)?;
     cluster.answers("agent-b", "address,state\n10.0.0.6,active\n", 0)?;
-    let ran = cluster.run("sh", &["leases", "--output", "csv"])?;
     let whole = "node,address,state\nnode1,10.0.0.5,stale\nnode2,10.0.0.6,active\n";
-    ensure!(ran.out == whole, "{ran:?}");
+    for csv in [
+        &["--output", "csv"][..],
+        &["-o", "csv"],
+        &["-o=csv"],
+        &["-ocsv"],
+    ] {
+        let ran = cluster.run("sh", &[&["leases"], csv].concat())?;
+        ensure!(ran.out == whole, "{csv:?}: {ran:?}");
+    }
     cluster.answers("agent-a", "{\"host\":\"node1\"}\n", 0)?;
     cluster.answers("agent-b", "{\"host\":\"node2\"}\n", 0)?;
-    let ran = cluster.run("sh", &["report", "--output=json"])?;
-    ensure!(
-        ran.out == "{\"host\":\"node1\"}\n{\"host\":\"node2\"}\n",
-        "{ran:?}"
-    );
+    for json in ["--output=json", "-o=json"] {
+        let ran = cluster.run("sh", &["report", json])?;
+        ensure!(
+            ran.out == "{\"host\":\"node1\"}\n{\"host\":\"node2\"}\n",
+            "{json}: {ran:?}"
+        );
+    }
     Ok(())
 }
 
