@@ -14,9 +14,9 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,11 +25,15 @@ use ipam_common::{
     Address,
     sighting::{SightingKey, Tally},
 };
+use nix::unistd::geteuid;
 
-use crate::engine::{
-    holders::HeardSocket,
-    lease::{Generation, StoreName},
-    time::Timestamp,
+use crate::{
+    engine::{
+        holders::HeardSocket,
+        lease::{Generation, StoreName},
+        time::Timestamp,
+    },
+    journal,
 };
 use database::Store;
 pub use pause::Paused;
@@ -364,9 +368,36 @@ enum Failure {
     Persist(PersistError),
 }
 
-/// Makes the state directory, for nobody else to look into.
+/// Makes the state directory, for nobody else to look into. One that is there and has nothing but
+/// the agent's files becomes so, whoever made it; another is left as it is: others use it, too.
 pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    if is_open_to_others(path) && is_ours_alone(path)? {
+        // Where the file system refuses, `doctor` says that others may look into it.
+        let _ = fs::set_permissions(path, Permissions::from_mode(0o700));
+    }
+    Ok(())
+}
+
+/// Whether others than its owner may look into the directory.
+pub fn is_open_to_others(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.mode() & 0o077 != 0)
+}
+
+fn is_ours_alone(directory: &Path) -> io::Result<bool> {
+    let found = fs::metadata(directory)?;
+    // A sticky one, such as /tmp, is everybody's even while it is empty.
+    if found.uid() != geteuid().as_raw() || found.mode() & libc::S_ISVTX != 0 {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if !is_ours(&name) && !name.starts_with(journal::FILE) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a file of this name in the state directory is the agent's memory: the database,

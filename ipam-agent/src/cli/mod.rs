@@ -145,6 +145,9 @@ pub enum CliError {
     /// The journal can't be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// There is no agent's state to be read.
+    #[error("there is no state directory {}: name the agent's with --state-dir, or its configuration with --config", .0.display())]
+    NoState(std::path::PathBuf),
     /// The result can't be written down.
     #[error(transparent)]
     Render(#[from] RenderError),

@@ -494,15 +494,24 @@ fn a_pause_is_told_and_so_is_what_goes_wrong_with_it() {
 #[test]
 fn history_needs_no_daemon() {
     let directory = tempfile::tempdir().expect("a directory");
-    let arguments = format!(
-        "reclaim history --socket /nonexistent --state-dir {}",
-        directory.path().display()
-    );
+    let arguments = format!("reclaim history --state-dir {}", directory.path().display());
+    let journal = directory.path().join(crate::journal::FILE);
     let ran = run(&arguments, None);
     assert_eq!(ran.result.expect("a history"), Status::Nothing);
-    assert!(ran.out.contains("journal is empty"), "{}", ran.out);
+    assert_eq!(ran.out, "Nothing was ever released.\n");
+    let place = journal.display().to_string();
+    assert!(ran.err.contains(&place), "{}", ran.err);
 
-    fs::write(directory.path().join(crate::journal::FILE), JOURNAL).expect("written");
+    let nowhere = run("reclaim history --state-dir /nonexistent/state", None);
+    let error = nowhere.result.expect_err("no state");
+    assert_eq!(error.exit_code(), ExitCode::from(2));
+    let error = error.to_string();
+    assert!(
+        error.contains("/nonexistent/state") && error.contains("--state-dir"),
+        "{error}"
+    );
+
+    fs::write(journal, JOURNAL).expect("written");
     let ran = run(&format!("{arguments} --output json"), None);
     let history: History = serde_json::from_str(&ran.out).expect("JSON");
     assert_eq!(history.damaged_lines, 1);

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use ipam_common::Address;
 
-use super::{clock, host_name, settings, stores::Stores};
+use super::{
+    clock, host_name, settings,
+    stores::{self, Stores},
+};
 use crate::{
     config::Config,
     engine::{Engine, input::Input},
@@ -12,7 +15,6 @@ use crate::{
         compose::Composer,
         document::{Explain, Leases},
     },
-    store::source::Source,
 };
 
 /// Why every lease's state is unknown here.
@@ -65,12 +67,8 @@ pub fn explain(config: &Config, address: Address) -> Result<Explain, OfflineErro
 }
 
 fn read(config: &Config) -> Result<Engine, OfflineError> {
-    for store in &config.stores {
-        if let Source::HostLocal(directory) = &store.source
-            && !directory.exists()
-        {
-            return Err(OfflineError::NoDirectory(directory.clone()));
-        }
+    if let Some(directory) = stores::missing(&config.stores) {
+        return Err(OfflineError::NoDirectory(directory.to_owned()));
     }
     let mut engine = Engine::new(settings(config, ""));
     for input in Stores::new(&config.stores).read().inputs {

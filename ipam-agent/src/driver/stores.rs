@@ -1,6 +1,6 @@
 //! The configured sources of leases, read all at once and off the event loop.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use crate::{
     cni,
@@ -17,6 +17,15 @@ use crate::{
 #[derive(Clone)]
 pub struct Stores {
     sources: Vec<Arc<dyn LeaseStore>>,
+}
+
+/// The first of host-local's directories that isn't there. For the daemon that is a host without
+/// pods yet; of sources that somebody names it is a slip of the pen.
+pub fn missing(configs: &[StoreConfig]) -> Option<&Path> {
+    configs.iter().find_map(|config| match &config.source {
+        Source::HostLocal(directory) if !directory.exists() => Some(directory.as_path()),
+        _ => None,
+    })
 }
 
 /// What one reading of all sources gave.

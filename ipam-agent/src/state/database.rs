@@ -3,8 +3,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, OpenOptions, Permissions},
     io::{self, ErrorKind},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::Arc,
 };
@@ -76,6 +77,7 @@ impl Store {
         builder
             .set_cache_size(CACHE)
             .set_check_integrity_on_open(true);
+        make_private(path).map_err(|error| classify(redb::Error::Io(error)))?;
         let store = Self(
             builder
                 .create(path)
@@ -257,6 +259,20 @@ impl Store {
         }
         Ok(transaction.commit()?)
     }
+}
+
+/// Has nobody else look into the file, which is made if need be: redb makes it for all to read.
+fn make_private(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    // One that is there may have been made for everybody to read.
+    let _ = file.set_permissions(Permissions::from_mode(0o600));
+    Ok(())
 }
 
 /// Whether there is no database yet: no file, or one of which a power cut left the name.

@@ -33,6 +33,42 @@ fn open(directory: &Path) -> State {
     state
 }
 
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("there").permissions().mode() & 0o7777
+}
+
+#[test]
+fn nobody_else_may_look_into_the_state() {
+    let base = tempfile::tempdir().expect("a directory");
+    let database = |directory: &Path| directory.join(database::FILE);
+    let chmod = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    // As kubelet makes it, and as an older version left it.
+    let own = base.path().join("own");
+    fs::create_dir(&own).expect("made");
+    chmod(&own, 0o755);
+    drop(open(&own));
+    assert_eq!((mode(&own), mode(&database(&own))), (0o700, 0o600));
+    chmod(&own, 0o755);
+    chmod(&database(&own), 0o644);
+    drop(open(&own));
+    assert_eq!((mode(&own), mode(&database(&own))), (0o700, 0o600));
+
+    let shared = base.path().join("shared");
+    fs::create_dir(&shared).expect("made");
+    fs::write(shared.join("notes.txt"), "another's").expect("written");
+    let sticky = base.path().join("sticky");
+    fs::create_dir(&sticky).expect("made");
+    for (directory, as_it_was) in [(shared, 0o755), (sticky, 0o1777)] {
+        chmod(&directory, as_it_was);
+        drop(open(&directory));
+        assert_eq!(mode(&directory), as_it_was);
+        assert_eq!(mode(&database(&directory)), 0o600);
+        assert!(is_open_to_others(&directory));
+    }
+}
+
 #[test]
 fn what_is_remembered_is_there_after_a_restart_and_what_is_forgotten_is_not() {
     let base = tempfile::tempdir().expect("a directory");

@@ -9,7 +9,7 @@ use tests::{
     lab,
 };
 
-use super::{Desk, SECOND, announcement, capture, conflicts, duplicate, replay};
+use super::{Desk, SECOND, announcement, capture, conflicts, duplicate, fixture, replay};
 
 const IEEE_802_11: u16 = 105;
 
@@ -32,6 +32,19 @@ fn damaged(file: &str, words: &str) -> Result<()> {
     ensure!(answer.err.contains(words), "{words}: {}", answer.err);
     let damage = capture(&report)["damage"].as_str().unwrap_or_default();
     ensure!(damage.contains(words), "{words}: {damage}");
+    Ok(())
+}
+
+#[test]
+fn a_directory_of_leases_that_is_not_there_is_no_empty_one() -> Result<()> {
+    let capture = fixture("demo/cni0.pcap");
+    let answer = agent(&["replay", &capture, "--leases", "host-local:/nonexistent"])?;
+    ensure!(answer.status == Some(2), "{answer:?}");
+    ensure!(
+        answer.err.contains("there is no /nonexistent"),
+        "{answer:?}"
+    );
+    ensure!(answer.out.is_empty(), "{answer:?}");
     Ok(())
 }
 

@@ -79,7 +79,8 @@ fn readable(directory: &Path, found: String) -> Check {
     let cni = Arc::new(cni::Reader::new(cni::Paths::default()));
     let reading = HostLocal::new(directory.to_owned(), Mode::Observe, Vec::new(), cni).read();
     if let Some(error) = reading.views.iter().find_map(|view| view.as_ref().err()) {
-        let mend = "make it readable: nothing of it is released meanwhile";
+        let mend =
+            "mend that, or name another `dir` in `stores`: nothing of it is released meanwhile";
         return fail("", format!("{found}; {}", in_full(error)), mend);
     }
     let odd: Vec<String> = reading.notes.lines_of(Note::keeps_its_address).collect();
@@ -168,6 +169,11 @@ pub(super) fn state(config: &Config) -> Check {
             if statvfs(&config.state_dir).is_ok_and(full) {
                 let mend = "make room: nothing is released while the journal can't be written";
                 return warn(NAME, format!("{place}: no space is left on its disk"), mend);
+            }
+            if state::is_open_to_others(&config.state_dir) {
+                let mend = "give a state_dir of its own, or `chmod 0700` it: the agent leaves one \
+                            alone that holds other files than its own";
+                return warn(NAME, format!("{place}: others may look into it"), mend);
             }
             ok(NAME, place)
         }

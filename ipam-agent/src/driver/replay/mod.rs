@@ -6,6 +6,7 @@ mod ports;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +16,10 @@ use self::{
     order::Order,
     ports::Ports,
 };
-use super::{settings, stores::Stores};
+use super::{
+    settings,
+    stores::{self, Stores},
+};
 use ipam_common::Sighting;
 
 use crate::{
@@ -77,6 +81,9 @@ pub enum ReplayError {
     /// A store.
     #[error("can't judge without the leases: {0}")]
     Leases(String),
+    /// A store that somebody named.
+    #[error("there is no {}: name host-local's directory, --leases host-local:DIR", .0.display())]
+    NoDirectory(PathBuf),
     /// A segment of which nothing was captured.
     #[error("no interface {missing} in what was captured, but {met}")]
     NoInterface {
@@ -166,6 +173,9 @@ struct Judge {
 
 impl Judge {
     fn new(config: &Config) -> Result<Self, ReplayError> {
+        if let Some(directory) = stores::missing(&config.stores) {
+            return Err(ReplayError::NoDirectory(directory.to_owned()));
+        }
         let settings = settings(config, "");
         // A contest of which half was told late is still judged.
         let late = settings.windows.quiet / 2;

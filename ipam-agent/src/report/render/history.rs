@@ -26,8 +26,6 @@ impl Document for History {
         if self.entries.is_empty() {
             let text = if self.damaged_lines > 0 {
                 "No release can be read."
-            } else if self.fences.is_empty() && self.caches.is_empty() {
-                "The journal is empty: nothing was ever released."
             } else {
                 "Nothing was ever released."
             };

@@ -201,6 +201,8 @@ impl Directory {
 
 /// host-local's lock in a network's directory.
 pub const LOCK: &CStr = c"lock";
+/// What the names of host-local's own notes begin with.
+pub const LAST_RESERVED: &[u8] = b"last_reserved_ip.";
 
 /// The name of a network or cluster file system (statfs(2), linux/magic.h).
 fn network_file_system(kind: FsType) -> Option<&'static str> {

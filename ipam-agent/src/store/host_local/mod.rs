@@ -16,7 +16,13 @@ mod tests;
 
 pub use self::fence::HOLDER as FENCE_HOLDER;
 
-use std::{ffi::CString, fs, io, path::PathBuf, sync::Arc};
+use std::{
+    ffi::{CString, OsStr},
+    fs, io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use ipam_common::Address;
 
@@ -92,10 +98,12 @@ impl HostLocal {
     /// The names of the networks that have a directory.
     fn networks(&self, notes: &mut Notes) -> io::Result<Vec<String>> {
         let mut networks = Vec::new();
+        let mut is_network = false;
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             // Links to directories count: host-local follows them.
             if !fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
+                is_network |= is_of_a_network(&entry.file_name());
                 continue;
             }
             match entry.file_name().into_string() {
@@ -103,6 +111,16 @@ impl HostLocal {
                 Ok(name) => notes.add(&self.directory, Note::NetworkName, name),
                 Err(name) => notes.add(&self.directory, Note::NetworkName, name.display()),
             }
+        }
+        if networks.is_empty() && is_network {
+            let above = self.directory.parent().unwrap_or(&self.directory);
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "it looks like one network's own directory: name the one above it, {}",
+                    above.display()
+                ),
+            ));
         }
         networks.sort();
         Ok(networks)
@@ -183,6 +201,14 @@ fn is_network_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+/// Whether host-local has a file of this name in a network's directory.
+fn is_of_a_network(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name == directory::LOCK.to_bytes()
+        || name.starts_with(directory::LAST_RESERVED)
+        || str::from_utf8(name).is_ok_and(|name| name.parse::<IpAddr>().is_ok())
 }
 
 impl LeaseStore for HostLocal {

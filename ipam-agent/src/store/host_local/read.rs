@@ -6,7 +6,7 @@ use ipam_common::Address;
 use nix::dir::Type;
 
 use super::{
-    directory::{Directory, Entry, LOCK, shown},
+    directory::{Directory, Entry, LAST_RESERVED, LOCK, shown},
     record::{LIMIT, Record},
 };
 use crate::{
@@ -73,7 +73,7 @@ pub fn parse_name(name: &CStr) -> Option<IpAddr> {
 
 fn address(name: &CStr, place: &Path, notes: &mut Notes) -> Option<Address> {
     let others = [LOCK, c".", c".."].contains(&name);
-    if others || name.to_bytes().starts_with(b"last_reserved_ip.") {
+    if others || name.to_bytes().starts_with(LAST_RESERVED) {
         return None;
     }
     let Some(ip) = parse_name(name) else {

@@ -54,6 +54,21 @@ fn one_lease() -> (TempDir, HostLocal, Lease) {
     (base, source, lease)
 }
 
+#[test]
+fn a_networks_own_directory_is_no_host_without_networks() {
+    let (base, ..) = one_lease();
+    let reading = source(&base.path().join("net")).read();
+    let [Err(error)] = &reading.views[..] else {
+        panic!("{:?}", reading.views);
+    };
+    let error = crate::error::in_full(error);
+    let above = format!("name the one above it, {}", base.path().display());
+    assert!(error.ends_with(&above), "{error}");
+    // A stray file beside networks hides none of them.
+    fs::write(base.path().join("lock"), "").expect("written");
+    view(&source(base.path()));
+}
+
 fn view(source: &HostLocal) -> StoreView {
     let mut reading = source.read();
     assert_eq!(reading.views.len(), 1);
