@@ -36,7 +36,7 @@ pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String 
 
 /// What is wrong with a YAML file, and what would be right; without the place.
 pub fn yaml(error: &serde_saphyr::Error) -> String {
-    use serde_saphyr::Error as E;
+    use serde_saphyr::{Error as E, budget::BudgetBreach as Breach};
     let error = error.without_snippet();
     match error {
         E::SerdeUnknownField {
@@ -46,6 +46,30 @@ pub fn yaml(error: &serde_saphyr::Error) -> String {
             let hint = hint(field, expected.iter().copied());
             format!("unknown key `{field}`{hint}; known here: {known}")
         }
+        E::AliasError { error, .. } => yaml(error),
+        E::NullIntoString { .. } => "a value is missing".to_owned(),
+        E::MultipleDocuments { .. }
+        | E::Budget {
+            breach: Breach::Documents { .. },
+            ..
+        } => "one document only: take out the line `---` and what follows it".to_owned(),
+        E::UnknownAnchor { .. } => {
+            "a text that begins with `*` needs quotes, '*-bo': without them it \
+                                    repeats what is called so, and nothing is"
+                .to_owned()
+        }
+        E::RecursiveReferencesRequireWeakTypes { .. } => {
+            "it repeats itself (`*name` within `&name`): write it out".to_owned()
+        }
+        E::Budget {
+            breach: Breach::Anchors { .. } | Breach::Aliases { .. },
+            ..
+        } => {
+            "nothing can be repeated here by `&name` and `*name`: write it out; a text that begins \
+              with either needs quotes"
+                .to_owned()
+        }
+        E::Budget { .. } => "it is longer, or nested deeper, than any such file".to_owned(),
         E::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` is there twice"),
         E::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
         E::InvalidScalar { ty, .. } => match *ty {

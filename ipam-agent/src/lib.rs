@@ -21,6 +21,7 @@ pub mod serve;
 pub mod source;
 pub mod state;
 pub mod store;
+mod text;
 
 #[cfg(test)]
 mod full_disk;

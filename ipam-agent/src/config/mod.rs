@@ -5,7 +5,8 @@ mod raw;
 mod validate;
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -23,12 +24,15 @@ use crate::{
     },
     regular,
     store::source::Source,
+    text,
 };
 
 /// The lease file that is read when a store of kind `file` names none.
 pub const LEASE_FILE: &str = "/etc/ipam-agent/leases.yaml";
 /// Where the configuration is when nobody says.
 pub const DEFAULT_FILE: &str = "/etc/ipam-agent/config.yaml";
+/// How long a configuration may be, in bytes.
+const LIMIT: u64 = 1 << 20;
 /// The daemon's socket when nobody says.
 pub const SOCKET: &str = "/run/ipam-agent/agent.sock";
 
@@ -223,7 +227,14 @@ impl Config {
             None => (DEFAULT_FILE.into(), false),
         };
         match read(&path) {
-            Ok(text) => Self::parse(&path, &text, overrides),
+            Ok(bytes) => match text::read(&bytes) {
+                Ok(text) => Self::parse(&path, text, overrides),
+                Err((line, message)) => Err(ConfigError::Syntax {
+                    file: path,
+                    line,
+                    message,
+                }),
+            },
             Err(source) if source.kind() == io::ErrorKind::NotFound && !asked_for => {
                 validate::config(None, raw::Config::default(), overrides)
             }
@@ -276,8 +287,14 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    io::read_to_string(regular::open(path)?)
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = regular::open(path)?;
+    if file.take(LIMIT + 1).read_to_end(&mut bytes)? as u64 > LIMIT {
+        let why = format!("it is longer than {} MiB", LIMIT >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
 }
 
 /// JSON Schema of the file, for `docs/schema/` and editors.
@@ -330,7 +347,7 @@ impl ConfigError {
         Self::Syntax {
             file: file.to_owned(),
             line,
-            message: format!("{message}, in `{written}`"),
+            message: format!("{message}, in `{}`", text::quote(written)),
         }
     }
 }

@@ -207,6 +207,14 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         "reclaim:\n  gate: 15m\n  gate: 20m\n",
         "reclaim:\n\tgate: 15m\n",
         "reclaim: { gate: 15m\nkeep: []\n",
+        "stores:\n  - kind:\n",
+        "keep:\n  -\n",
+        "stores:\n  -\n",
+        "owners: [{ name: n, macs: ~ }]\n",
+        "keep: []\n---\nkeep: []\n",
+        "interfaces: { include: [*-bo] }\n",
+        "keep: &a [*a]\n",
+        "keep: &a [*b]\n",
     ];
     let mut story = String::new();
     for text in wrong {
@@ -214,6 +222,40 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         story += &format!("{text}  => {error}\n\n");
     }
     insta::assert_snapshot!(story);
+}
+
+#[test]
+fn a_line_is_quoted_in_bounds() {
+    let long = "10.0.0.300, ".repeat(10_000);
+    for text in [format!("keep: [{long}]\n"), format!("keep: {long}\n"), long] {
+        let error = parse(&text).expect_err("wrong");
+        assert!(error.len() < 500, "{} bytes", error.len());
+    }
+}
+
+#[test]
+fn what_is_no_text_is_no_configuration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("config.yaml");
+    let load = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).expect("written");
+        let overrides = Overrides {
+            file: Some(file.clone()),
+            ..Overrides::default()
+        };
+        Config::load(overrides).map_err(|error| crate::error::in_full(&error))
+    };
+    load("\u{feff}keep: []\n".as_bytes()).expect("valid");
+    let error = load(b"keep: []\n# M\xfcller\n").expect_err("Latin 1");
+    assert!(
+        error.ends_with("config.yaml:2: byte 0xfc is no UTF-8: save it as UTF-8"),
+        "{error}"
+    );
+    let error = load(&[b'#'; (1 << 20) + 1]).expect_err("too long");
+    assert!(
+        error.ends_with("config.yaml: it is longer than 1 MiB"),
+        "{error}"
+    );
 }
 
 /// What looks like a contradiction, and is none.

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     engine::{lease::Mode, owner::Owners},
     store::spec::parse_addresses,
+    text,
 };
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -102,7 +103,7 @@ fn wrong(
     ConfigError::Value {
         origin,
         key: key.into(),
-        value: value.to_string(),
+        value: text::quote(&value.to_string()),
         right: right.to_string(),
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
-    spec::{self, ExemptSpec, LeaseSpec, OwnerSpec, PoolSpec, common_place},
+    spec::{self, ExemptSpec, Keyed, LeaseSpec, OwnerSpec, PoolSpec, common_place},
     watch::Root,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         owner::Owners,
         plan::Release,
     },
-    regular,
+    regular, text,
 };
 
 /// The largest file that is read, in bytes. A million leases are some 100 MiB.
@@ -68,13 +68,13 @@ pub enum FileError {
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
-    leases: Vec<LeaseSpec>,
+    leases: Vec<Keyed<LeaseSpec>>,
     #[serde(default, deserialize_with = "spec::pools")]
     pools: Vec<PoolSpec>,
     #[serde(default, deserialize_with = "spec::owners")]
     owners: Vec<OwnerSpec>,
     #[serde(default)]
-    exempt: Vec<ExemptSpec>,
+    exempt: Vec<Keyed<ExemptSpec>>,
 }
 
 /// One lease file: by its name's end CSV (leases alone, with a heading), JSON, else YAML.
@@ -102,7 +102,7 @@ impl LeaseFile {
         let mut leases: Vec<Lease> = document
             .leases
             .into_iter()
-            .map(|spec| lease(&self.store, spec))
+            .map(|Keyed(spec)| lease(&self.store, spec))
             .collect();
         leases.sort_by_key(|lease| lease.address);
         let view = StoreView {
@@ -118,7 +118,9 @@ impl LeaseFile {
             views: vec![Ok(view)],
             owners: Owners {
                 owners: document.owners.into_iter().map(Into::into).collect(),
-                exempt: document.exempt.into_iter().map(Into::into).collect(),
+                exempt: { document.exempt.into_iter() }
+                    .map(|Keyed(spec)| spec.into())
+                    .collect(),
                 ..Owners::default()
             },
             ..Reading::default()
@@ -192,12 +194,14 @@ fn parse(path: &Path, content: &[u8]) -> Result<Document, FileError> {
         line,
         message,
     };
+    let content = text::read(content).map_err(|(line, message)| wrong(Some(line), message))?;
     let extension = path.extension().and_then(|extension| extension.to_str());
     match extension.map(str::to_ascii_lowercase).as_deref() {
         Some("csv") => csv(content).map_err(|(line, message)| wrong(line, message)),
-        Some("json") => serde_json::from_slice(content)
+        Some("json") => serde_json::from_str(content)
+            .map(|Keyed(document)| document)
             .map_err(|error| wrong(Some(error.line() as u64), without_place(&error.to_string()))),
-        _ => serde_saphyr::from_slice_with_options(content, yaml_options()).map_err(|error| {
+        _ => serde_saphyr::from_str_with_options(content, yaml_options()).map_err(|error| {
             let line = error.location().map(|location| location.line());
             wrong(line, crate::error::yaml(&error))
         }),
@@ -221,11 +225,19 @@ fn yaml_options() -> serde_saphyr::Options {
     }
 }
 
-fn csv(content: &[u8]) -> Result<Document, (Option<u64>, String)> {
+fn csv(content: &str) -> Result<Document, (Option<u64>, String)> {
     let mut reader = csv::ReaderBuilder::new()
         .comment(Some(b'#'))
         .trim(csv::Trim::All)
-        .from_reader(content);
+        .from_reader(content.as_bytes());
+    // Without a line below it nothing else would look at the heading.
+    let heading = reader
+        .headers()
+        .map_err(|error| (None, error.to_string()))?;
+    if !heading.iter().any(|column| column == "address") {
+        let what = "the first line names the columns, one of them `address`: address,mac,holder";
+        return Err((None, what.to_owned()));
+    }
     let mut leases = Vec::new();
     for lease in reader.deserialize::<LeaseSpec>() {
         let lease = lease.map_err(|error| {
@@ -236,7 +248,7 @@ fn csv(content: &[u8]) -> Result<Document, (Option<u64>, String)> {
             };
             (line, message)
         })?;
-        leases.push(lease);
+        leases.push(Keyed(lease));
     }
     Ok(Document {
         leases,

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer,
-    de::{self, DeserializeSeed, SeqAccess, Visitor},
+    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
 use crate::engine::{
@@ -195,6 +195,31 @@ pub(crate) fn owners<'de, D: Deserializer<'de>>(
     })
 }
 
+/// Keys with their values. The values alone, in the order of the keys, are a struct for serde, too,
+/// and no reader of the file would know which is which.
+#[derive(Debug)]
+pub(crate) struct Keyed<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Keyed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Keys<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("keys with values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Keys(PhantomData)).map(Self)
+    }
+}
+
 /// A list, each element checked against those before it while it is read, so that an error
 /// has the element's line.
 fn checked_list<'de, D, T, F>(deserializer: D, check: F) -> Result<Vec<T>, D::Error>
@@ -234,7 +259,7 @@ where
         type Value = T;
 
         fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-            let next = T::deserialize(deserializer)?;
+            let Keyed(next) = Keyed::<T>::deserialize(deserializer)?;
             (self.1)(self.0, &next).map_err(de::Error::custom)?;
             Ok(next)
         }

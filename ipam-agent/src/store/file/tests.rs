@@ -113,6 +113,18 @@ fn json_and_csv_say_the_same() {
     assert_eq!(leases("leases.yaml", json), expected);
     assert_eq!(leases("leases.CSV", csv), expected);
     assert_eq!(leases("leases.csv", "address\n192.168.60.11\n").len(), 1);
+    // As some editors begin a file.
+    for (name, content) in [
+        ("leases.yaml", SAMPLE),
+        ("leases.json", json),
+        ("leases.csv", csv),
+    ] {
+        assert_eq!(
+            leases(name, &format!("\u{feff}{content}")),
+            expected,
+            "{name}"
+        );
+    }
 }
 
 #[test]
@@ -215,6 +227,47 @@ fn what_is_wrong_is_told_with_its_line() {
             "{\n\"leases\": [{\n\"address\": 5}]}",
             Some(3),
             "string",
+        ),
+        ("a.json", "[]", Some(1), "expected keys with values"),
+        (
+            "a.json",
+            "{\"leases\":\n[[\"10.0.0.1\"]]}",
+            Some(2),
+            "expected keys with values",
+        ),
+        (
+            "a.json",
+            "{\"pools\":\n[[\"10.0.0.0/24\"]]}",
+            Some(2),
+            "expected keys with values",
+        ),
+        (
+            "a.json",
+            "{\"exempt\":\n[[[\"10.0.0.1\"],[],\"x\"]]}",
+            Some(2),
+            "expected keys with values",
+        ),
+        ("a.yaml", "leases: []\n---\n", None, "one document only"),
+        (
+            "a.yaml",
+            "leases:\n  - address:\n",
+            Some(2),
+            "a value is missing",
+        ),
+        (
+            "a.yaml",
+            "leases: []\nexempt: [{ addresses: [10.0.0.1], macs: [*x], reason: x }]\n",
+            Some(2),
+            "needs quotes",
+        ),
+        ("a.yaml", "leases: &a []\n", Some(1), "write it out"),
+        ("a.yaml", "leases: []\n# \0\0\n", Some(2), "NUL bytes"),
+        ("a.csv", "10.0.0.1\n", None, "names the columns"),
+        (
+            "a.csv",
+            "# leases\n10.0.0.1,52:54:00:00:00:0b\n",
+            None,
+            "names the columns",
         ),
         ("a.csv", "address,nic\n10.0.0.1,x\n", None, "nic"),
         (
