@@ -323,6 +323,18 @@ fn flags_override_the_file() {
 }
 
 #[test]
+fn a_store_is_named_once_by_flags_too() {
+    let source = |text: &str| text.parse().expect("a source");
+    let of = |second| Config::without_file(vec![source("host-local:/a"), source(second)]);
+    of("host-local:/b").expect("two stores");
+    let error = of("host-local:/a").expect_err("one store").to_string();
+    assert_eq!(
+        error,
+        "command line: --leases: host-local:/a: is there twice"
+    );
+}
+
+#[test]
 fn it_listens_on_one_address_or_several_or_none() {
     for (text, addresses) in [
         ("", &["127.0.0.1:9477"][..]),

@@ -1,9 +1,9 @@
 //! Lease stores and their pools.
 
-use super::{At, Result};
+use super::{At, Result, wrong};
 use crate::{
     config::{
-        LEASE_FILE, StoreConfig,
+        LEASE_FILE, Origin, StoreConfig,
         raw::{self, Text},
     },
     engine::lease::Mode,
@@ -23,6 +23,10 @@ pub(super) fn stores(
         pools: Vec::new(),
     };
     if !flags.is_empty() {
+        let mut twice = { flags.iter().enumerate() }.filter(|(n, new)| flags[..*n].contains(new));
+        if let Some((_, source)) = twice.next() {
+            return Err(wrong(Origin::Flag, "--leases", source, "is there twice"));
+        }
         return Ok(flags.into_iter().map(read_only).collect());
     }
     let Some(raw) = raw else {
