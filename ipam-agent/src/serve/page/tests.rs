@@ -101,6 +101,23 @@ fn the_page_when_something_is_wrong() {
 }
 
 #[test]
+fn a_store_that_cannot_be_read_is_not_none() {
+    let why = "/srv/networks: permission denied";
+    let none = "No store of leases";
+    for (blind, shown, hidden) in [(vec![why.to_owned()], why, none), (Vec::new(), none, why)] {
+        let pools = Pools {
+            blind,
+            stores: Vec::new(),
+            ..pools()
+        };
+        let history = Ok(samples::history());
+        let glance = Glance::of(&samples::quiet_report(), pools, &history, since());
+        let text = String::from_utf8(glance.html.to_vec()).expect("UTF-8");
+        assert!(text.contains(shown) && !text.contains(hidden), "{text}");
+    }
+}
+
+#[test]
 fn the_page_when_all_is_well() {
     let mut report = samples::quiet_report();
     let text = html(&report, &Err("journal.jsonl: permission denied".to_owned()));

@@ -37,7 +37,12 @@ pub(super) fn section(pools: &Pools, leases: LeaseCounts) -> Markup {
                 span { (swatch(CellKind::Free, true)) " in a conflict" }
             }
             @if pools.stores.is_empty() {
-                p #pools-none .calm { "No store of leases is configured or found." }
+                @if pools.blind.is_empty() {
+                    p #pools-none .calm { "No store of leases is configured or found." }
+                }
+                @for why in &pools.blind {
+                    p #(id("pu", &[why])) { (badge(Level::Warning, "not read")) " " (said(why)) }
+                }
             }
             @if leases.stale > 0 {
                 p #pools-stale .note {
