@@ -129,6 +129,26 @@ fn without_privilege_it_says_what_is_missing() {
         let answer = agent_as_nobody(&asked)?;
         ensure!(answer.status == Some(2), "{answer:?}");
         ensure!(answer.err.contains("not allowed"), "{}", answer.err);
+        let state = lab.disk().join("state").display().to_string();
+        for asked in [
+            &["reclaim", "history", "--state-dir", &state][..],
+            &[
+                "uninstall",
+                "--yes",
+                "--state-dir",
+                &state,
+                "--socket",
+                "/run/none.sock",
+            ],
+        ] {
+            let denied = agent_as_nobody(asked)?;
+            ensure!(denied.status == Some(2), "{asked:?}: {denied:?}");
+            ensure!(
+                denied.err.trim_end().ends_with("run this as root"),
+                "{}",
+                denied.err
+            );
+        }
         let answer = agent_as_nobody(&["scan", "--for", "1s"])?;
         ensure!(answer.status == Some(3), "{answer:?}");
         ensure!(answer.err.contains("CAP_"), "{}", answer.err);

@@ -524,6 +524,7 @@ fn a_scan_looks_by_itself_and_asks_the_daemon_where_there_is_one() {
         })?;
         ensure!(asked.status == Some(1), "{asked:?}");
         ensure!(asked.err.contains("a daemon is running"), "{}", asked.err);
+        ensure!(asked.err.contains("not used: --for"), "{}", asked.err);
         ensure!(hooks()? == watched, "the scan attached beside the daemon");
         // One that isn't told where to ask it doesn't, either.
         let lost = look()?;

@@ -5,7 +5,11 @@ use std::{net::IpAddr, time::Duration};
 use clap::Args;
 use ipam_common::Address;
 
-use super::{CliError, Io, Status, progress::waiting, shared::OutputArgs};
+use super::{
+    CliError, Io, Status,
+    progress::waiting,
+    shared::{OutputArgs, address},
+};
 use crate::{
     driver::{clock, host_name},
     prober::{self, Checked, Heard, User},
@@ -37,6 +41,7 @@ that is how detection works.
 Exit status: 0 free, 1 in use or being claimed, 2 an error, 3 it could not look.")]
 pub struct CheckArgs {
     /// Which address
+    #[arg(value_parser = address)]
     address: IpAddr,
     /// The interface to look out of: a bridge, bond, network card, …
     #[arg(long, short, value_name = "IFACE")]

@@ -7,7 +7,7 @@ use ipam_common::Address;
 
 use super::{
     CliError, Io, Status,
-    shared::{ConfigArgs, OutputArgs, SourceArgs},
+    shared::{ConfigArgs, OutputArgs, SourceArgs, address},
 };
 use crate::{config::Config, driver::offline, report::document::Explain};
 
@@ -21,6 +21,7 @@ Examples:
   ipam-agent explain 10.52.0.86 --leases host-local")]
 pub struct ExplainArgs {
     /// Which address
+    #[arg(value_parser = address)]
     address: IpAddr,
     #[command(flatten)]
     sources: SourceArgs,

@@ -24,9 +24,10 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::process::ExitCode;
+use std::{error::Error, iter, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use nix::unistd::geteuid;
 
 pub use self::io::Io;
 use crate::{
@@ -244,12 +245,23 @@ pub fn main() -> ExitCode {
     Io::with_stdio(|io| match cli.run(io) {
         Ok(status) => status.into(),
         Err(error) => {
-            let text = format!("ipam-agent: {}\n", clean(&in_full(&error)));
+            let mend = match is_denied(&error) && !geteuid().is_root() {
+                true => ": run this as root",
+                false => "",
+            };
+            let text = format!("ipam-agent: {}{mend}\n", clean(&in_full(&error)));
             // If stderr is gone too, the exit status has to say it.
             let _ = io.tell(&text);
             error.exit_code()
         }
     })
+}
+
+/// Whether what it needed was refused to this user.
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    iter::successors(Some(error), |&error| error.source())
+        .any(|error| error.downcast_ref().is_some_and(denied))
 }
 
 impl Cli {

@@ -6,7 +6,7 @@ use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
     CliError, Io, Status,
-    shared::{ConfigArgs, OutputArgs},
+    shared::{ConfigArgs, OutputArgs, address},
 };
 use crate::{
     error::hint,
@@ -26,6 +26,7 @@ Exit status: 0 no conflict lasts and no lease is stale (where nothing is filtere
 1 something, 2 an error, 3 it could not look.")]
 pub struct ReportArgs {
     /// Only this address
+    #[arg(value_parser = address)]
     address: Option<IpAddr>,
     /// Only conflicts of this kind
     #[arg(long, value_parser = PossibleValuesParser::new(ConflictKind::ALL.iter().map(|kind| kind.name())))]

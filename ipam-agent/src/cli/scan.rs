@@ -17,6 +17,9 @@ use crate::{
     store::source::Source,
 };
 
+/// How long is looked when nobody says.
+const DURATION: Duration = Duration::from_secs(10);
+
 /// One look at the live wire, then a report. With a daemon running it asks that one and
 /// attaches nothing beside it.
 #[derive(Debug, Args)]
@@ -28,9 +31,9 @@ Examples:
 
 Exit status: 0 nothing, 1 something, 2 an error, 3 it could not look.")]
 pub struct ScanArgs {
-    /// How long to look
-    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = look)]
-    duration: Duration,
+    /// How long to look [default: 10s]
+    #[arg(long = "for", value_name = "TIME", value_parser = look)]
+    duration: Option<Duration>,
     /// Watch the interfaces of this name or pattern, in place of those configured
     #[arg(long = "interface", short, value_name = "IFACE")]
     interfaces: Vec<String>,
@@ -45,6 +48,12 @@ pub struct ScanArgs {
 
 impl ScanArgs {
     pub(super) async fn run(self, io: &mut Io<'_>) -> Result<Status, CliError> {
+        let unused = [
+            ("--for", self.duration.is_some()),
+            ("--interface", !self.interfaces.is_empty()),
+            ("--leases", !self.leases.is_empty()),
+        ];
+        let duration = self.duration.unwrap_or(DURATION);
         let config = Config::load(Overrides {
             interfaces: self.interfaces,
             leases: self.leases,
@@ -54,19 +63,30 @@ impl ScanArgs {
         let client = Client::new(config.socket.clone());
         let (report, contested): (Report, _) = match client.get::<Report>("/api/v1/report").await {
             Ok(report) => {
-                io.tell("a daemon is running: this is what it knows\n")?;
+                let unused = unused
+                    .iter()
+                    .filter(|(_, said)| *said)
+                    .map(|(flag, _)| *flag);
+                let unused: Vec<&str> = unused.collect();
+                let unused = match unused.as_slice() {
+                    [] => String::new(),
+                    flags => format!("; not used: {}", flags.join(", ")),
+                };
+                io.tell(&format!(
+                    "a daemon is running: this is what it knows{unused}\n"
+                ))?;
                 // What is over it remembers.
                 let active = report.summary.active;
                 (report, active)
             }
             Err(error) if error.is_blind() => {
-                let seconds = self.duration.as_secs_f32();
+                let seconds = duration.as_secs_f32();
                 let what = format!("looking for {seconds} s");
                 if !std::io::stderr().is_terminal() {
                     io.tell(&format!("{what} ...\n"))?;
                 }
-                let scan = driver::scan(&config, self.duration);
-                let scanned = waiting(&what, Some(self.duration), scan).await;
+                let scan = driver::scan(&config, duration);
+                let scanned = waiting(&what, Some(duration), scan).await;
                 let report = scanned.map_err(CliError::NoLook)?;
                 let seen = report.summary.conflicts;
                 (report, seen)

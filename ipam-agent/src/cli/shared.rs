@@ -1,6 +1,6 @@
 //! Arguments that many commands take.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::Args;
 
@@ -70,6 +70,12 @@ pub struct SourceArgs {
     /// Read leases here, without the daemon: host-local[:DIR] or file:PATH
     #[arg(long, value_name = "SOURCE")]
     pub leases: Vec<Source>,
+}
+
+/// An address that somebody typed.
+pub fn address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse();
+    address.map_err(|_| "should be one address, such as 10.52.0.86 or fd00:52::5c".to_owned())
 }
 
 /// Has what is logged written to stderr, from this level on unless `RUST_LOG` says

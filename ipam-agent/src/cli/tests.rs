@@ -562,6 +562,66 @@ fn doctor_finds_what_is_wrong_with_the_configuration() {
     }
 }
 
+/// What doctor says of one thing, with this configuration and whatever answers on its socket.
+fn doctor_of(directory: &Path, config: &str, name: &str) -> Check {
+    let file = directory.join("config.yaml");
+    let socket = directory.join("agent.sock");
+    fs::write(&file, config).expect("written");
+    let (file, socket) = (file.display(), socket.display());
+    let ran = run(
+        &format!("doctor -o json --config {file} --socket {socket}"),
+        None,
+    );
+    let doctor: Doctor = serde_json::from_str(&ran.out).expect("JSON");
+    let mut checks = doctor.checks.into_iter();
+    checks.find(|check| check.name == name).expect("checked")
+}
+
+#[test]
+fn doctor_says_so_where_nothing_can_ever_be_released() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let releases = |config: &str| doctor_of(directory.path(), config, "unattended releases");
+    let state = format!("state_dir: {}/state\n", directory.path().display());
+    assert_eq!(releases(&state).status, CheckStatus::Ok);
+    for (config, words) in [
+        ("holders: { cri: off, netns: false }\n", "netns: false"),
+        ("observe: { data_plane: false }\n", "data_plane"),
+    ] {
+        let check = releases(&(state.clone() + config));
+        assert_eq!(check.status, CheckStatus::Warn);
+        assert!(check.detail.contains(words), "{check:?}");
+    }
+}
+
+#[test]
+fn doctor_does_not_start_what_answers_nonsense() {
+    use std::io::{Read as _, Write as _};
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("agent.sock");
+    let listener = std::os::unix::net::UnixListener::bind(socket).expect("bound");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("connected");
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\noops");
+        }
+    });
+    let check = doctor_of(directory.path(), "", "daemon");
+    assert_eq!(check.status, CheckStatus::Fail);
+    assert!(check.mend.expect("a mend").contains("restart"));
+}
+
+#[test]
+fn an_address_is_asked_for_by_example() {
+    for words in ["report 10.52.0.0/24", "explain zz", "check zz -i lo"] {
+        let words = words.split_whitespace();
+        let cli = Cli::try_parse_from(std::iter::once("ipam-agent").chain(words));
+        let error = cli.expect_err("no address").to_string();
+        assert!(error.contains("such as 10.52.0.86"), "{error}");
+    }
+}
+
 #[derive(Parser)]
 struct Uninstall {
     #[command(flatten)]

@@ -238,8 +238,8 @@ async fn history(State(desk): State<Desk>) -> Answer {
 }
 
 async fn explain(State(desk): State<Desk>, Path(address): Path<String>) -> Answer {
-    let address = address.parse::<IpAddr>().ok().and_then(Address::from_ip);
-    let address = address.ok_or(ApiError::Address)?;
+    let claimable = address.parse::<IpAddr>().ok().and_then(Address::from_ip);
+    let address = claimable.ok_or(ApiError::Address(address))?;
     desk.ask(|reply| Query::Explain(address, reply)).await
 }
 
@@ -409,8 +409,8 @@ pub(super) enum ApiError {
     NotFound,
     #[error("no such method here")]
     Method,
-    #[error("no address that a machine can have")]
-    Address,
+    #[error("{0} is no address that a machine can have")]
+    Address(String),
     #[error(transparent)]
     Body(#[from] JsonRejection),
     #[error("the request's body is too long")]
@@ -449,7 +449,7 @@ impl IntoResponse for ApiError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::NotHere => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Address => StatusCode::BAD_REQUEST,
+            Self::Address(_) => StatusCode::BAD_REQUEST,
             Self::Body(rejection) => rejection.status(),
             Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,

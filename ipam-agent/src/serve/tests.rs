@@ -200,7 +200,7 @@ async fn what_is_asked_reaches_the_driver_and_comes_back() {
 async fn what_cannot_be_answered_is_refused_in_words() {
     let daemon = Daemon::start().await;
     for (path, words) in [
-        ("/api/v1/explain/0.0.0.0", "no address"),
+        ("/api/v1/explain/0.0.0.0", "0.0.0.0 is no address"),
         ("/api/v1/explain/web-0", "no address"),
         ("/api/v1/nothing", "no such path"),
         ("/api/v1/reclaim/apply", "no such method"),

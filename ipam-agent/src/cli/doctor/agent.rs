@@ -202,6 +202,18 @@ pub(super) fn continuity(_: &Config) -> Check {
 
 pub(super) fn pause(config: &Config) -> Check {
     const NAME: &str = "unattended releases";
+    let holders = &config.holders;
+    if !config.observe.data_plane {
+        let detail = "none, and none that is asked for: observe.data_plane is false";
+        let mend = "take it out, unless only conflicts are to be found";
+        return warn(NAME, detail, mend);
+    }
+    if holders.cri == Cri::Off && !holders.netns {
+        let detail = "none, and none that is asked for: with holders: { cri: off, netns: false } \
+                      nobody is asked who holds an address";
+        let mend = "take `netns` out, unless only conflicts are to be found";
+        return warn(NAME, detail, mend);
+    }
     match state::Paused::read(&config.state_dir) {
         Ok(None) => ok(NAME, "not paused"),
         Ok(Some(paused)) => warn(
@@ -308,6 +320,11 @@ pub(super) fn daemon(config: &Config) -> Check {
             in_full(&error),
             "`systemctl restart ipam-agent`, if that goes on; its log says what it did last",
         ),
-        Err(error) => warn(NAME, in_full(&error), start),
+        Err(error) => fail(
+            NAME,
+            in_full(&error),
+            "`systemctl restart ipam-agent`: it may be of another version than this, or something \
+             else has its socket",
+        ),
     }
 }
