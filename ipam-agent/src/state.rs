@@ -379,9 +379,14 @@ pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether others than its owner may look into the directory.
-pub fn is_open_to_others(directory: &Path) -> bool {
+fn is_open_to_others(directory: &Path) -> bool {
     fs::metadata(directory).is_ok_and(|found| found.mode() & 0o077 != 0)
+}
+
+/// Whether others than its owner may look into the directory, and will: the agent makes one of
+/// its own private when it starts.
+pub fn stays_open_to_others(directory: &Path) -> bool {
+    is_open_to_others(directory) && !is_ours_alone(directory).is_ok_and(|ours| ours)
 }
 
 fn is_ours_alone(directory: &Path) -> io::Result<bool> {

@@ -124,6 +124,9 @@ fn without_privilege_it_says_what_is_missing() {
             !socket.exists(),
             "a socket is left by a daemon that never ran"
         );
+        let answer = agent_as_nobody(&["scan", "--for", "1s"])?;
+        ensure!(answer.status == Some(3), "{answer:?}");
+        ensure!(answer.err.contains("CAP_"), "{}", answer.err);
         let daemon = start(lab, &config(lab))?;
         let asked = ["report", "--socket", &daemon.socket().display().to_string()];
         let answer = agent_as_nobody(&asked)?;
@@ -149,9 +152,6 @@ fn without_privilege_it_says_what_is_missing() {
                 denied.err
             );
         }
-        let answer = agent_as_nobody(&["scan", "--for", "1s"])?;
-        ensure!(answer.status == Some(3), "{answer:?}");
-        ensure!(answer.err.contains("CAP_"), "{}", answer.err);
         Ok(())
     });
 }

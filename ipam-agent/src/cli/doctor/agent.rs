@@ -170,7 +170,7 @@ pub(super) fn state(config: &Config) -> Check {
                 let mend = "make room: nothing is released while the journal can't be written";
                 return warn(NAME, format!("{place}: no space is left on its disk"), mend);
             }
-            if state::is_open_to_others(&config.state_dir) {
+            if state::stays_open_to_others(&config.state_dir) {
                 let mend = "give a state_dir of its own, or `chmod 0700` it: the agent leaves one \
                             alone that holds other files than its own";
                 return warn(NAME, format!("{place}: others may look into it"), mend);
