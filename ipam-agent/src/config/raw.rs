@@ -171,7 +171,7 @@ pub(super) struct Store {
     #[schemars(with = "Option<bool>", extend("default" = false))]
     pub fence: Option<Spanned<bool>>,
     /// What the store hands out, and on which wire, in place of what CNI's configurations on
-    /// this host say.
+    /// this host say of the same addresses. A wire that can't be watched (macvlan) stays one.
     #[serde(default, deserialize_with = "spec::pools")]
     pub pools: Vec<PoolSpec>,
 }

@@ -29,7 +29,6 @@ use ipam_common::Address;
 use super::{
     FileOwner, Former, LeaseStore, Reading, Recheck, ReleaseError, StoreError,
     notes::{Note, Notes},
-    spec::common_place,
     watch::Root,
 };
 use crate::{
@@ -55,8 +54,8 @@ pub struct HostLocal {
 }
 
 impl HostLocal {
-    /// The networks in `directory`. `pools`, where there are any, are what its networks hand
-    /// out, whatever CNI's own files say.
+    /// The networks in `directory`. `pools` are what its networks hand out of these prefixes,
+    /// and on which wire, whatever CNI's own files say.
     pub fn new(directory: PathBuf, mode: Mode, pools: Vec<Pool>, cni: Arc<cni::Reader>) -> Self {
         Self {
             directory,
@@ -150,11 +149,10 @@ impl HostLocal {
         let all = read::leases(&directory, &store, notes, complete).map_err(failed)?;
         let is_fence = |lease: &Lease| *lease.generation().content == *fence::CONTENT;
         let (fences, leases): (Vec<_>, Vec<_>) = all.into_iter().partition(is_fence);
-        let pools = self.pools_of(network, cni, &leases);
-        let place = common_place(&pools).unwrap_or_else(|| {
-            cni.network(network)
-                .map_or(Place::Unknown, |network| network.place.clone())
-        });
+        let known = cni.network(network);
+        let place = known.map_or(Place::Unknown, |network| network.place.clone());
+        let pools = known.map_or(&[][..], |network| &network.pools);
+        let pools = self.pools_of(&place, pools, &leases);
         Ok(Some(StoreView {
             store,
             mode: self.mode,
@@ -169,28 +167,27 @@ impl HostLocal {
         }))
     }
 
-    /// The pools of one network. A configured pool is this network's if one of its leases
-    /// or of the pools that CNI's files name lies in it: one directory holds several
-    /// networks.
-    fn pools_of(&self, network: &str, cni: &Cni, leases: &[Lease]) -> Vec<Pool> {
-        let known = cni
-            .network(network)
-            .map_or(&[][..], |network| &network.pools);
-        let is_of_network = |pool: &&Pool| {
-            let covers = |other: &Pool| {
-                pool.prefix.contains(&other.prefix) || other.prefix.contains(&pool.prefix)
-            };
-            known.iter().any(covers)
-                || leases
-                    .iter()
-                    .any(|lease| pool.prefix.contains(&lease.address.ip()))
+    /// The pools of one network, whose addresses are on this wire and whose pools these are as
+    /// far as CNI's files know. A configured pool is this network's if one of its leases or of
+    /// those pools lies in it: one directory holds several networks. It takes the place of no
+    /// pool that it doesn't meet, and makes no link one that can be watched.
+    fn pools_of(&self, place: &Place, known: &[Pool], leases: &[Lease]) -> Vec<Pool> {
+        let meet = |one: &Pool, other: &Pool| {
+            one.prefix.contains(&other.prefix) || other.prefix.contains(&one.prefix)
         };
-        let configured: Vec<Pool> = self.pools.iter().filter(is_of_network).cloned().collect();
-        if configured.is_empty() {
-            known.to_vec()
-        } else {
-            configured
+        let is_of_network = |pool: &&Pool| {
+            let leased = |lease: &Lease| pool.prefix.contains(&lease.address.ip());
+            known.iter().any(|known| meet(pool, known)) || leases.iter().any(leased)
+        };
+        let mut pools: Vec<Pool> = self.pools.iter().filter(is_of_network).cloned().collect();
+        if matches!(place, Place::Unwatchable(_)) {
+            pools.iter_mut().for_each(|pool| pool.place = None);
         }
+        let others = known.iter();
+        let others = others.filter(|known| !pools.iter().any(|pool| meet(pool, known)));
+        let others: Vec<Pool> = others.cloned().collect();
+        pools.extend(others);
+        pools
     }
 }
 

@@ -40,6 +40,45 @@ fn source(directory: &Path) -> HostLocal {
     )
 }
 
+/// A source over one network, `net`, which CNI's files know as `plugin` with 10.0.0.0/24, with
+/// these pools configured and these leases.
+fn known_to_cni(plugin: &str, pools: Vec<Pool>, leases: &[&str]) -> (TempDir, HostLocal) {
+    let base = tempfile::tempdir().expect("a directory");
+    let (networks, configurations) = (base.path().join("networks"), base.path().join("net.d"));
+    fs::create_dir_all(networks.join("net")).expect("a network");
+    fs::create_dir(&configurations).expect("a directory");
+    for lease in leases {
+        fs::write(networks.join("net").join(lease), format!("{ID}\r\neth0")).expect("a lease");
+    }
+    let configuration = serde_json::json!({ "name": "net", "plugins": [{
+        "type": plugin, "bridge": "br100",
+        "ipam": { "type": "host-local", "subnet": "10.0.0.0/24" },
+    }] });
+    let file = configurations.join("net.conflist");
+    fs::write(file, configuration.to_string()).expect("a configuration");
+    let reader = cni::Reader::new(cni::Paths {
+        configurations: vec![configurations],
+        caches: Vec::new(),
+        flannel: base.path().join("no-flannel"),
+    });
+    let source = HostLocal::new(networks, Mode::Observe, pools, Arc::new(reader));
+    (base, source)
+}
+
+fn pool_on(prefix: &str, segment: &str) -> Pool {
+    Pool {
+        prefix: prefix.parse().expect("a prefix"),
+        range: None,
+        gateway: None,
+        gateway_mac: None,
+        exclude: Vec::new(),
+        place: Some(Place::Segment {
+            name: segment.into(),
+            vlan: None,
+        }),
+    }
+}
+
 /// A directory with one network of one whole lease.
 fn one_lease() -> (TempDir, HostLocal, Lease) {
     let base = tempfile::tempdir().expect("a directory");
@@ -145,6 +184,47 @@ fn every_form_on_a_host_that_lost_power_is_read() {
     assert_eq!(leases, expected);
     assert_eq!(views[0].place, Place::Unknown);
     assert!(reading.notes.is_empty(), "{:?}", reading.notes);
+}
+
+#[test]
+fn one_old_lease_in_a_pool_of_another_wire_moves_no_other() {
+    let pools = vec![pool_on("192.168.60.0/24", "br60")];
+    let (_base, source) = known_to_cni("bridge", pools, &["10.0.0.7", "192.168.60.7"]);
+    let view = view(&source);
+    let own = Place::Bridge {
+        bridge: "br100".into(),
+        vlan: None,
+    };
+    assert_eq!(view.place, own);
+    let pools: Vec<_> = { view.pools.iter() }
+        .map(|pool| (pool.prefix.to_string(), pool.place.is_some()))
+        .collect();
+    let told = [("192.168.60.0/24", true), ("10.0.0.0/24", false)];
+    assert_eq!(
+        pools,
+        told.map(|(prefix, placed)| (prefix.to_owned(), placed))
+    );
+}
+
+#[test]
+fn a_configured_pool_is_instead_of_what_cni_says_of_its_prefix() {
+    let pools = vec![pool_on("10.0.0.0/24", "up")];
+    let (_base, source) = known_to_cni("bridge", pools.clone(), &["10.0.0.7"]);
+    assert_eq!(view(&source).pools, pools);
+}
+
+#[test]
+fn no_configured_pool_makes_a_link_one_that_can_be_watched() {
+    let pools = vec![pool_on("10.0.0.0/24", "br100")];
+    let (_base, source) = known_to_cni("macvlan", pools, &["10.0.0.7"]);
+    let view = view(&source);
+    assert!(
+        matches!(view.place, Place::Unwatchable(_)),
+        "{:?}",
+        view.place
+    );
+    assert_eq!(view.pools.len(), 1);
+    assert_eq!(view.pools[0].place, None);
 }
 
 #[test]
