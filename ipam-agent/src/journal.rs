@@ -409,9 +409,14 @@ impl Journal {
             lines.push(b'\n');
         }
         for record in records {
+            let begin = lines.len();
             let written = serde_json::to_writer(&mut lines, record);
             written.map_err(|error| self.failed("write", error.into()))?;
             lines.push(b'\n');
+            // What nobody can read any more is neither undone nor watched.
+            if read::record(&lines[begin..]).is_none() {
+                return Err(self.failed("write", unreadable(record, lines.len() - begin)));
+            }
         }
         match self.file.write_all(&lines) {
             Ok(()) => {
@@ -434,6 +439,17 @@ impl Journal {
             source,
         }
     }
+}
+
+fn unreadable(record: &Record, length: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "record {} of {length} bytes could not be read back: its number or a name in it is \
+             too long",
+            record.id
+        ),
+    )
 }
 
 /// Whether a file of this length ends within a line.

@@ -11,6 +11,9 @@ use serde::Deserialize;
 use super::network::{self, Network, NodeSubnets};
 use crate::engine::lease::Place;
 
+/// The longest name that Kubernetes gives to anything, in bytes (RFC 1123 subdomain).
+const LONGEST_NAME: usize = 253;
+
 /// One attachment of one container to one network.
 #[derive(Debug)]
 pub struct Attachment {
@@ -102,7 +105,8 @@ impl Attachment {
             let value = arguments
                 .find(|(name, _)| name == key)
                 .map(|(_, value)| value);
-            value.filter(|value| !value.is_empty())
+            // What is longer is nobody's name, and would stand in every document.
+            value.filter(|value| (1..=LONGEST_NAME).contains(&value.len()))
         };
         let pod = argument("K8S_POD_NAMESPACE")
             .zip(argument("K8S_POD_NAME"))
@@ -182,7 +186,8 @@ fn host_interface(result: &RawResult, network: Option<&Network>) -> Option<Arc<s
     let interfaces = result.interfaces.iter().flatten();
     let outside = interfaces.filter(|interface| !interface.is_in_container());
     let names = outside.filter_map(|interface| interface.name.as_deref());
-    only(names.filter(|name| !name.is_empty() && *name != bridge)).map(Arc::from)
+    let is_link = |name: &&str| (1..=LONGEST_NAME).contains(&name.len()) && **name != *bridge;
+    only(names.filter(is_link)).map(Arc::from)
 }
 
 /// The item, if there is exactly one.

@@ -119,6 +119,24 @@ fn a_harvester_hosts_files_say_where_and_who() {
 }
 
 #[test]
+fn a_name_that_is_nobodys_is_not_taken_from_a_cache() {
+    for (length, known) in [(253, true), (254, false), (40_000, false)] {
+        let (_base, paths) = host();
+        let mut cached = bridged("c1", "mgmt-br", 60);
+        cached["cniArgs"][1][1] = "p".repeat(length).into();
+        cached["result"]["interfaces"][1]["name"] = "v".repeat(length).into();
+        let file = paths.caches[0].join("storage-c1-net1");
+        fs::write(file, cached.to_string()).expect("a cache");
+        let mut holder = holder("c1", Some("net1"));
+        let cni = Reader::new(paths).read();
+        cni.complete("storage", address("192.168.60.11"), &mut holder);
+        assert_eq!(holder.pod.is_some(), known, "{length}");
+        assert_eq!(holder.host_interface.is_some(), known, "{length}");
+        assert!(holder.mac.is_some());
+    }
+}
+
+#[test]
 fn a_bridged_lease_gets_its_mac_veth_and_vlan() {
     let (_base, paths) = host();
     fs::write(

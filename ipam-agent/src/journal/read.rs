@@ -20,6 +20,9 @@ use super::{
 /// The longest line that is read, in bytes. A record holds at most 4 KiB of a lease or
 /// [`super::CACHE_LIMIT`] of a cache's entry, six times that when all of it is escaped.
 const LINE_LIMIT: usize = 64 * 1024;
+/// The highest number of a record. No agent comes near it: what is above it is damage, after
+/// which nothing could be counted on.
+pub(super) const LAST_NUMBER: u64 = 1_000_000_000_000;
 
 /// A release and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -301,6 +304,14 @@ impl<T: Identified> Newest<T> {
     }
 }
 
+/// A line's record, if it is one that the agent writes and reads back.
+pub(super) fn record(line: &[u8]) -> Option<Record> {
+    let record: Record = serde_json::from_slice(line).ok()?;
+    let number: u64 = record.id.parse().ok()?;
+    let read = line.len() <= LINE_LIMIT && number <= LAST_NUMBER && record.schema == SCHEMA;
+    read.then_some(record)
+}
+
 /// Gives each line's record or, for one that can't be read, its number.
 pub(super) fn scan(file: File, mut each: impl FnMut(Result<Record, u64>)) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(LINE_LIMIT, file);
@@ -324,12 +335,8 @@ pub(super) fn scan(file: File, mut each: impl FnMut(Result<Record, u64>)) -> io:
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let record = serde_json::from_slice::<Record>(&line).ok();
-        each(
-            record
-                .filter(|record| whole && record.schema == SCHEMA)
-                .ok_or(number),
-        );
+        let record = record(&line).filter(|_| whole);
+        each(record.ok_or(number));
     }
     Ok(())
 }

@@ -335,6 +335,44 @@ proptest! {
 }
 
 #[test]
+fn what_could_not_be_read_back_is_not_written() {
+    let (base, mut journal) = journal();
+    let holder = Holder {
+        pod: Some("p".repeat(40_000).into()),
+        ..Holder::default()
+    };
+    let lease = release(7, b"id\r\neth0").lease().clone();
+    let generation = lease.generation();
+    let long = Lease::new(lease.store, lease.address, &holder, &generation, None);
+    let long = Release::for_test(long);
+    let refused = journal.append_intents(when(), Asker::Daemon, None, owned([&long]));
+    let error = crate::error::in_full(&refused.expect_err("too long"));
+    assert!(error.contains("could not be read back"), "{error}");
+
+    let id = intend(&mut journal, &release(8, b"id\r\neth0"));
+    let told = history(base.path(), 10).expect("readable");
+    assert_eq!((told.entries.len(), told.damaged), (1, 0));
+    assert_eq!(told.entries[0].id, id);
+}
+
+#[test]
+fn a_number_that_no_agent_wrote_is_damage_and_keeps_none_from_starting() {
+    for number in [u64::MAX, u64::MAX - 1, read::LAST_NUMBER + 1] {
+        let (base, mut journal) = journal();
+        intend(&mut journal, &release(7, b"a"));
+        let path = base.path().join(FILE);
+        let text = fs::read_to_string(&path).expect("the journal");
+        fs::write(&path, text.replace("00000001", &number.to_string())).expect("damaged");
+
+        let mut journal = Journal::open(base.path(), "boot-1").expect("open");
+        let id = intend(&mut journal, &release(8, b"b"));
+        let told = history(base.path(), 10).expect("readable");
+        assert_eq!((told.entries.len(), told.damaged), (1, 1));
+        assert_eq!(told.entries[0].id, id);
+    }
+}
+
+#[test]
 fn a_journal_that_was_taken_away_takes_no_intent() {
     let state = TempDir::new().expect("a directory");
     let mut journal = Journal::open(state.path(), "boot").expect("opened");
