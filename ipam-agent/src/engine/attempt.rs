@@ -171,10 +171,14 @@ impl Attempts {
 
     /// Whether somebody was heard probing for the address of late.
     pub fn goes_on(&self, place: &Place, now: Timestamp) -> bool {
+        self.over_at(place).is_some_and(|over| now < over)
+    }
+
+    /// When nobody will have been heard probing for the address of late, if nobody goes on.
+    pub fn over_at(&self, place: &Place) -> Option<Timestamp> {
         let attempts = self.places.get(place).into_iter().flatten();
-        attempts
-            .into_iter()
-            .any(|attempt| now.since(attempt.last) <= ATTEMPT_WINDOW)
+        let last = attempts.map(|attempt| attempt.last).max()?;
+        Some(last + ATTEMPT_WINDOW + Duration::from_nanos(1))
     }
 
     /// How many attempts were dropped because there were too many.

@@ -28,8 +28,11 @@ use super::{
 
 /// A squatter must have been known for so long.
 const KNOWN: Duration = Duration::from_secs(10);
-/// An answer is good for so long, and one who gave none is asked again after it.
+/// An answer is good for so long, and one who gave none is asked again after it at the latest.
 const AGAIN: Duration = Duration::from_secs(60);
+/// Who gave no answer is asked again after so long first, then twice as long each time: one lost
+/// frame is no silence, and meanwhile the store may give the address to a pod.
+const SOON: Duration = Duration::from_secs(5);
 /// How much of a pool is fenced at most, in percent.
 const MAX_PERCENT: u128 = 5;
 /// How much of a store.
@@ -83,7 +86,9 @@ pub struct Fenced {
 /// An address that is used without a lease, in a store that is fenced.
 #[derive(Clone, Copy, Debug, Default)]
 struct Squat {
-    asked: Option<Timestamp>,
+    /// How often it was asked since it last answered, and when it may be asked again.
+    asked: u32,
+    again: Option<Timestamp>,
     answered: Option<(Mac, Timestamp)>,
     tried: Option<Timestamp>,
 }
@@ -127,6 +132,7 @@ impl Engine {
     pub(super) fn squatter_answered(&mut self, place: Place, answered: &[Mac], now: Timestamp) {
         if let (Some(squat), Some(&mac)) = (self.fences.squats.get_mut(&place), answered.first()) {
             squat.answered = Some((mac, now));
+            squat.asked = 0;
             self.fences.next = Some(now);
         }
     }
@@ -158,7 +164,12 @@ impl Engine {
             return None;
         };
         let (address, key) = (place.1, (store.clone(), place.1));
-        if self.may_fence(store)?.fencing.has(address) || self.leases.contains(&address) {
+        // Where a fence stands, a released lease can't be put back.
+        let mut released = self.quarantine.of(address);
+        if self.may_fence(store)?.fencing.has(address)
+            || self.leases.contains(&address)
+            || released.any(|entry| entry.lease.store == *store)
+        {
             // Looked at again when something of it changes, and now and then.
             return Some(now + AGAIN);
         }
@@ -187,8 +198,8 @@ impl Engine {
             }
             return Some(now + AGAIN);
         }
-        if let Some(at) = squat.asked.filter(|at| now.since(*at) < AGAIN) {
-            return Some(at + AGAIN);
+        if let Some(again) = squat.again.filter(|again| now < *again) {
+            return Some(again);
         }
         let segment = self.table.segment(place.0).clone();
         let asked = entry.claims.iter().filter(|c| claimants.contains(&c.mac));
@@ -209,8 +220,14 @@ impl Engine {
                 unprobed: !self.attempts.goes_on(&place, now),
             }));
         }
-        self.fences.squats.get_mut(&place)?.asked = Some(now);
-        Some(now + AGAIN)
+        let wait = SOON.saturating_mul(1 << squat.asked.min(4)).min(AGAIN);
+        // While somebody probes, whoever has no address to ask with doesn't ask at all.
+        let over = self.attempts.over_at(&place).filter(|over| now < *over);
+        let again = over.map_or(now + wait, |over| over.min(now + wait));
+        let squat = self.fences.squats.get_mut(&place)?;
+        squat.asked += u32::from(over.is_none());
+        squat.again = Some(again);
+        Some(again)
     }
 
     /// The store, if it is to be fenced and can be.

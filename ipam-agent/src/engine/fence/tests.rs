@@ -10,6 +10,7 @@ use crate::engine::{
     lease::{Fencing, Generation, Holder, Mode, StoreView},
     owner::Owners,
     probing::{Finding, Found, Inquiry},
+    quarantine::{PutBack, Released},
     reclaim::ReclaimSettings,
     segment::{Port, PortKind, Topology, Wiring},
 };
@@ -121,13 +122,17 @@ impl World {
     }
 
     fn speaks(&mut self, address: Address) {
+        self.says(Evidence::ArpRequest, address);
+    }
+
+    fn says(&mut self, evidence: Evidence, address: Address) {
         self.tell(Input::Seen(Seen {
             at: self.now,
             ifindex: 1,
             sighting: Sighting {
                 address,
                 mac: MAC,
-                evidence: Evidence::ArpRequest,
+                evidence,
                 asked: None,
                 tags: Tags::default(),
                 ether_src: MAC.bytes(),
@@ -153,6 +158,8 @@ impl World {
                 Command::Ask(question) => {
                     self.asked += 1;
                     assert_eq!(question.claimants[0].mac, MAC);
+                    // This host has no address of its own to ask with.
+                    let answers = answers && question.unprobed;
                     let answered = answers.then_some(MAC).into_iter().collect();
                     self.tell(Input::Answers {
                         segment: question.segment,
@@ -257,8 +264,8 @@ fn who_gives_no_answer_is_not_fenced_and_what_fails_is_tried_again_later() {
         world.speaks(SQUATTED);
     }
     assert_eq!(world.changes, []);
-    world.wait(10, true);
-    assert!(world.asked >= 2);
+    assert_eq!(world.asked, 4, "after 5, 10 and 20 s more");
+    world.wait(20, true);
     assert_eq!(world.done(Err("locked".into())), 1);
     world.speaks(SQUATTED);
     world.wait(30, true);
@@ -266,6 +273,56 @@ fn who_gives_no_answer_is_not_fenced_and_what_fails_is_tried_again_later() {
     world.speaks(SQUATTED);
     world.wait(60, true);
     assert_eq!(world.done(Ok(())), 1);
+}
+
+#[test]
+fn who_probed_first_or_whose_first_answer_was_lost_is_fenced_no_later() {
+    let mut probed = World::new("10.0.0.0/24");
+    for _ in 0..3 {
+        probed.says(Evidence::ArpProbe, SQUATTED);
+        probed.wait(1, true);
+    }
+    probed.wait(1, true);
+    probed.speaks(SQUATTED);
+    probed.wait(9, true);
+    assert_eq!(probed.changes, []);
+    probed.wait(1, true);
+    assert_eq!(probed.done(Ok(())), 1);
+
+    let mut lost = World::new("10.0.0.0/24");
+    lost.speaks(SQUATTED);
+    lost.wait(6, false);
+    assert_eq!(lost.asked, 1);
+    lost.wait(5, true);
+    assert_eq!(lost.done(Ok(())), 1);
+}
+
+#[test]
+fn an_address_whose_lease_is_to_be_put_back_is_not_fenced() {
+    let mut world = World::new("10.0.0.0/24");
+    let (nobody, grant) = (Holder::default(), Generation::default());
+    let store = StoreName("host-local:pods".into());
+    let lease = Lease::new(store, SQUATTED, &nobody, &grant, None);
+    let released = Released {
+        id: "00000001".into(),
+        lease,
+        at: world.now,
+        quiet_since: Timestamp(0),
+        earlier_boot: None,
+    };
+    world.tell(Input::Released {
+        quarantined: vec![released],
+        returned: Vec::new(),
+        budgeted: Vec::new(),
+    });
+    world.wait(1, true);
+    world.speaks(SQUATTED);
+    world.tell(Input::PutBack {
+        id: "00000001".into(),
+        result: PutBack::Failed("locked".into()),
+    });
+    world.wait(60, true);
+    assert_eq!(world.changes, []);
 }
 
 #[test]
