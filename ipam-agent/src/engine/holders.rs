@@ -300,8 +300,13 @@ impl SandboxBook {
     }
 
     /// A READY sandbox with an address of its own that is configured nowhere, though every
-    /// namespace was asked: one of the two sources is wrong. In words.
-    pub fn unshown(&self, shown: &BTreeSet<Address>) -> Option<String> {
+    /// namespace was asked: one of the two sources is wrong. In words. Of an address whose link
+    /// is no veth, as `elsewhere` tells, that says nothing.
+    pub fn unshown(
+        &self,
+        shown: &BTreeSet<Address>,
+        elsewhere: impl Fn(Address) -> bool,
+    ) -> Option<String> {
         if !self.problems.is_empty() {
             return None;
         }
@@ -311,10 +316,13 @@ impl SandboxBook {
                 return None;
             }
             let mut addresses = sandbox.addresses.iter();
-            let address = addresses.find(|address| !shown.contains(address))?;
+            let address =
+                addresses.find(|&&address| !shown.contains(&address) && !elsewhere(address))?;
             Some(format!(
                 "cri and namespaces contradict each other: {} is READY with {address}, \
-                 which is configured behind no veth",
+                 which is configured behind no veth: if that pod keeps its address elsewhere \
+                 for good (gVisor, SR-IOV), say `holders: {{ netns: false }}` and the container \
+                 runtime alone is asked",
                 sandbox.name(),
             ))
         })

@@ -10,8 +10,10 @@ use super::{
     evidence::{Held, PassEvidence, Source, SourceReport},
     holders::{HeardSocket, RuntimeReport},
     input::Command,
+    leasebook::Record,
     plan::{Asker, Kept, Outcome, OutcomeResult, ReclaimPlan, Release},
     reclaim::{Clear, slot},
+    scope::Scope,
     table::Place,
     time::Timestamp,
 };
@@ -146,7 +148,10 @@ impl Engine {
     /// How the runtimes contradict who says that these addresses are held, and no others.
     fn contradicted(&self, held: &[Held]) -> Option<String> {
         let shown = held.iter().map(|held| held.address).collect();
-        self.pass.sandboxes.unshown(&shown)
+        let unwatchable =
+            |record: &Record| matches!(self.scopes.of(&record.lease), Scope::Nowhere(_));
+        let elsewhere = |address| self.leases.of(&address).iter().any(unwatchable);
+        self.pass.sandboxes.unshown(&shown, elsewhere)
     }
 
     /// Count, for each lease and asker, how many passes in a row found nothing against it.

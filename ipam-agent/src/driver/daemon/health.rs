@@ -63,12 +63,16 @@ impl Daemon {
         let engine = &self.observer.engine;
         let passing = passing.into_iter().map(|(_, what)| what);
         let missing = self.observer.missing().count();
+        let down = engine.last_pass().down.iter();
+        let down =
+            down.map(|(source, why)| format!("nothing is released: {}: {why}", source.name()));
         Health {
             up: now.since(self.metering.started),
             watched: self.observer.wanted().len().saturating_sub(missing),
             pass_age: engine.last_pass().at.map(|at| now.since(at)),
             problems: counting.into_iter().map(|(_, what)| what).collect(),
             notes: { passing.chain(self.state_problem.clone()) }
+                .chain(down)
                 .chain(self.reloading.problem().map(str::to_owned))
                 .chain(dark)
                 .take(MOST_NOTES)

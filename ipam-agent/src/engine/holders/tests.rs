@@ -3,7 +3,17 @@ use std::net::IpAddr;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::engine::lease::{Generation, Holder, StoreName};
+use crate::{
+    config::Config,
+    driver::settings,
+    engine::{
+        Engine,
+        evidence::{PassEvidence, Source, SourceReport},
+        input::Input,
+        lease::{Fencing, Generation, Holder, Mode, Place, StoreName, StoreView},
+        owner::Owners,
+    },
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const GATE: Duration = Duration::from_secs(900);
@@ -304,16 +314,58 @@ fn what_is_ready_must_be_configured_somewhere() {
     };
     let quiet = vec![sandbox(1), stopped(4, false), host, guest];
     book.hear(listing(quiet.clone()), minutes(0));
-    assert_eq!(book.unshown(&shown), None);
+    let nowhere_else = |_| false;
+    assert_eq!(book.unshown(&shown, nowhere_else), None);
     let more = [quiet, vec![sandbox(9)]].concat();
     book.hear(listing(more), minutes(1));
     assert_eq!(
-        book.unshown(&shown).as_deref(),
+        book.unshown(&shown, nowhere_else).as_deref(),
         Some(
             "cri and namespaces contradict each other: sandbox 090909090909 of default/pod-9 \
-             is READY with 10.0.0.9, which is configured behind no veth"
+             is READY with 10.0.0.9, which is configured behind no veth: if that pod keeps its \
+             address elsewhere for good (gVisor, SR-IOV), say `holders: { netns: false }` and the \
+             container runtime alone is asked"
         )
     );
+    let on_no_veth = |leased| leased == address(9);
+    assert_eq!(book.unshown(&shown, on_no_veth), None);
+}
+
+#[test]
+fn where_links_cannot_be_watched_no_address_is_missed_behind_a_veth() {
+    let config = Config::without_file(Vec::new()).expect("all default");
+    let macvlan = Place::Unwatchable("macvlan".into());
+    for (place, missed) in [(macvlan, false), (Place::Routed, true)] {
+        let mut engine = Engine::new(settings(&config, "now"));
+        let leased = lease(1, Some(1));
+        let view = StoreView {
+            store: leased.store.clone(),
+            mode: Mode::Observe,
+            writable: Ok(()),
+            place,
+            pools: Vec::new(),
+            leases: vec![leased],
+            fencing: Fencing::default(),
+        };
+        let stores = Input::Stores {
+            source: 0,
+            views: vec![view],
+            failed: Vec::new(),
+            owners: Owners::default(),
+        };
+        engine.handle(stores, minutes(1));
+        let evidence = PassEvidence {
+            runtimes: Some(listing(vec![sandbox(1)])),
+            sources: vec![SourceReport {
+                source: Source::Namespaces,
+                answer: Ok(Vec::new()),
+            }],
+            ..PassEvidence::default()
+        };
+        engine.handle(Input::Evidence(evidence), minutes(2));
+        let down = &engine.last_pass().down;
+        assert_eq!(down.is_empty(), !missed, "{down:?}");
+    }
 }
 
 /// What a runtime may say of a few sandboxes, after so many seconds.
