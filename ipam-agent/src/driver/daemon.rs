@@ -45,6 +45,7 @@ use super::{
     DriverError,
     alone::{Alone, NotAlone},
     boot_id, clock,
+    down::Down,
     gather::{self, Gathered},
     observer::{Ears, Observer},
     release::{Releaser, lock},
@@ -117,6 +118,8 @@ struct Daemon {
     /// Why the state isn't to be relied on, as it was logged last.
     state_problem: Option<String>,
     holders: crate::config::Holders,
+    /// Which of them don't answer, as the log tells of them.
+    holders_down: Down,
     clean_caches: bool,
     releaser: Releaser,
     paused: Option<Paused>,
@@ -210,6 +213,7 @@ pub async fn run(
         state_dir: config.state_dir.clone(),
         state_problem: None,
         holders: config.holders.clone(),
+        holders_down: Down::default(),
         clean_caches: config.reclaim.clean_caches,
         releaser,
         paused: None,

@@ -4,6 +4,7 @@
 mod alone;
 pub mod clock;
 mod daemon;
+mod down;
 mod gather;
 mod observer;
 pub mod offline;

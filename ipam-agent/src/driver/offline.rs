@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    engine::{Engine, input::Input},
+    engine::Engine,
     report::{
         compose::Composer,
         document::{Explain, Leases},
@@ -71,10 +71,11 @@ fn read(config: &Config) -> Result<Engine, OfflineError> {
         return Err(OfflineError::NoDirectory(directory.to_owned()));
     }
     let mut engine = Engine::new(settings(config, ""));
-    for input in Stores::new(&config.stores).read().inputs {
-        if let Input::SourceFailed { why, .. } = input {
-            return Err(OfflineError::Unread(why));
-        }
+    let readings = Stores::new(&config.stores).read();
+    if let Some((_, why)) = readings.failures().next() {
+        return Err(OfflineError::Unread(why));
+    }
+    for input in readings.inputs {
         engine.handle(input, clock::now());
     }
     Ok(engine)

@@ -98,6 +98,20 @@ pub struct Store {
     pub failed: Option<String>,
 }
 
+impl Store {
+    /// One that is there, and of which nothing is known.
+    fn never_read() -> Self {
+        Self {
+            mode: Mode::Observe,
+            writable: Ok(()),
+            place: Place::Unknown,
+            pools: Vec::new(),
+            fencing: Fencing::default(),
+            failed: None,
+        }
+    }
+}
+
 /// What changed when a source was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -167,9 +181,8 @@ impl LeaseBook {
         self.round = self.round.wrapping_add(1);
         let mut present = BTreeSet::new();
         for (name, why) in failed {
-            if let Some(store) = self.stores.get_mut(&name) {
-                store.failed = Some(why);
-            }
+            let store = self.stores.entry(name.clone());
+            store.or_insert_with(Store::never_read).failed = Some(why);
             present.insert(name);
         }
         let unread = present.clone();

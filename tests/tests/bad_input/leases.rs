@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use tests::{
-    daemon::Daemon,
+    daemon::{Daemon, agent_without},
     lab::{self, in_lab},
 };
 
@@ -75,6 +75,44 @@ fn a_network_that_cannot_be_read_keeps_what_is_known_of_it() {
         fs::write(pods.join("10.9.0.3"), LEASE)?;
         let told = leased(&daemon, 4)?;
         ensure!(blind(&told).is_empty(), "{told:#}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_network_that_could_never_be_read_is_told_of() {
+    in_lab(|lab| {
+        network("pods", "10.9.0.2")?;
+        network("others", "10.8.0.2")?;
+        let pods = Path::new(NETWORKS).join("pods");
+        fs::set_permissions(&pods, fs::Permissions::from_mode(0o000))?;
+        let limited = "-dac_override,-dac_read_search";
+        let dir = lab.disk().join("daemon");
+        let daemon = Daemon::start_without(limited, &dir, &config(lab))?;
+        let told = leased(&daemon, 1)?;
+        ensure!(
+            blind(&told).iter().any(|why| why.contains("pods")),
+            "{told:#}"
+        );
+        let (plan, status) = daemon.command("reclaim plan", &[])?;
+        ensure!(status == Some(3), "{status:?} {plan}");
+        let warned = "host-local:pods is down: cannot read /var/lib/cni/networks/pods";
+        ensure!(
+            daemon.log().matches(warned).count() == 1,
+            "{}",
+            daemon.log()
+        );
+        let alone = ["leases", "--leases", "host-local"];
+        let told = agent_without(limited, &alone)?;
+        ensure!(told.status == Some(2), "{told:?}");
+        ensure!(told.err.contains("cannot read"), "{told:?}");
+
+        fs::set_permissions(&pods, fs::Permissions::from_mode(0o755))?;
+        fs::write(pods.join("10.9.0.3"), LEASE)?;
+        let told = leased(&daemon, 3)?;
+        ensure!(blind(&told).is_empty(), "{told:#}");
+        let back = "host-local:pods is back";
+        ensure!(daemon.log().contains(back), "{}", daemon.log());
         Ok(())
     });
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Daemon;
 use crate::{
     config::Config,
-    driver::{clock, stores::Readings},
+    driver::{clock, down::Down, stores::Readings},
     engine::{
         conflict::{Alive, Conflict, Verdict},
         input::{Input, Notice},
@@ -43,6 +43,8 @@ pub(super) struct Metering {
     sources: Vec<StoreName>,
     /// Those that can't be read.
     failing: Vec<StoreName>,
+    /// Those, and single stores, as the log tells of them.
+    down: Down,
     began: BTreeMap<&'static str, Instant>,
 }
 
@@ -60,6 +62,7 @@ impl Metering {
                 .map(|store| StoreName(store.source.to_string().into()))
                 .collect(),
             failing: Vec::new(),
+            down: Down::default(),
             began: BTreeMap::new(),
         }
     }
@@ -76,25 +79,29 @@ impl Metering {
         }
     }
 
-    /// Which of the stores could not be read.
+    /// Which of the stores could not be read: counted each time, told when it changes.
     pub(super) fn stores_read(&mut self, readings: &Readings) {
         self.failing.clear();
+        let mut down = BTreeMap::new();
         for input in &readings.inputs {
             match input {
                 Input::Stores { failed, .. } => {
-                    for (store, _) in failed {
+                    for (store, why) in failed {
                         self.meters.store_failed(store);
+                        down.insert(store.to_string(), why.clone());
                     }
                 }
-                Input::SourceFailed { source, .. } => {
+                Input::SourceFailed { source, why } => {
                     if let Some(name) = self.sources.get(*source) {
                         self.meters.store_failed(name);
+                        down.insert(name.to_string(), why.clone());
                         self.failing.push(name.clone());
                     }
                 }
                 _ => {}
             }
         }
+        self.down.tell(down);
     }
 
     /// Something is told of.

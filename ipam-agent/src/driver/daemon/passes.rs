@@ -90,6 +90,9 @@ impl Daemon {
             person,
         }));
         self.metering.end(stage::JUDGE);
+        let down = self.observer.engine.last_pass().down.iter();
+        let down = down.map(|(source, why)| (source.name().to_owned(), why.clone()));
+        self.holders_down.tell(down.collect());
         self.observer.mend(&ports);
         self.obey();
         let mut ready = Vec::new();

@@ -219,6 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_was_never_read_is_known_to_be_unread() {
+        let mut book = LeaseBook::new("now".into());
+        let net = StoreName(NET.into());
+        let failed = vec![(net.clone(), "no permission".to_owned())];
+        book.update(0, Vec::new(), failed, Timestamp(1));
+        assert!(book.unread().eq([(Some(&net), "no permission")]));
+        let changes = read(&mut book, Some(&[lease(1, b"a")]), 2);
+        assert!(changes.pools);
+        assert_eq!(book.unread().count(), 0);
+        assert_eq!(book.stores()[&net].mode, Mode::AfterReboot);
+    }
+
+    #[test]
     fn what_is_known_and_was_lost_is_recorded_again_with_its_boot() {
         let mut book = LeaseBook::new("now".into());
         let (old, new, anew) = (lease(1, b"a"), lease(2, b"b"), lease(3, b"c"));

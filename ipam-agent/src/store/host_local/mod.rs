@@ -146,7 +146,7 @@ impl HostLocal {
         };
         let file_system = directory.network_file_system().map_err(failed)?;
         let complete = |address, holder: &mut Holder| cni.complete(network, address, holder);
-        let all = read::leases(&directory, &store, notes, complete).map_err(failed)?;
+        let all = read::leases(&directory, &store, notes, complete)?;
         let is_fence = |lease: &Lease| *lease.generation().content == *fence::CONTENT;
         let (fences, leases): (Vec<_>, Vec<_>) = all.into_iter().partition(is_fence);
         let known = cni.network(network);

@@ -1,6 +1,10 @@
 //! Reading one network: its directory's names and what the files say.
 
-use std::{ffi::CStr, io, net::IpAddr, path::Path};
+use std::{
+    ffi::CStr,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use ipam_common::Address;
 use nix::dir::Type;
@@ -11,7 +15,10 @@ use super::{
 };
 use crate::{
     engine::lease::{Generation, Holder, Lease, StoreName},
-    store::notes::{Note, Notes},
+    store::{
+        StoreError,
+        notes::{Note, Notes},
+    },
 };
 
 /// The leases of one network, by address and name. A name that can't be read fails the
@@ -21,9 +28,18 @@ pub fn leases(
     store: &StoreName,
     notes: &mut Notes,
     complete: impl Fn(Address, &mut Holder),
-) -> io::Result<Vec<Lease>> {
+) -> Result<Vec<Lease>, StoreError> {
+    let failed = |path: PathBuf| {
+        let store = store.clone();
+        move |source| StoreError::Network {
+            store,
+            path,
+            source,
+        }
+    };
     let mut leases = Vec::new();
-    for (name, kind) in directory.names()? {
+    let names = directory.names();
+    for (name, kind) in names.map_err(failed(directory.path().to_owned()))? {
         let Some(address) = address(&name, directory.path(), notes) else {
             continue;
         };
@@ -32,7 +48,9 @@ pub fn leases(
             notes.add(directory.path(), Note::NotAFile, shown(&name));
             continue;
         }
-        match directory.entry(&name, LIMIT)? {
+        let file = || directory.path().join(shown(&name));
+        let entry = directory.entry(&name, LIMIT);
+        match entry.map_err(|source| failed(file())(source))? {
             Some(Entry::File(generation)) => {
                 if generation.content.len() > LIMIT {
                     notes.add(directory.path(), Note::Oversized, shown(&name));

@@ -307,6 +307,23 @@ fn an_unreadable_network_hides_no_other() {
 }
 
 #[test]
+fn a_lease_that_cannot_be_read_is_named() {
+    let (base, source, _) = one_lease();
+    fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+    let file = base.path().join("net/10.0.0.7");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("permissions");
+    let reading = std::thread::spawn(move || {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+        source.read()
+    });
+    let reading = reading.join().expect("a reading");
+    let [Err(StoreError::Network { path, .. })] = &reading.views[..] else {
+        panic!("{:?}", reading.views);
+    };
+    assert_eq!(*path, file);
+}
+
+#[test]
 fn a_release_unlinks_one_file_and_touches_nothing_else() {
     let (base, source, lease) = one_lease();
     let network = base.path().join("net");
