@@ -85,7 +85,7 @@ pub fn put_back(
         content: lease.generation().content,
         store: lease.store.clone(),
         address: lease.address,
-        file: entry.intent.generation.file,
+        file: entry.intent.generation.file.clone(),
     };
     let store = stores.iter().find(|store| store.has(&former.store));
     let failed = |error| UndoError::Store(id.to_owned(), error);

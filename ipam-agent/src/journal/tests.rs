@@ -26,10 +26,11 @@ fn owned<'a>(
         mode: 0o600,
         uid: 0,
         gid: 0,
+        directory: Some("/var/lib/cni/networks/net".to_owned()),
     };
     releases
         .into_iter()
-        .map(move |release| (release, Some(owner)))
+        .map(move |release| (release, Some(owner.clone())))
 }
 
 fn release(last: u8, content: &[u8]) -> Release {
@@ -88,7 +89,7 @@ fn a_record_reads_as_documented() {
                 "schema": "ipam-agent/journal/v1", "id": "00000001", "at": "2026-11-01T10:00:00Z", "uptime": 1_000_000_007, "boot_id": "boot-1",
                 "phase": "intent", "asker": "person", "by": "ada", "store": "host-local:net", "address": "10.0.0.7",
                 "holder": { "pod": "ns/name" },
-                "generation": { "inode": 7, "modified": 5, "content": "4bd7\r\neth0", "file": { "mode": 0o600, "uid": 0, "gid": 0 } },
+                "generation": { "inode": 7, "modified": 5, "content": "4bd7\r\neth0", "file": { "mode": 0o600, "uid": 0, "gid": 0, "directory": "/var/lib/cni/networks/net" } },
                 "reason": "10.0.0.7, leased to ns/name, was not heard for 16 min while its wire was watched without a gap, 6 probes out of 2 ports were not answered, no holder is known to namespaces, and 2 passes agree",
                 "evidence": { "quiet_for": 960, "unchanged_for": 1000, "coverage": { "since": 0, "window": 900 }, "sources": ["namespaces"], "passes": 2,
                               "unanswered": { "sent": 6, "ports": 2 } },

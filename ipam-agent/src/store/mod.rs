@@ -65,8 +65,8 @@ pub trait LeaseStore: Send + Sync {
     fn watched(&self) -> Vec<watch::Root>;
 }
 
-/// Who may read and write a lease's file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Where a lease's file is, and who may read and write it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileOwner {
     /// The permission bits, 384 for 0600.
     pub mode: u32,
@@ -74,6 +74,9 @@ pub struct FileOwner {
     pub uid: u32,
     /// The group.
     pub gid: u32,
+    /// Its directory: a store's name may be another's after the configuration has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
 }
 
 /// A lease as it was before it was released.
@@ -171,6 +174,21 @@ pub enum ReleaseError {
         address: Address,
         /// To whom, in words.
         holder: String,
+    },
+    /// The lease that was to be put back is of another directory.
+    #[error(
+        "{address} was released from {before}, and {store} is {now}: have the configuration's \
+         `stores` name the directories in the order that they had, then undo it again"
+    )]
+    Elsewhere {
+        /// The store.
+        store: StoreName,
+        /// The address.
+        address: Address,
+        /// Where it was.
+        before: String,
+        /// Where the store is.
+        now: String,
     },
     /// Another process held the store's lock all the time.
     #[error("{lock} was held by {holder} for {seconds} s", lock = .path.display())]

@@ -88,6 +88,29 @@ fn what_cannot_be_put_back_is_refused_in_words() {
 }
 
 #[test]
+fn a_lease_is_not_put_back_into_another_directory() {
+    let (mut host, mut journal, file) = released();
+    // The configuration names another directory first, with a network of the same name.
+    let other = host.base.path().join("other");
+    fs::create_dir_all(other.join("a")).expect("a network");
+    let paths = cni::Paths {
+        configurations: Vec::new(),
+        caches: Vec::new(),
+        flannel: host.base.path().join("none"),
+    };
+    let reader = Arc::new(cni::Reader::new(paths));
+    let first = HostLocal::new(other.clone(), Mode::Observe, Vec::new(), reader);
+    let before = std::mem::replace(&mut host.stores[0], Arc::new(first));
+    let (why, _) = refusal(put_back(&host, &mut journal, "00000001"));
+    let was = host.base.path().join("networks/a");
+    assert!(why.contains(&*was.to_string_lossy()), "{why}");
+    assert!(!other.join("a/10.1.0.1").exists());
+    host.stores[0] = before;
+    put_back(&host, &mut journal, "00000001").expect("put back");
+    assert!(file.exists());
+}
+
+#[test]
 fn a_damaged_lease_comes_back_as_damaged_as_it_was() {
     let host = Host::new();
     let mut journal = open(&host.state());

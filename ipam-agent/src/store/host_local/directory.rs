@@ -160,6 +160,7 @@ impl Directory {
             mode: there.st_mode & 0o7777,
             uid: there.st_uid,
             gid: there.st_gid,
+            directory: None,
         })
     }
 

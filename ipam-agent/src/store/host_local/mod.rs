@@ -239,9 +239,11 @@ impl LeaseStore for HostLocal {
     }
 
     fn owner(&self, lease: &Lease) -> Option<FileOwner> {
-        let directory = Directory::open(self.path(&lease.store).ok()?).ok()?;
+        let path = self.path(&lease.store).ok()?;
+        let directory = Some(path.display().to_string());
         let name = CString::new(lease.address.to_string()).ok()?;
-        directory.owner(&name).ok()
+        let owner = Directory::open(path).ok()?.owner(&name).ok()?;
+        Some(FileOwner { directory, ..owner })
     }
 
     fn release(&self, release: &Release, recheck: &mut Recheck<'_>) -> Result<(), ReleaseError> {
@@ -253,7 +255,17 @@ impl LeaseStore for HostLocal {
     }
 
     fn put_back(&self, former: &Former) -> Result<Option<Generation>, ReleaseError> {
-        put_back::put_back(&self.path(&former.store)?, former)
+        let path = self.path(&former.store)?;
+        let now = path.display().to_string();
+        match former.file.as_ref().and_then(|file| file.directory.clone()) {
+            Some(before) if before != now => Err(ReleaseError::Elsewhere {
+                store: former.store.clone(),
+                address: former.address,
+                before,
+                now,
+            }),
+            _ => put_back::put_back(&path, former),
+        }
     }
 
     fn raise_fence(&self, store: &StoreName, address: Address) -> Result<(), ReleaseError> {

@@ -22,6 +22,7 @@ const HOST_LOCALS: FileOwner = FileOwner {
     mode: 0o600,
     uid: 0,
     gid: 0,
+    directory: None,
 };
 
 /// Puts the lease back into the network whose directory is `path`; the file's generation, if it
@@ -44,7 +45,7 @@ pub fn put_back(path: &Path, former: &Former) -> Result<Option<Generation>, Rele
     // An address in text form holds no NUL byte.
     let name = CString::new(former.address.to_string()).unwrap_or_default();
     let file = path.join(shown(&name));
-    let owner = former.file.unwrap_or(HOST_LOCALS);
+    let owner = former.file.clone().unwrap_or(HOST_LOCALS);
     let whole = directory
         .prepare(&former.content, owner)
         .map_err(failed("write", &file))?;

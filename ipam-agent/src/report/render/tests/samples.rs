@@ -514,6 +514,7 @@ pub fn history() -> History {
                 mode: 0o600,
                 uid: 0,
                 gid: 0,
+                directory: Some("/var/lib/cni/networks/k8s-pod-network".to_owned()),
             }),
         },
         reason: "silent for 21 min, nobody holds it, two passes agree".to_owned(),
