@@ -59,7 +59,7 @@ use tests::{
 };
 
 /// Long enough for a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Gates of seconds: what a laboratory is for.
 const GATES: &str = "reclaim: { lab: true, gate: 2s, damaged_gate: 2500ms, asked_gate: 2s, \

@@ -28,7 +28,7 @@ use tests::lab::{Lab, try_in_lab};
 
 type Case = fn(&mut Lab) -> Result<()>;
 
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 10] = [
     (
         "ports are watched through clsact, slaves aren't",
         bond::ports,
@@ -39,6 +39,10 @@ const CASES: [(&str, Case); 9] = [
     ),
     ("a VLAN of a bond is a segment", vlan::tagged),
     ("of QinQ both tags count", vlan::double_tagged),
+    (
+        "a VLAN device over a bridge is a port of the bridge that has it",
+        vlan::over_a_bridge,
+    ),
     (
         "a duplicate across access port and trunk",
         harvester::across,

@@ -8,7 +8,7 @@ use tests::{
 };
 
 use crate::host::{
-    Uplink, announcement, claimants, ensure_no_conflict, ip_line, start, wait_for_claims,
+    Uplink, announcement, claimants, ensure_no_conflict, ip_line, machine, start, wait_for_claims,
     wait_for_duplicate, wait_until_watched,
 };
 
@@ -84,4 +84,36 @@ pub fn double_tagged(lab: &mut Lab) -> Result<()> {
             && has(claims, &segment(None, 300), C)
     })?;
     ensure_no_conflict(&daemon)
+}
+
+/// What comes into a bridge by a VLAN device over another bridge comes in by no other port.
+pub fn over_a_bridge(lab: &mut Lab) -> Result<()> {
+    let uplink = Uplink::new(lab, "bond0")?;
+    for line in [
+        "link add br0 type bridge mcast_snooping 0",
+        "link set bond0 master br0",
+        "link add link br0 name br0.100 type vlan id 100",
+        "link add br100 type bridge mcast_snooping 0",
+        "link set br0.100 master br100",
+    ] {
+        ip_line(line)?;
+    }
+    for link in ["br0", "br0.100", "br100"] {
+        ip_line(&format!("link set {link} up"))?;
+    }
+    let guest = machine(lab, "guest", "vethguest", A)?;
+    ip_line("link set vethguest master br100")?;
+    let daemon = start(lab)?;
+    wait_until_watched(&daemon, &["bond0", "br0.100", "vethguest"])?;
+    announce(&guest, A, &[])?;
+    announce(&uplink.remote, B, &[(DOT1Q, 100)])?;
+    announce(&guest, A, &[])?;
+    let conflict = wait_for_duplicate(&daemon, ADDRESS)?;
+    ensure!(
+        (conflict.segment.name.as_str(), conflict.segment.vlan) == ("br100", None),
+        "{conflict:#?}"
+    );
+    let expected = [(A.to_owned(), "vethguest"), (B.to_owned(), "br0.100")];
+    ensure!(claimants(&conflict) == expected, "{conflict:#?}");
+    Ok(())
 }
