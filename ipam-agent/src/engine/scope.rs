@@ -81,11 +81,10 @@ impl Scopes {
     pub fn new(stores: &BTreeMap<StoreName, Store>, topology: &Topology) -> Self {
         let mut scopes = Self::default();
         for (name, store) in stores {
-            scopes
-                .stores
-                .insert(name.clone(), scope_of(&store.place, topology));
+            let scope = scopes.place(&store.place, topology);
+            scopes.stores.insert(name.clone(), scope);
             for pool in &store.pools {
-                let scope = scope_of(pool.place.as_ref().unwrap_or(&store.place), topology);
+                let scope = scopes.place(pool.place.as_ref().unwrap_or(&store.place), topology);
                 let index = scopes.pools.len();
                 if pool.place.is_some() {
                     scopes.placed.entry(name.clone()).or_default().push(index);
@@ -106,17 +105,19 @@ impl Scopes {
                     readable: store.failed.is_none(),
                 });
             }
-            let places = { store.pools.iter() }.filter_map(|pool| pool.place.as_ref());
-            for place in places.chain([&store.place]) {
-                if let (Place::Segment { .. }, Scope::Segment(segment)) =
-                    (place, scope_of(place, topology))
-                    && let Some(why) = absence(&segment, topology)
-                {
-                    scopes.absent.insert(segment, why);
-                }
-            }
         }
         scopes
+    }
+
+    /// The scope of a place, noted as absent if somebody named a segment that isn't there.
+    fn place(&mut self, place: &Place, topology: &Topology) -> Scope {
+        let scope = scope_of(place, topology);
+        if let (Place::Segment { .. }, Scope::Segment(segment)) = (place, &scope)
+            && let Some(why) = absence(segment, topology)
+        {
+            self.absent.insert(segment.clone(), why);
+        }
+        scope
     }
 
     /// Why the silence of a segment says nothing, in words: this host has none that is called

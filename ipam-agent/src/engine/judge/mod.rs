@@ -126,7 +126,7 @@ impl Judge<'_> {
         if !squatted {
             contest.unleased_since = None;
         } else if let Some(at) = heard {
-            contest.unleased_since = Some(contest.unleased_since.map_or(at, |known| known.min(at)));
+            note_first(&mut contest.unleased_since, Some(at));
         }
         self.note_grant(&records, claims, contest);
         note_first(
